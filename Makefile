@@ -1,0 +1,54 @@
+# Two commands matter: `make demo` runs the main job, `make test` the tests.
+# Each sets up what it needs; a machine with Python 3.11 and make is enough.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench soak lock wheel clean
+
+help:           ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+# uv, not pip, resolves the environment: it takes torch and torchvision from one place, so that they match.
+# Byte code is compiled once here; without it every process would compile torch anew.
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Crosshead needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet "uv>=0.5"
+	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
+	$(PY) -m uv pip install --quiet --python $(PY) --no-deps -e .
+	@echo "compiling byte code, once"
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $(READY)
+
+setup: $(READY) ## install everything into .venv
+
+demo: $(READY)  ## train plain and overlapped heads on digits and compare them
+	@$(PY) -m crosshead demo
+
+test: $(READY)  ## run the tests
+	$(PY) -m pytest
+
+check: $(READY) ## lint and type check
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(READY) ## measure the operators and models side by side with their peers
+	$(PY) benchmarks/overlap.py
+
+soak: $(READY)  ## the long fault tests
+	$(PY) -m pytest -m soak
+
+lock:           ## renew requirements.lock
+	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 --extra train --extra dev \
+		--no-emit-index-url -o requirements.lock pyproject.toml
+
+wheel: $(READY) ## build the wheel into dist/
+	$(PY) -m build --wheel
+
+clean:          ## remove what was built (runs/ is kept)
+	rm -rf $(VENV) build dist src/*.egg-info

@@ -1,0 +1,157 @@
+"""What a recipe may say, section by section, with its defaults.
+
+Every number is strict (``lr: no`` is an error, not 0) and every unknown key is one too.
+The defaults are the shared part of the MOHSA paper's recipe (arXiv 2410.14874, section 4).
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SwapConfig(Section):
+    """Attention put into a timm model that was built with another one; see ``crosshead.swap``."""
+
+    kind: str = "overlap"
+    init: Literal["preserve", "paper"] = "preserve"
+    blocks: list[int] | None = None
+    options: dict[str, Any] = {}
+
+
+class ModelConfig(Section):
+    """A model in timm's registry, this library's own included.
+
+    ``overlap`` is a schedule (``index``, ``constant:4``, ``fraction:0.5``, a list ...); it is passed on to
+    ``mohsa_*`` models and to the swap. ``args`` go to ``timm.create_model`` as they are.
+    """
+
+    name: str = "mohsa_vit_micro_patch2_32"
+    overlap: str | int | float | list[int] | None = None
+    drop_path_rate: Rate = 0.0
+    args: dict[str, Any] = {}
+    swap: SwapConfig | None = None
+    init_from: str | None = None  # a checkpoint (safetensors, or the authors' .pth) to start from
+
+
+class DataConfig(Section):
+    name: str = "digits"
+    root: str | None = None
+    image_size: Positive | tuple[Positive, Positive] = 8
+    channels: Literal[1, 3] = 3
+    mean: list[float] | None = None  # one a channel; the data set's own when unset
+    std: list[float] | None = None
+    validation: Rate = 0.1  # the share of the training set that is held out, where the data set has no split for it
+    eval_resize: Positive | None = None  # the shorter side before the centre crop
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    batch_size: Positive = 128  # a process
+    eval_batch_size: Positive | None = None
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    on_broken_train: Literal["fail", "skip"] = "skip"
+    on_broken_eval: Literal["fail", "skip"] = "fail"
+    max_broken: Annotated[int, Field(ge=0)] = 100
+    max_megapixels: Annotated[float, Field(gt=0)] = 64.0
+
+
+class AugmentConfig(Section):
+    horizontal_flip: Rate = 0.5
+    crop_scale: tuple[float, float] | None = (0.08, 1.0)  # random resized crop; None: plain resize
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    affine_degrees: float = 0.0
+    affine_translate: Rate = 0.0
+    affine_scale: tuple[float, float] | None = None
+    randaugment: str | None = "rand-m9-mstd0.5-inc1"
+    color_jitter: float | None = 0.4
+    erasing: Rate = 0.25
+    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
+    mixup: Annotated[float, Field(ge=0)] = 0.8
+    cutmix: Annotated[float, Field(ge=0)] = 1.0
+    mixup_prob: Rate = 1.0
+    mixup_switch_prob: Rate = 0.5
+
+
+class TaskConfig(Section):
+    name: Literal["classify"] = "classify"
+    label_smoothing: Rate = 0.1
+
+
+class OptimizerConfig(Section):
+    name: str = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 5e-4
+    lr_batch_size: Positive | None = None  # if set, lr belongs to this total batch size and scales linearly
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
+
+
+class ScheduleConfig(Section):
+    """Cosine from ``optimizer.lr`` to ``min_lr`` after a linear warm-up from ``warmup_lr``; per step."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 20.0
+    warmup_lr: Annotated[float, Field(ge=0)] = 5e-7
+    min_lr: Annotated[float, Field(ge=0)] = 5e-6
+
+
+class TrainConfig(Section):
+    epochs: Positive = 100
+    seed: Annotated[int, Field(ge=0)] = 0
+    accumulation_steps: Positive = 1
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    grad_checkpointing: bool = False
+    deterministic: bool = False
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    eval_every_epochs: Positive = 1
+    max_bad_steps: Positive = 10  # non-finite losses or gradients in a row before the run stops
+    rank_timeout_s: Positive = 600
+
+
+class CheckpointConfig(Section):
+    """``last`` is written at the end of every epoch and, if set, every so many steps or minutes."""
+
+    every_steps: Positive | None = None
+    every_minutes: Annotated[float, Field(gt=0)] | None = None
+    keep_last: Positive = 2
+
+
+class LogConfig(Section):
+    every_steps: Positive = 20
+    tensorboard: bool = True
+    progress: Literal["auto", "bar", "lines"] = "auto"
+
+
+class Recipe(Section):
+    """One run, whole. ``base`` names the recipe that this one changes (one level)."""
+
+    name: str = "run"
+    base: str | None = None
+    notes: str | None = None
+    output: str = "runs"
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    task: TaskConfig = TaskConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Recipe":
+        if self.schedule.name == "cosine" and self.schedule.warmup_epochs >= self.train.epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g} and train.epochs {self.train.epochs}: "
+                "no step is left for the cosine; shorten the warm-up or train longer"
+            )
+        return self
