@@ -1,0 +1,27 @@
+"""The training loop and its checkpoints. It knows losses, never a model's name.
+
+    train(recipe, *, folder=None, resume=False, observer=None) -> Result
+    evaluate_run(folder, *, split="test", checkpoint="best", device=None, data_root=None) -> dict[str, float]
+    load_trained(folder, *, checkpoint="best", device=None) -> Trained      (model, classes, recipe)
+
+``Result.exit_code`` is what a command should exit with; ``BadNumbers`` (exit with ``EXIT_BAD_NUMBERS``) and
+``ValueError`` (a clean line, exit 2) are raised, everything else is a fault.
+"""
+
+from .records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from .result import EXIT_BAD_NUMBERS, EXIT_FINISHED, EXIT_HUNG, EXIT_STOPPED, BadNumbers, Result
+
+__all__ = [
+    "EXIT_BAD_NUMBERS",
+    "EXIT_FINISHED",
+    "EXIT_HUNG",
+    "EXIT_STOPPED",
+    "BadNumbers",
+    "EndRecord",
+    "EvalRecord",
+    "EventRecord",
+    "Observer",
+    "Result",
+    "RunInfo",
+    "StepRecord",
+]

@@ -1,0 +1,62 @@
+"""How a run ended, and the exit code that says so to a shell."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+EXIT_FINISHED = 0
+EXIT_STOPPED = 75  # sysexits.h EX_TEMPFAIL: stopped by a signal after writing a checkpoint; resuming goes on
+EXIT_BAD_NUMBERS = 65  # EX_DATAERR: too many non-finite steps in a row
+EXIT_HUNG = 70  # EX_SOFTWARE: a process of the group hung or died
+
+RESULT_FILE = "result.json"
+
+
+class BadNumbers(RuntimeError):
+    """Too many steps in a row had a loss or gradient that was not finite."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    ``validation`` and ``test`` map metric names to values ("accuracy", "top5", "loss", "count"); both are measured
+    with the weights of ``selected_step``, the best on the validation split (the averaged weights where the recipe
+    keeps an average). ``test`` is empty until the end of training, and where there is no test split.
+    ``images_per_second`` is the training throughput over all processes, evaluation and checkpoints left out.
+    ``weights`` is the file that was selected.
+    """
+
+    status: Literal["finished", "stopped"]
+    folder: Path
+    step: int
+    epoch: float
+    selected_step: int
+    weights: Path | None
+    validation: dict[str, float]
+    test: dict[str, float]
+    parameters: int
+    gmacs: float
+    images_per_second: float
+    seconds: float
+    bad_steps: int
+    broken_images: int
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_FINISHED if self.status == "finished" else EXIT_STOPPED
+
+    def to_json(self) -> str:
+        """The result with paths relative to its folder, so that a moved run still reads right."""
+        values: dict[str, Any] = asdict(self)
+        del values["folder"]
+        values["weights"] = None if self.weights is None else self.weights.relative_to(self.folder).as_posix()
+        return json.dumps(values, indent=2) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path) -> "Result":
+        """Read ``result.json`` of a finished run; FileNotFoundError where there is none."""
+        values = json.loads((folder / RESULT_FILE).read_text())
+        weights = values.pop("weights")
+        return cls(folder=folder, weights=None if weights is None else folder / weights, **values)
