@@ -1,1 +1,7 @@
 """Recipes: what a run is, as a checked object."""
+
+from crosshead.recipe.compose import dump_recipe, find_recipe, load_recipe, shipped_recipes
+from crosshead.recipe.schema import Recipe
+from crosshead.recipe.yaml import RecipeError
+
+__all__ = ["Recipe", "RecipeError", "dump_recipe", "find_recipe", "load_recipe", "shipped_recipes"]

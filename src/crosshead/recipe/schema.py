@@ -47,7 +47,7 @@ class DataConfig(Section):
     channels: Literal[1, 3] = 3
     mean: list[float] | None = None  # one a channel; the data set's own when unset
     std: list[float] | None = None
-    validation: Rate = 0.1  # the share of the training set that is held out, where the data set has no split for it
+    validation: Rate = 0.1  # share of the training set held out, where the data set has no such split
     eval_resize: Positive | None = None  # the shorter side before the centre crop
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     batch_size: Positive = 128  # a process
@@ -131,10 +131,9 @@ class LogConfig(Section):
 
 
 class Recipe(Section):
-    """One run, whole. ``base`` names the recipe that this one changes (one level)."""
+    """One run, whole. A recipe's file may also say ``base``; see ``crosshead.recipe.compose``."""
 
     name: str = "run"
-    base: str | None = None
     notes: str | None = None
     output: str = "runs"
     model: ModelConfig = ModelConfig()
@@ -151,7 +150,7 @@ class Recipe(Section):
     def _warmup_fits(self) -> "Recipe":
         if self.schedule.name == "cosine" and self.schedule.warmup_epochs >= self.train.epochs:
             raise ValueError(
-                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g} and train.epochs {self.train.epochs}: "
-                "no step is left for the cosine; shorten the warm-up or train longer"
+                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g} and train.epochs "
+                f"{self.train.epochs}: no step is left for the cosine; shorten the warm-up or train longer"
             )
         return self

@@ -1,0 +1,160 @@
+"""One recipe out of a file, the recipes it starts from, and what the command line changes.
+
+A recipe's file may name its ``base``: one recipe, or a list of them laid over one another from left to right.
+A base has no base of its own, so whoever reads a recipe has at most one step to go. Sections are merged key
+by key; everything else, lists included, is replaced. ``name`` and ``notes`` are not inherited.
+"""
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from crosshead.recipe.check import check_key, check_recipe
+from crosshead.recipe.schema import Recipe
+from crosshead.recipe.yaml import Document, KeyPath, RecipeError, read_document, read_value, write_document
+
+_SHARED = "shared"  # the folder of parts that are only there to be a base
+
+
+def shipped_folder() -> Path:
+    """Where the recipes lie that come with the package."""
+    return Path(str(resources.files("crosshead") / "configs"))
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name; parts that only serve as a base are left out."""
+    paths = sorted(shipped_folder().rglob("*.yaml"))
+    return {path.stem: path for path in paths if path.parent.name != _SHARED}
+
+
+def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """The recipe, whole and checked.
+
+    Args:
+        name_or_path: a shipped recipe's name (``digits_mohsa``), or a path that ends in ``.yaml``.
+        overrides: ``KEY=VALUE`` with dotted keys, applied in order: ``optimizer.lr=1e-3``.
+
+    Raises:
+        RecipeError: with file and line, for whatever can't be used.
+    """
+    path = find_recipe(name_or_path)
+    own = _read(path)
+    data, places = _with_bases(own, path)
+    data.setdefault("name", path.stem)
+    for override in overrides or []:
+        _apply(override, data, places)
+    return check_recipe(data, places, str(path))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every key written out; ``load_recipe`` reads it back equal."""
+    return write_document(recipe.model_dump(mode="json"))
+
+
+def find_recipe(name_or_path: str | Path, beside: Path | None = None) -> Path:
+    """The file of a recipe: a path (also relative to ``beside``), a shipped name, or ``configs/PATH``."""
+    text = str(name_or_path)
+    if not text.endswith((".yaml", ".yml")):
+        return _find_shipped(text)
+    candidates = [Path(text), shipped_folder() / text.removeprefix("configs/")]
+    if beside is not None:
+        candidates.insert(0, beside / text)
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise RecipeError(
+        f"no recipe file {text}; shipped recipes are called by name: {_nearest_shipped(Path(text).stem)}"
+    )
+
+
+def _find_shipped(name: str) -> Path:
+    recipes = shipped_recipes()
+    parts = {f"{_SHARED}/{path.stem}": path for path in sorted((shipped_folder() / _SHARED).glob("*.yaml"))}
+    if name in recipes or name in parts:
+        return (recipes | parts)[name]
+    raise RecipeError(
+        f"no recipe is called {name!r}; {_nearest_shipped(name)} "
+        "(a file of your own is given by its path, ending in .yaml)"
+    )
+
+
+def _nearest_shipped(name: str) -> str:
+    near = difflib.get_close_matches(name, shipped_recipes(), n=3, cutoff=0.0)
+    return f"the nearest are {', '.join(near)}"
+
+
+def _read(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not text in UTF-8; a recipe is a YAML file") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: can't be read: {error.strerror}") from None
+    document = read_document(text, str(path))
+    if not isinstance(document.data, dict):
+        came = "nothing" if document.data is None else type(document.data).__name__
+        raise RecipeError(f"{path}: wanted keys and values (model: ..., data: ...), came {came}")
+    return document
+
+
+def _with_bases(own: Document, path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    data: dict[str, Any] = {}
+    places: dict[KeyPath, str] = {}
+    for name in _base_names(own):
+        base_path = find_recipe(name, beside=path.parent)
+        base = _read(base_path)
+        if "base" in base.data:
+            where = base.places[("base",)]
+            raise RecipeError(
+                f"{where}: {name!r} is the base of {path} and has a base itself; "
+                f"inheritance is one level deep: name both in {path.name} (base: [a, b])"
+            )
+        _merge(data, {k: v for k, v in base.data.items() if k not in ("name", "notes")})
+        places |= base.places
+    _merge(data, {k: v for k, v in own.data.items() if k != "base"})
+    return data, places | own.places
+
+
+def _base_names(own: Document) -> list[str]:
+    if "base" not in own.data:
+        return []
+    base = own.data["base"]
+    names = [base] if isinstance(base, str) else base
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        place = own.places[("base",)]
+        raise RecipeError(f"{place}: base: wanted a recipe's name or a list of names, came {base!r}")
+    return names
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _apply(override: str, data: dict[str, Any], places: dict[KeyPath, str]) -> None:
+    place = f"command line, {override}"
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"command line: wanted KEY=VALUE, as in optimizer.lr=1e-3, came {override!r}")
+    check_key(key, place)
+    if not text:
+        raise RecipeError(f"{place}: no value after '='; write {key}=null to unset it")
+    try:
+        value = read_value(text)
+    except RecipeError as error:
+        raise RecipeError(f"{place}: {str(error).removeprefix('value:1: ')}") from None
+    path = tuple(key.split("."))
+    holder = data
+    for section in path[:-1]:
+        if not isinstance(holder.get(section), dict):
+            holder[section] = {}
+        holder = holder[section]
+    holder[path[-1]] = value
+    for end in range(1, len(path)):
+        places.setdefault(path[:end], place)
+    places[path] = place
+    places |= {(*path, i): place for i in range(len(value) if isinstance(value, list) else 0)}

@@ -1,0 +1,149 @@
+"""Recipes out of files, bases and overrides."""
+
+import pytest
+
+from crosshead.recipe import Recipe, RecipeError, dump_recipe, load_recipe, shipped_recipes
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_loads_and_survives_a_round_trip(name, write):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert load_recipe(write("again.yaml", dump_recipe(recipe))) == recipe
+
+
+def test_shipped_names_are_unique():
+    from crosshead.recipe.compose import shipped_folder
+
+    stems = [p.stem for p in shipped_folder().rglob("*.yaml") if p.parent.name != "shared"]
+    assert len(stems) == len(set(stems))
+
+
+def test_a_recipe_changes_its_base_key_by_key(write):
+    write("a.yaml", "name: a\nnotes: of a\noptimizer: {lr: 1e-3, betas: [0.8, 0.9]}\ntrain: {epochs: 30}\n")
+    recipe = load_recipe(write("b.yaml", "base: a.yaml\noptimizer:\n  lr: 2e-3\n"))
+    assert recipe.optimizer.lr == 2e-3
+    assert recipe.optimizer.betas == (0.8, 0.9)
+    assert recipe.train.epochs == 30
+    assert (recipe.name, recipe.notes) == ("b", None)  # not inherited
+
+
+def test_bases_are_laid_over_one_another_from_left_to_right(write):
+    write("a.yaml", "data:\n  batch_size: 1\n  num_workers: 1\n")
+    write("b.yaml", "data:\n  batch_size: 2\n")
+    data = load_recipe(write("c.yaml", "base: [a.yaml, b.yaml]\n")).data
+    assert (data.batch_size, data.num_workers) == (2, 1)
+
+
+def test_overrides_win_in_their_order(write):
+    path = write("a.yaml", "train:\n  epochs: 30\n")
+    overrides = ["train.epochs=50", "train.epochs=40", "model.overlap=[0,1]", "optimizer.lr=1e-3"]
+    overrides += ["model.swap.kind=overlap", "model.args.qkv_bias=false", "optimizer.clip_grad=null"]
+    recipe = load_recipe(path, overrides)
+    assert recipe.train.epochs == 40
+    assert recipe.model.overlap == [0, 1]
+    assert recipe.model.swap is not None and recipe.model.swap.kind == "overlap"
+    assert recipe.model.args == {"qkv_bias": False}
+    assert recipe.optimizer.clip_grad is None
+
+
+def test_a_path_below_configs_finds_the_shipped_recipe():
+    assert load_recipe("configs/digits_mohsa.yaml") == load_recipe("digits_mohsa")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimizer:\n  lrr: 1", r"a.yaml:2: unknown key 'optimizer.lrr'; the nearest one is 'optimizer.lr'"),
+        ("lr: 1e-3", r"a.yaml:1: unknown key 'lr'; the nearest one is 'optimizer.lr'"),
+        (
+            "train:\n  batch_size: 3",
+            r"unknown key 'train.batch_size'; the nearest one is 'data.batch_size'",
+        ),
+        ("optimiser:\n  lr: 1", r"a.yaml:1: unknown key 'optimiser'; the nearest one is 'optimizer'"),
+        (
+            "model:\n  swap:\n    knd: x",
+            r"a.yaml:3: unknown key 'model.swap.knd'; .* 'model.swap.kind'",
+        ),
+        ("optimizer:\n  lr: no", r'a.yaml:2: optimizer.lr: wanted a number, came "no"'),
+        ("optimizer:\n  lr: true", r"a.yaml:2: optimizer.lr: wanted a number, came true"),
+        ("train:\n  epochs: 10.0", r"a.yaml:2: train.epochs: wanted a whole number, came 10.0"),
+        ("train:\n  epochs: '10'", r'a.yaml:2: train.epochs: wanted a whole number, came "10"'),
+        ("train:\n  epochs: 0", r"a.yaml:2: train.epochs: wanted greater than 0, came 0"),
+        (
+            "train:\n  precision: fp8",
+            r"a.yaml:2: train.precision: wanted 'fp32', 'bf16' or 'fp16', came .fp8",
+        ),
+        ("model:\n  overlap: [1, x]", r'a.yaml:2: model.overlap\[1\]: wanted a whole number, came "x"'),
+        ("model: null", r"a.yaml:1: model: wanted a section of keys, came null"),
+        ("train:\n  epochs: 3", r"schedule.warmup_epochs is 20 and train.epochs 3"),
+        ("", r"a.yaml: wanted keys and values .* came nothing"),
+        ("- a", r"a.yaml: wanted keys and values .* came list"),
+        ("base: nowhere", r"no recipe is called 'nowhere'"),
+        ("base: nowhere.yaml", r"no recipe file nowhere.yaml"),
+        ("base: 3", r"a.yaml:1: base: wanted a recipe's name or a list of names, came 3"),
+        ("base: []", r"a.yaml:1: base: wanted"),
+        ("base: digits", r"digits.yaml:\d+: 'digits' is the base of .*one level deep"),
+    ],
+)
+def test_a_wrong_file_is_named_with_line_and_remedy(write, text, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write("a.yaml", text))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "optimizer.lrr=1",
+            r"command line, optimizer.lrr=1: unknown key 'optimizer.lrr'; the nearest",
+        ),
+        ("optimizer.lr=fast", r'command line, optimizer.lr=fast: optimizer.lr: wanted a number, came "fast"'),
+        ("optimizer.lr", r"wanted KEY=VALUE, as in optimizer.lr=1e-3, came 'optimizer.lr'"),
+        ("=3", r"wanted KEY=VALUE"),
+        ("optimizer.lr=", r"no value after '='; write optimizer.lr=null"),
+        ("optimizer={lr: 1}", r"wanted one value or a list"),
+        ("optimizer=1", r"optimizer: wanted a section of keys, came 1"),
+        ("model.name.x=1", r"unknown key 'model.name.x'"),
+        ("data.mean=[1", r"not YAML"),
+        ("model.overlap=[0,x]", r'model.overlap\[1\]: wanted a whole number, came "x"'),
+    ],
+)
+def test_a_wrong_override_is_named_as_it_was_typed(override, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe("digits", [override])
+
+
+def test_each_mistake_has_its_own_line(write):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write("a.yaml", "train:\n  epochs: x\n  sede: 1\n"))
+    assert len(str(error.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["digts", "digits_mohs"])
+def test_an_unknown_recipe_names_the_nearest(name):
+    with pytest.raises(RecipeError, match="the nearest are digits"):
+        load_recipe(name)
+
+
+def test_files_that_are_no_text_or_not_there(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="not text in UTF-8"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="no recipe file"):
+        load_recipe(tmp_path / "b.yaml")
+
+
+def test_the_defaults_are_a_recipe(write):
+    assert load_recipe(write("run.yaml", "name: run")) == Recipe()
