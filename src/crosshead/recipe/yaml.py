@@ -97,7 +97,8 @@ def _refuse_machinery(text: str, source: str) -> None:
         where = f"{source}:{event.start_mark.line + 1}"  # type: ignore[union-attr]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise RecipeError(f"{where}: anchors (&) and aliases (*) are not used in recipes; write it out")
-        if getattr(event, "tag", None) is not None:
+        tag = getattr(event, "tag", None)
+        if tag is not None:
             raise RecipeError(f"{where}: tags ({tag}) are not used in recipes; write plain text or numbers")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _MAX_DEPTH:
