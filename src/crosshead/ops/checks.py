@@ -1,0 +1,71 @@
+"""One check for each contract that the operators share. Each says what was wanted, what came, and the remedy."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_head_width(dim: int, num_heads: int) -> int:
+    """The head width of ``num_heads`` equal heads in ``dim`` channels."""
+    if num_heads < 1:
+        raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+    if dim % num_heads:
+        divisors = [n for n in range(1, dim + 1) if dim % n == 0 and n <= 64]
+        raise ValueError(
+            f"dim {dim} does not split into {num_heads} equal heads; use a number of heads that divides it "
+            f"({', '.join(map(str, divisors))}) or give the head width explicitly"
+        )
+    return dim // num_heads
+
+
+def check_overlap(overlap: int, head_dim: int) -> int:
+    """``overlap`` channels a side, between 0 and the head width (a window never passes its adjacent heads)."""
+    if isinstance(overlap, bool) or not isinstance(overlap, int):
+        raise ValueError(f"overlap must be a whole number of channels, got {overlap!r}")
+    if not 0 <= overlap <= head_dim:
+        raise ValueError(
+            f"overlap must lie between 0 and the head width {head_dim}, got {overlap}; "
+            "a window may not reach past the adjacent heads, so lower the overlap or use wider heads"
+        )
+    return overlap
+
+
+def check_packed(qkv: Tensor) -> tuple[int, int, int, int]:
+    """The sizes (B, N, num_heads, head_dim) of packed queries, keys and values (B, N, 3, num_heads, head_dim)."""
+    if qkv.dim() != 5 or qkv.shape[2] != 3:
+        raise ValueError(
+            f"qkv must be packed as (B, N, 3, num_heads, head_dim), got shape {tuple(qkv.shape)}; "
+            "reshape the projection's output with .view(B, N, 3, num_heads, head_dim)"
+        )
+    if not qkv.is_floating_point():
+        raise ValueError(f"qkv must be floating point, got {qkv.dtype}; convert it with .float()")
+    batch, tokens, _, heads, width = qkv.shape
+    return batch, tokens, heads, width
+
+
+def check_mask(attn_mask: Tensor | None, logits_shape: Sequence[int]) -> Tensor | None:
+    """A boolean (True takes part) or additive mask that broadcasts to the logits (B, num_heads, N, N)."""
+    if attn_mask is None:
+        return None
+    if attn_mask.dtype != torch.bool and not attn_mask.is_floating_point():
+        raise ValueError(
+            f"attn_mask must be boolean (True takes part) or floating point (added to the logits), "
+            f"got {attn_mask.dtype}; convert it with .bool()"
+        )
+    fits = attn_mask.dim() <= len(logits_shape) and all(
+        got in (1, want) for got, want in zip(reversed(attn_mask.shape), reversed(logits_shape), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"attn_mask must broadcast to (B, num_heads, N, N) = {tuple(logits_shape)}, "
+            f"got shape {tuple(attn_mask.shape)}; add axes of length 1 where it is shared"
+        )
+    return attn_mask
+
+
+def check_dropout(dropout_p: float) -> float:
+    """A dropout probability in [0, 1)."""
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+    return dropout_p

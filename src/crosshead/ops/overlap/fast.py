@@ -1,0 +1,60 @@
+"""Overlapped-head attention as the library uses it: overlapping views handed to PyTorch's fused attention."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..checks import check_dropout, check_mask, check_overlap, check_packed
+from .naive import spread_gain
+from .products import ProductsAttention, serves
+from .windows import overlapped_heads
+
+
+def overlapped_attention(
+    qkv: Tensor,
+    overlap: int,
+    *,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    borrow_gain: Tensor | None = None,
+) -> Tensor:
+    """Attention whose heads overlap their neighbours (MOHSA, arXiv 2410.14874, section 3).
+
+    Head i attends with the channels of its own and the nearest ``overlap`` of either neighbour; the first and the last
+    head see zeros where no neighbour is. ``overlap=0`` is plain multi-head attention. Memory is linear in N.
+
+    Args:
+        qkv: packed queries, keys and values (B, N, 3, h, d), as one projection gives them.
+        overlap: borrowed channels a side, 0 to d.
+        attn_mask: boolean (True takes part) or additive, broadcastable to (B, h, N, N). A query with no key left
+            attends to nothing.
+        is_causal: each token attends to itself and those before it. Excludes ``attn_mask``.
+        dropout_p: the share of attention weights that is dropped. Give 0 in evaluation.
+        scale: factor of the logits; d^(-1/2) by default, the width before overlapping, as the authors have it.
+        borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries: first those of the head before,
+            then those of the head after. 1 is the paper's operator, 0 gives plain attention's weights.
+
+    Returns:
+        The heads side by side (B, N, h·(d + 2·overlap)), ready for the projection.
+
+    Raises:
+        ValueError: for an overlap, a mask or a packing that does not fit.
+    """
+    batch, tokens, num_heads, head_dim = check_packed(qkv)
+    check_overlap(overlap, head_dim)
+    check_dropout(dropout_p)
+    check_mask(attn_mask, (batch, num_heads, tokens, tokens))
+    if is_causal and attn_mask is not None:
+        raise ValueError("attn_mask and is_causal exclude each other; put the causal part into attn_mask")
+    scale = head_dim**-0.5 if scale is None else scale
+    if serves(qkv, attn_mask, is_causal, dropout_p, borrow_gain):
+        return ProductsAttention.apply(qkv, overlap, scale)
+
+    q, k, v = overlapped_heads(qkv, overlap)
+    if borrow_gain is not None:
+        q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap).to(q.dtype)
+    if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask = attn_mask.to(q.dtype)
+    heads = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
+    return heads.transpose(1, 2).flatten(2)

@@ -1,0 +1,256 @@
+"""Overlapped heads: the fast path against the equations, the authors' numbers, and what it reduces to."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crosshead.ops.overlap import (
+    naive_overlapped_attention,
+    overlapped_attention,
+    overlapped_attention_weights,
+)
+from golden_files import load_golden
+from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
+
+# (B, N, h, d, o): odd and prime sizes, one head, one token, no overlap, the widest overlap.
+SHAPES = [
+    (2, 7, 3, 5, 2),
+    (1, 1, 4, 8, 3),
+    (3, 11, 1, 6, 4),
+    (2, 13, 5, 7, 7),
+    (2, 10, 4, 12, 0),
+    (1, 17, 2, 3, 1),
+]
+
+
+def packed(shape, dtype=torch.float64, seed=0):
+    batch, tokens, heads, width, _ = shape
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, tokens, 3, heads, width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def masks(shape, dtype):
+    batch, tokens, heads = shape[:3]
+    generator = torch.Generator().manual_seed(1)
+    keep = torch.rand(batch, 1, tokens, tokens, generator=generator) > 0.4
+    keep |= torch.eye(tokens, dtype=torch.bool)
+    bias = torch.randn(heads, tokens, tokens, generator=generator).to(dtype)
+    return {"none": None, "boolean": keep, "additive": bias}
+
+
+def output_and_gradients(function, *inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+    return out, torch.autograd.grad(out, inputs, upstream)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("mask", ["none", "boolean", "additive"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fast_equals_naive(shape, mask, dtype):
+    x, bias = packed(shape, dtype), masks(shape, dtype)[mask]
+    arguments = dict(overlap=shape[-1], attn_mask=bias)
+    got, grads = output_and_gradients(lambda t: overlapped_attention(t, **arguments), x)
+    want, wants = output_and_gradients(lambda t: naive_overlapped_attention(t, **arguments), x)
+    assert_close(got, want, OUTPUT[dtype], "output")
+    assert_close(grads[0], wants[0], GRADIENT[dtype], "gradient of qkv")
+
+
+def test_mask_gets_its_gradient():
+    shape = (2, 7, 3, 5, 2)
+    x, bias = packed(shape), masks(shape, torch.float64)["additive"]
+    got, grads = output_and_gradients(lambda t, m: overlapped_attention(t, 2, attn_mask=m), x, bias)
+    want, wants = output_and_gradients(lambda t, m: naive_overlapped_attention(t, 2, attn_mask=m), x, bias)
+    for g, w in zip(grads, wants, strict=True):
+        assert_close(g, w, GRADIENT[torch.float64])
+
+
+@pytest.mark.parametrize("shape", SHAPES[:1] + SHAPES[3:4], ids=str)
+def test_gain_causal_and_scale(shape):
+    x, o = packed(shape), shape[-1]
+    gain = torch.randn(shape[2], 2 * o, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    arguments = dict(is_causal=True, scale=0.3)
+    got, grads = output_and_gradients(
+        lambda t, g: overlapped_attention(t, o, borrow_gain=g, **arguments), x, gain
+    )
+    want, wants = output_and_gradients(
+        lambda t, g: naive_overlapped_attention(t, o, borrow_gain=g, **arguments), x, gain
+    )
+    assert_close(got, want, OUTPUT[torch.float64])
+    for g, w in zip(grads, wants, strict=True):
+        assert_close(g, w, GRADIENT[torch.float64])
+
+
+@pytest.mark.parametrize("function", [overlapped_attention, naive_overlapped_attention])
+def test_gradcheck(function):
+    x = packed((2, 4, 3, 3, 2)).requires_grad_()
+    gain = torch.rand(3, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t, g: function(t, 2, borrow_gain=g), (x, gain))
+
+
+@pytest.mark.parametrize("overlap", [0, 3, 12])
+def test_golden_authors_attention(overlap):
+    case, file = load_golden(f"mohsa_attention_o{overlap}")
+    leaves = {
+        name: file[name].clone().requires_grad_() for name in file if name == "x" or name.startswith("param.")
+    }
+    for function in (overlapped_attention, naive_overlapped_attention):
+        qkv = F.linear(leaves["x"], leaves["param.to_qkv.weight"])
+        heads = function(qkv.unflatten(-1, (3, case["heads"], case["head_dim"])), overlap)
+        y = F.linear(heads, leaves["param.to_out.0.weight"], leaves["param.to_out.0.bias"])
+        grads = torch.autograd.grad(y, list(leaves.values()), file["upstream"])
+        assert_close(y, file["y"], GOLDEN_OUTPUT[torch.float32], "y")
+        for name, grad in zip(leaves, grads, strict=True):
+            assert_close(
+                grad, file["grad." + name.removeprefix("param.")], GOLDEN_GRADIENT[torch.float32], name
+            )
+
+
+def test_no_overlap_is_plain_attention():
+    x = packed((2, 9, 3, 5, 0))
+    q, k, v = x.permute(2, 0, 3, 1, 4).unbind(0)
+    want = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    assert_close(overlapped_attention(x, 0), want, OUTPUT[torch.float64])
+
+
+def test_zero_gain_gives_the_weights_of_plain_attention():
+    x = packed((2, 9, 4, 6, 3))
+    got = overlapped_attention_weights(x, 3, borrow_gain=torch.zeros(4, 6, dtype=torch.float64))
+    assert_close(got, overlapped_attention_weights(x, 0), OUTPUT[torch.float64])
+
+
+def test_weights_are_those_of_the_output():
+    x, o = packed((2, 9, 4, 6, 3)), 3
+    weights = overlapped_attention_weights(x, o)
+    assert_close(weights.sum(-1), torch.ones(2, 4, 9, dtype=torch.float64), OUTPUT[torch.float64])
+    padded = F.pad(x[:, :, 2].flatten(2), (o, o))
+    values = torch.stack([padded[..., i * 6 : i * 6 + 12] for i in range(4)], dim=1)
+    want = (weights @ values).transpose(1, 2).flatten(2)
+    assert_close(overlapped_attention(x, o), want, OUTPUT[torch.float64])
+
+
+def test_neighbours_matter_and_distant_heads_do_not():
+    x = packed((1, 5, 5, 4, 2))
+    moved = x.clone()
+    moved[:, :, :, 2] += 1.0
+    change = (
+        (overlapped_attention(moved, 2) - overlapped_attention(x, 2))
+        .unflatten(-1, (5, 8))
+        .abs()
+        .amax((0, 1, 3))
+    )
+    assert (change[1:4] > 1e-6).all() and (change[[0, 4]] == 0).all()
+
+
+def test_query_without_a_key_attends_to_nothing():
+    x = packed((1, 5, 2, 4, 1), torch.float32)
+    mask = torch.ones(5, 5, dtype=torch.bool)
+    mask[2] = False
+    for function in (overlapped_attention, naive_overlapped_attention):
+        out = function(x, 1, attn_mask=mask)
+        assert (out[:, 2] == 0).all() and (out[:, 3] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 7, 3, 5, 2), (5, 19, 4, 16, 6), (2, 1, 1, 8, 8), (4, 9, 2, 4, 0)], ids=str
+)
+def test_pure_bfloat16(shape):
+    x = packed(shape, torch.bfloat16)
+    got, grads = output_and_gradients(lambda t: overlapped_attention(t, shape[-1]), x)
+    want, wants = output_and_gradients(lambda t: naive_overlapped_attention(t, shape[-1]), x.double())
+    assert got.dtype == torch.bfloat16
+    assert_close(got, want, OUTPUT[torch.bfloat16])
+    assert_close(grads[0], wants[0], GRADIENT[torch.bfloat16])
+
+
+def test_bfloat16_chunks_join_seamlessly(monkeypatch):
+    import crosshead.ops.overlap.products as products
+
+    x = packed((7, 9, 3, 8, 3), torch.bfloat16)
+    whole, whole_grads = output_and_gradients(lambda t: overlapped_attention(t, 3), x)
+    monkeypatch.setattr(products, "_CHUNK_ELEMENTS", 2 * 3 * 9 * 9)
+    parts, part_grads = output_and_gradients(lambda t: overlapped_attention(t, 3), x)
+    assert torch.equal(whole, parts) and torch.equal(whole_grads[0], part_grads[0])
+
+
+def test_autocast_to_bfloat16():
+    x = packed((2, 9, 3, 8, 3), torch.float32)
+    weight = torch.randn(3 * 24, 24, generator=torch.Generator().manual_seed(3))
+    tokens = x[:, :, 0].flatten(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        qkv = F.linear(tokens, weight).unflatten(-1, (3, 3, 8))
+        out = overlapped_attention(qkv, 3)
+    assert out.dtype == torch.bfloat16
+    want = naive_overlapped_attention(qkv.double(), 3)
+    assert_close(out, want, OUTPUT[torch.bfloat16])
+
+
+def test_dropout_keeps_the_mean_and_drops():
+    x = packed((1, 6, 2, 4, 2), torch.float32)
+    torch.manual_seed(0)
+    for function in (overlapped_attention, naive_overlapped_attention):
+        draws = torch.stack([function(x, 2, dropout_p=0.3) for _ in range(2000)])
+        assert draws.std(0).max() > 0.05
+        # 2,000 draws of values of about one: their mean lies within a tenth.
+        assert (draws.mean(0) - overlapped_attention(x, 2)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_compiles_whole_forward_and_backward(overlap):
+    x = packed((2, 9, 3, 8, overlap), torch.float32)
+    compiled = torch.compile(overlapped_attention, fullgraph=True, backend="inductor")
+    got, grads = output_and_gradients(lambda t: compiled(t, overlap), x)
+    want, wants = output_and_gradients(lambda t: naive_overlapped_attention(t, overlap), x)
+    assert_close(got, want, OUTPUT[torch.float32])
+    assert_close(grads[0], wants[0], GRADIENT[torch.float32])
+
+
+def test_exports():
+    class Module(torch.nn.Module):
+        def forward(self, qkv):
+            return overlapped_attention(qkv, 3)
+
+    x = packed((2, 9, 3, 8, 3), torch.float32)
+    program = torch.export.export(
+        Module(), (x,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},)
+    )
+    other = packed((5, 9, 3, 8, 3), torch.float32, seed=4)
+    assert_close(program.module()(other), overlapped_attention(other, 3), OUTPUT[torch.float32])
+
+
+def test_memory_is_linear_in_tokens():
+    """What is kept for the backward pass grows with N, not N squared."""
+
+    def kept(tokens):
+        x, sizes = packed((1, tokens, 2, 8, 3), torch.float32).requires_grad_(), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            overlapped_attention(x, 3)
+        return sum(sizes)
+
+    assert kept(512) <= 2.1 * kept(256)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(overlap=-1), "between 0 and the head width 4, got -1"),
+        (dict(overlap=5), "between 0 and the head width 4, got 5"),
+        (dict(overlap=1.5), "whole number"),
+        (
+            dict(attn_mask=torch.ones(4, 4, dtype=torch.bool)),
+            r"broadcast to .* = \(2, 3, 5, 5\), got shape \(4, 4\)",
+        ),
+        (dict(attn_mask=torch.ones(5, 5, dtype=torch.int64)), "boolean .* or floating point"),
+        (dict(attn_mask=torch.ones(5, 5), is_causal=True), "exclude each other"),
+        (dict(dropout_p=1.0), r"\[0, 1\)"),
+        (dict(borrow_gain=torch.ones(3, 3)), r"\(num_heads, 2·overlap\) = \(3, 4\), got \(3, 3\)"),
+        (dict(qkv=torch.zeros(2, 5, 4, 3, 4)), "packed as"),
+        (dict(qkv=torch.zeros(2, 5, 3, 3, 4, dtype=torch.int32)), "floating point"),
+    ],
+)
+@pytest.mark.parametrize("function", [overlapped_attention, naive_overlapped_attention])
+def test_bad_input_is_named(function, change, message):
+    arguments = dict(qkv=torch.zeros(2, 5, 3, 3, 4), overlap=2) | change
+    with pytest.raises(ValueError, match=message):
+        function(**arguments)
