@@ -24,10 +24,16 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
-    def to(self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format) -> "Batch":
+    def to(
+        self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> "Batch":
         """The same batch with its tensors on ``device``."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=True, memory_format=memory_format),
             targets=self.targets.to(device, non_blocking=True),
         )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from where copies to a GPU need not wait; for the loaders."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())

@@ -57,6 +57,7 @@ class DataConfig(Section):
     on_broken_eval: Literal["fail", "skip"] = "fail"
     max_broken: Annotated[int, Field(ge=0)] = 100
     max_megapixels: Annotated[float, Field(gt=0)] = 64.0
+    follow_links: bool = False  # whether links may lead out of the data folder
 
 
 class AugmentConfig(Section):

@@ -1,0 +1,132 @@
+"""From a file's bytes to a picture, trusting nothing: a list of formats, a pixel limit, one kind of error."""
+
+import os
+import stat
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# An explicit list keeps Pillow's rarer decoders, where its vulnerabilities gather, out of reach.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class BrokenImage(ValueError):
+    """A picture that can't be used; ``name`` says which (its path, for files), ``reason`` why."""
+
+    def __init__(self, name: str, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{name}: {reason}" + (f"; {remedy}" if remedy else ""))
+        self.name, self.reason, self.remedy = name, reason, remedy
+
+    def __reduce__(self) -> tuple[type["BrokenImage"], tuple[str, str, str]]:
+        return BrokenImage, (self.name, self.reason, self.remedy)
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    """A path as printable text: bytes that are no UTF-8 come out as ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_megapixels: float = 64.0
+) -> Image.Image:
+    """An upright 8-bit picture of mode ``L`` (grey) or ``RGB``.
+
+    Sixteen-bit pictures are scaled, not clipped; transparency is laid on white; of an animation the first
+    frame is taken; the EXIF rotation is applied. The header's size is checked against ``max_megapixels``
+    (10⁶ pixels) before anything is decoded.
+
+    Raises:
+        BrokenImage: whatever is wrong with the picture; no other exception leaves.
+    """
+    label = name if name is not None else ("picture" if isinstance(source, bytes) else display_name(source))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on size and EXIF: judged below
+        try:
+            with Image.open(_opened(source), formats=FORMATS) as image:
+                _check_size(*image.size, max_megapixels)
+                image.load()
+                return _turned(_eight_bit(image), _orientation(image))
+        except _Refused as error:
+            raise BrokenImage(label, str(error)) from None
+        except Image.UnidentifiedImageError:
+            reason = f"not a picture in a known format ({', '.join(FORMATS)})"
+            raise BrokenImage(label, reason) from None
+        except Exception as error:  # decoders fail with every kind of exception on hostile bytes
+            raise BrokenImage(label, f"can't be decoded: {_one_line(error)}") from None
+
+
+class _Refused(Exception):
+    """A reason of our own not to decode."""
+
+
+def _opened(source: str | os.PathLike[str] | bytes) -> Path | BytesIO:
+    if isinstance(source, bytes):
+        if not source:
+            raise _Refused("empty (zero bytes)")
+        return BytesIO(source)
+    found = os.stat(source)
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe or a device would never end
+        raise _Refused("not a regular file")
+    if found.st_size == 0:
+        raise _Refused("empty (zero bytes)")
+    return Path(source)
+
+
+def _check_size(width: int, height: int, max_megapixels: float) -> None:
+    if width * height > max_megapixels * 1e6:
+        raise _Refused(
+            f"{width} x {height} pixels are above the limit of {max_megapixels:g} megapixels "
+            "(data.max_megapixels); it was not decoded"
+        )
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _scaled_to_eight_bit(image)
+    if image.mode == "F":
+        raise _Refused("floating-point pixels have no fixed range: convert it to 8 or 16 bits")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("L" if image.mode in ("L", "1") else "RGB")
+
+
+def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits to 8; Pillow's own ``convert`` clips instead."""
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise _Refused("32-bit pixels outside 0 ... 65535 have no fixed range: convert it to 8 or 16 bits")
+    return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block tells no rotation, and the picture itself was decoded
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
