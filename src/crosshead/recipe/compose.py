@@ -6,6 +6,7 @@ by key; everything else, lists included, is replaced. ``name`` and ``notes`` are
 """
 
 import difflib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in paths if path.parent.name != _SHARED}
 
 
-def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) -> Recipe:
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> Recipe:
     """The recipe, whole and checked.
 
     Args:
         name_or_path: a shipped recipe's name (``digits_mohsa``), or a path that ends in ``.yaml``.
         overrides: ``KEY=VALUE`` with dotted keys, applied in order: ``optimizer.lr=1e-3``.
+        values: more of them as plain data, applied last: ``{"train.seed": 1}``.
 
     Raises:
         RecipeError: with file and line, for whatever can't be used.
@@ -42,9 +46,27 @@ def load_recipe(name_or_path: str | Path, overrides: list[str] | None = None) ->
     own = _read(path)
     data, places = _with_bases(own, path)
     data.setdefault("name", path.stem)
-    for override in overrides or []:
-        _apply(override, data, places)
-    return check_recipe(data, places, str(path))
+    return _finish(data, places, str(path), overrides, values)
+
+
+def default_recipe(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+    """The schema's defaults, changed as in ``load_recipe``."""
+    return _finish({}, {}, "the defaults", overrides, values)
+
+
+def _finish(
+    data: dict[str, Any],
+    places: dict[KeyPath, str],
+    source: str,
+    overrides: Sequence[str],
+    values: Mapping[str, Any] | None,
+) -> Recipe:
+    for override in overrides:
+        place = f"command line, {override}"
+        _set(*_parse(override, place), place, data, places)
+    for key, value in (values or {}).items():
+        _set(key, value, "command line", data, places)
+    return check_recipe(data, places, source)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -135,8 +157,7 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _apply(override: str, data: dict[str, Any], places: dict[KeyPath, str]) -> None:
-    place = f"command line, {override}"
+def _parse(override: str, place: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"command line: wanted KEY=VALUE, as in optimizer.lr=1e-3, came {override!r}")
@@ -144,9 +165,13 @@ def _apply(override: str, data: dict[str, Any], places: dict[KeyPath, str]) -> N
     if not text:
         raise RecipeError(f"{place}: no value after '='; write {key}=null to unset it")
     try:
-        value = read_value(text)
+        return key, read_value(text)
     except RecipeError as error:
         raise RecipeError(f"{place}: {str(error).removeprefix('value:1: ')}") from None
+
+
+def _set(key: str, value: Any, place: str, data: dict[str, Any], places: dict[KeyPath, str]) -> None:
+    check_key(key, place)
     path = tuple(key.split("."))
     holder = data
     for section in path[:-1]:

@@ -1,0 +1,113 @@
+"""``crosshead data``: which data sets there are, and whether every image of one can be read."""
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.options import Commands, add_recipe_words, split_words
+
+if TYPE_CHECKING:
+    from crosshead.data.check import CheckReport
+    from crosshead.recipe.schema import DataConfig
+
+_SHOWN = 20  # broken images printed; --json has all
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser("data", help="list data sets, or check one", description="Looks at data.")
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the data sets that a recipe can name")
+    listing.set_defaults(run=list_data)
+    check = actions.add_parser(
+        "check",
+        help="read every image of a data set",
+        usage="crosshead data check RECIPE|DATASET [KEY=VALUE ...] [options]",
+        description="Reads every image; reports the broken ones by path, and how many each class has.",
+        epilog="examples:\n  crosshead data check fashion-mnist\n"
+        "  crosshead data check folder --data-path /data/pets --workers 4\n\n"
+        "exit codes: 0 all images can be read; 1 some can't; 2 wrong input",
+    )
+    add_recipe_words(check)
+    check.add_argument("--data-path", metavar="DIR", help="the same as data.root=DIR")
+    check.add_argument("--workers", type=int, metavar="N", help="the same as data.num_workers=N")
+    check.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    check.set_defaults(run=check_data)
+
+
+def list_data(args: argparse.Namespace) -> int:
+    from crosshead.data.catalog import dataset_names, describe_dataset
+
+    names = dataset_names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}}  {describe_dataset(name)}")
+    return 0
+
+
+def check_data(args: argparse.Namespace) -> int:
+    data = _data_config(args)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from crosshead.data.check import check_images
+
+    console = Console(stderr=True)
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=None)
+        report = check_images(
+            data, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    if args.json:
+        print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
+    else:
+        _print_report(report)
+    return 1 if report.broken else 0
+
+
+def _data_config(args: argparse.Namespace) -> "DataConfig":
+    """The data section of the recipe that is named, or the defaults for a data set's name."""
+    from crosshead.data.catalog import dataset_names
+    from crosshead.recipe import default_recipe, load_recipe
+
+    name, overrides = split_words(args.words)
+    if name is None:
+        raise ValueError("wanted a data set or a recipe to check; `crosshead data list` names the data sets")
+    given = {"data.root": args.data_path, "data.num_workers": args.workers}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if name in dataset_names():
+        return default_recipe(overrides, {"data.name": name} | values).data
+    return load_recipe(name, overrides, values).data
+
+
+def _as_data(report: "CheckReport") -> dict[str, Any]:
+    names = report.info.class_names
+    return {
+        split: {
+            "total": part.total,
+            "classes": dict(zip(names, part.counts, strict=True)),
+            "broken": [{"image": image, "reason": reason} for image, reason in part.broken],
+        }
+        for split, part in report.splits.items()
+    }
+
+
+def _print_report(report: "CheckReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", *report.splits, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for index, name in enumerate(report.info.class_names):
+        table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
+    table.add_section()
+    table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
+    table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
+    Console(highlight=False).print(table)
+    for image, reason in report.broken[:_SHOWN]:
+        print(f"broken: {image}: {reason}", file=sys.stderr)
+    if len(report.broken) > _SHOWN:
+        print(f"... and {len(report.broken) - _SHOWN} more; --json lists all", file=sys.stderr)

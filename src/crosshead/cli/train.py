@@ -1,0 +1,121 @@
+"""``crosshead train``: one recipe, trained."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli import authors
+from crosshead.cli.options import Commands, add_device, add_recipe_words, find_run, split_words
+
+if TYPE_CHECKING:
+    from crosshead.recipe import Recipe
+
+_EPILOG = """\
+examples:
+  crosshead train digits_mohsa
+  crosshead train digits_mohsa train.epochs=10 model.overlap=index --tag short
+  crosshead train my_recipe.yaml --output /data/runs --device cuda
+  crosshead train --resume runs/digits_mohsa
+  torchrun --nproc_per_node=8 -m crosshead train vit_small_16_224_imagenet --data-path /data/imagenet
+
+A run is a folder, OUTPUT/NAME or OUTPUT/NAME/TAG: the resolved recipe.yaml, versions.json, metrics.jsonl,
+tensorboard/, checkpoints/, best/, result.json and the picture curves.png.
+
+exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 75 stopped by a signal, --resume goes on
+"""
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a recipe",
+        usage="crosshead train RECIPE [KEY=VALUE ...] [options]",
+        description="Trains a recipe, or goes on with a run that was stopped.",
+        epilog=_EPILOG,
+    )
+    add_recipe_words(parser)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--output", metavar="DIR", help="the folder of all runs (default: the recipe's, 'runs')")
+    run.add_argument("--tag", metavar="TAG", help="keep this run in OUTPUT/NAME/TAG")
+    run.add_argument("--seed", type=int, metavar="N", help="the same as train.seed=N")
+    add_device(run)
+    run.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with RUN, or with this recipe's own folder",
+    )
+    authors.add_arguments(parser)
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    recipe, folder = plan(args)
+    if args.throughput:
+        from crosshead.cli.throughput import print_throughput
+
+        return print_throughput(recipe)
+    if args.eval:
+        from crosshead.cli.evaluate import print_evaluation
+
+        return print_evaluation(folder, checkpoint="best", device=args.device, data_root=args.data_path)
+
+    from crosshead.cli.watch import watch
+    from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
+
+    try:
+        result = train(recipe, folder=folder, resume=args.resume is not None, observer=watch(recipe.log))
+    except BadNumbers:  # the observer has said what happened
+        return EXIT_BAD_NUMBERS
+    return result.exit_code
+
+
+def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
+    """What to train, and the folder that it goes to where that is settled."""
+    from crosshead.recipe import load_recipe
+
+    name, overrides = split_words(args.words)
+    if name and args.cfg:
+        raise ValueError(f"the recipe is named twice, {name} and --cfg {args.cfg}; keep one of the two")
+    run = find_run(args.resume) if args.resume else None
+    source = name or args.cfg or (run / "recipe.yaml" if run else None)
+    if source is None:
+        raise ValueError(
+            "no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN"
+        )
+    recipe = load_recipe(source, overrides, _values(args))
+    return recipe, run or _folder(recipe, args)
+
+
+def _folder(recipe: "Recipe", args: argparse.Namespace) -> Path | None:
+    """The folder that the arguments settle; None leaves the choice of a free one to the training."""
+    runs = Path(recipe.output)
+    if args.tag is None:
+        return _latest(runs, recipe.name) if args.resume is not None else None
+    if Path(args.tag).is_absolute() or ".." in Path(args.tag).parts:
+        raise ValueError(f"--tag {args.tag} leaves the folder of runs; wanted a plain name")
+    return runs / recipe.name / args.tag
+
+
+def _latest(runs: Path, name: str) -> Path:
+    """The newest of NAME, NAME-2, NAME-3 ..., which is where a recipe's runs go one after another."""
+    numbers = [
+        1,
+        *(int(p.name.removeprefix(f"{name}-")) for p in runs.glob(f"{name}-*") if _numbered(p, name)),
+    ]
+    latest = runs / (name if max(numbers) == 1 else f"{name}-{max(numbers)}")
+    if not (latest / "recipe.yaml").is_file():
+        raise ValueError(
+            f"there is no run to resume at {latest}; leave --resume away, or name the run's folder"
+        )
+    return latest
+
+
+def _numbered(path: Path, name: str) -> bool:
+    return path.name.removeprefix(f"{name}-").isdecimal() and (path / "recipe.yaml").is_file()
+
+
+def _values(args: argparse.Namespace) -> dict[str, Any]:
+    own = {"output": args.output, "train.seed": args.seed, "train.device": args.device}
+    return authors.values(args) | {key: value for key, value in own.items() if value is not None}

@@ -1,0 +1,74 @@
+"""How numbers and records read, on the bar and in the lines alike."""
+
+from crosshead.train import EndRecord, EvalRecord, RunInfo
+
+
+def count(number: int) -> str:
+    """12345678 as ``12.3 M``."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3:07`` (minutes), ``2:03:07`` (hours)."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}%"
+
+
+def beginning(info: RunInfo) -> list[str]:
+    """What runs, on what, and where it goes."""
+    images = [f"{info.train_images:,} training"]
+    images += [f"{info.validation_images:,} validation"] if info.validation_images else []
+    images += [f"{info.test_images:,} test"] if info.test_images else []
+    where = f"{info.device}, {info.precision}" + (
+        f", {info.processes} processes" if info.processes > 1 else ""
+    )
+    lines = [
+        f"{info.name}: {info.model}, {count(info.parameters)} parameters, {info.gmacs:.3g} GMACs",
+        f"data {info.dataset}: {', '.join(images)} images",
+        f"{info.epochs} epochs of {info.steps_per_epoch} steps on {where}",
+        f"run folder {info.folder}",
+    ]
+    return lines + (
+        [f"goes on after step {info.start_step} of {info.total_steps}"] if info.start_step else []
+    )
+
+
+def evaluation(record: EvalRecord) -> str:
+    """``validation 98.33%, loss 0.0712``."""
+    parts = []
+    if "accuracy" in record.metrics:
+        parts.append(percent(record.metrics["accuracy"]))
+    if "loss" in record.metrics:
+        parts.append(f"loss {record.metrics['loss']:.4f}")
+    averaged = " of the averaged weights" if record.weights == "ema" else ""
+    return f"{record.split}{averaged} {', '.join(parts)}{' *' if record.best else ''}"
+
+
+def ending(record: EndRecord) -> list[str]:
+    """How it ended, and where to look."""
+    result = record.result
+    if result is None:
+        return [f"failed: {record.message}"]
+    lines = [record.message] if result.status == "stopped" else []
+    if result.validation:
+        lines.append(
+            f"best: step {result.selected_step}, validation accuracy {percent(result.validation['accuracy'])}"
+        )
+    if result.test:
+        lines.append(f"test accuracy {percent(result.test['accuracy'])} ({result.test['count']:.0f} images)")
+    lines.append(
+        f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training"
+        + (f", {result.bad_steps} steps skipped" if result.bad_steps else "")
+        + (f", {result.broken_images} broken images" if result.broken_images else "")
+    )
+    return [*lines, f"run folder {result.folder}"]
