@@ -1,0 +1,7 @@
+"""Entries in timm's registry, and the way from a recipe to a model."""
+
+from . import vit as vit
+from .authors import load_authors_checkpoint
+from .build import build_model, load_weights
+
+__all__ = ["build_model", "load_authors_checkpoint", "load_weights"]

@@ -41,7 +41,7 @@ def naive_overlapped_attention(
     borrow_gain: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``overlapped_attention``."""
-    q, k, v, weights = _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)
+    v, weights = _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)
     weights = torch.dropout(weights, check_dropout(dropout_p), train=True)
     return (weights @ v).transpose(1, 2).flatten(2)
 
@@ -56,7 +56,7 @@ def overlapped_attention_weights(
     borrow_gain: Tensor | None = None,
 ) -> Tensor:
     """The attention weights A (B, h, N, N) themselves, for analysis; arguments as ``overlapped_attention``."""
-    return _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)[3]
+    return _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)[1]
 
 
 def _attend(
@@ -66,9 +66,9 @@ def _attend(
     is_causal: bool,
     scale: float | None,
     borrow_gain: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Q', K', V' (B, h, N, d + 2o) and A (B, h, N, N)."""
-    batch, tokens, num_heads, head_dim = check_packed(qkv)
+) -> tuple[Tensor, Tensor]:
+    """V' (B, h, N, d + 2o) and A (B, h, N, N)."""
+    _, _, num_heads, head_dim = check_packed(qkv)
     q, k, v = (naive_overlap(x, overlap).transpose(1, 2) for x in qkv.unbind(2))
     if borrow_gain is not None:
         q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap)
@@ -77,7 +77,7 @@ def _attend(
     # A query with no key left attends to nothing, as in scaled_dot_product_attention.
     dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
     weights = logits.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
-    return q, k, v, weights
+    return v, weights
 
 
 def mask_as_bias(attn_mask: Tensor | None, is_causal: bool, logits: Tensor) -> Tensor:

@@ -1,0 +1,151 @@
+"""From a recipe's ``model`` section to a module: the one place where that happens."""
+
+import logging
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..swap import swap_attention
+
+_logger = logging.getLogger(__name__)
+
+
+class SwapSettings(Protocol):
+    """What ``swap_attention`` is called with; ``recipe.schema.SwapConfig`` is one."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def init(self) -> Any: ...
+    @property
+    def blocks(self) -> list[int] | None: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
+
+
+class ModelSettings(Protocol):
+    """What a model is built from; ``recipe.schema.ModelConfig`` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def overlap(self) -> Any: ...
+    @property
+    def drop_path_rate(self) -> float: ...
+    @property
+    def args(self) -> Mapping[str, Any]: ...
+    @property
+    def swap(self) -> SwapSettings | None: ...
+    @property
+    def init_from(self) -> str | None: ...
+
+
+def build_model(
+    model: ModelSettings, *, num_classes: int, in_chans: int = 3, img_size: int | tuple[int, int] | None = None
+) -> nn.Module:
+    """The model of timm's registry that ``model`` names, its attention swapped where it says so.
+
+    Args:
+        model: name and options, see ``ModelSettings``.
+        num_classes: outputs of the classifier.
+        in_chans: channels of the images.
+        img_size: their side in pixels, or (height, width). Models that take any size don't need it.
+
+    Raises:
+        ValueError: for an unknown name, options that the model doesn't know, or weights of another model.
+    """
+    if not timm.is_model(model.name):
+        raise ValueError(_unknown_model(model.name))
+    args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
+    if model.drop_path_rate:
+        args["drop_path_rate"] = model.drop_path_rate
+    overlapped = model.name.startswith("mohsa_")
+    if overlapped and model.overlap is not None:
+        args["overlap"] = model.overlap
+    elif model.overlap is not None and model.swap is None:
+        raise ValueError(
+            f"model.overlap is {model.overlap!r}, and {model.name} has no overlapped heads; use a mohsa_* model, or "
+            "put them in with model.swap.kind=overlap"
+        )
+    module = _create(model.name, args, img_size)
+    if model.init_from:
+        load_weights(module, model.init_from)
+    if model.swap is not None:
+        options = dict(model.swap.options)
+        if model.overlap is not None and not overlapped:
+            options["overlap"] = model.overlap
+        report = swap_attention(
+            module, model.swap.kind, blocks=model.swap.blocks, init=model.swap.init, **options
+        )
+        _logger.info("%s", report)
+    return module
+
+
+def _create(name: str, args: dict[str, Any], img_size: int | tuple[int, int] | None) -> nn.Module:
+    """Convolutional models of timm take any image size and know no ``img_size``; they are built without it."""
+    try:
+        try:
+            return timm.create_model(name, **args, img_size=img_size)
+        except TypeError as error:
+            if "'img_size'" not in str(error):
+                raise
+            return timm.create_model(name, **args)
+    except TypeError as error:
+        raise ValueError(f"model {name} does not take what the recipe gives it: {error}; see model.args") from error
+
+
+def _unknown_model(name: str) -> str:
+    near = get_close_matches(name, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"no model {name!r} in timm's registry; {hint}`crosshead models` lists this library's own"
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Loads a safetensors file into ``model``; a classifier for another number of classes starts anew.
+
+    Raises:
+        ValueError: where the file can't be read, or holds the weights of another model; the first differences are
+            named, and the model is as it was.
+    """
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); wanted weights as training writes them, or a "
+            "checkpoint of the authors' code after `crosshead convert`"
+        ) from error
+    own = model.state_dict()
+    classifier = tuple(f"{name}." for name in _classifier_names(model))
+    for name in [n for n in weights if n.startswith(classifier) and n in own]:
+        if weights[name].shape != own[name].shape:
+            _logger.warning("%s: %s is for other classes and starts anew", path, name)
+            weights[name] = own[name]
+    if differences := _differences(own, weights):
+        raise ValueError(
+            f"{path} holds the weights of another model: {'; '.join(differences[:3])}"
+            f"{f' and {len(differences) - 3} more' if len(differences) > 3 else ''}; "
+            "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
+        )
+    model.load_state_dict(weights)
+
+
+def _classifier_names(model: nn.Module) -> tuple[str, ...]:
+    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """How ``weights`` differ from what a model wants, one sentence each."""
+    found = [
+        f"{name} has shape {tuple(weights[name].shape)}, wanted {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    found += [f"{name} is missing" for name in own if name not in weights]
+    return found + [f"{name} is not in the model" for name in weights if name not in own]
