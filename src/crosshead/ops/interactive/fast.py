@@ -1,0 +1,129 @@
+"""Interactive multi-head self-attention in reverse order, in linear time and memory: the way that the library uses."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..checks import check_dropout
+from .arguments import Geometry, check_operands, check_tokens
+from .landmarks import pool_landmarks
+from .recompute import RecomputedAttention
+from .stored import attend_stored
+
+Mode = Literal["auto", "stored", "recompute", "triton"]
+
+# Elements of one attention matrix from which ``auto`` recomputes on a CPU: it then costs an eighth of the time at most
+# and keeps a seventh of the memory; below, the calls of the blocks cost more than that.
+RECOMPUTE_FROM = 1 << 22
+
+
+def interactive_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    *,
+    landmarks: int | Sequence[int] = (7, 7),
+    mix_query: Tensor | None = None,
+    mix_key: Tensor | None = None,
+    num_prefix_tokens: int = 0,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    mode: Mode = "auto",
+) -> Tensor:
+    """O = Â_Q (Â_K V) (arXiv 2402.17507): attention through landmarks, whose maps the heads exchange.
+
+    Args:
+        q, k, v: (B, heads, N, head_dim), any strides; N = num_prefix_tokens + rows * columns, the prefix first.
+        grid: rows and columns on which the tokens after the prefix lie, row by row.
+        landmarks: cells per side (rows, columns) that q and k are averaged over; never more than the grid has.
+        mix_query, mix_key: (heads, heads); output head g of A_Q (A_K) is the sum over i of mix[g, i] times head i.
+            None leaves the heads apart.
+        num_prefix_tokens: tokens that are not on the grid; each is a landmark of its own.
+        scale: of the scores, ``head_dim ** -0.5`` unless given.
+        dropout_p: probability of dropping an entry of A_Q and of A_K, before the heads are mixed.
+        mode: ``stored`` keeps the (heads, N, L) matrices for the backward pass, ``recompute`` forms them again,
+            ``triton`` never writes them (one fused GPU kernel a pass); ``auto`` chooses by device and size.
+
+    Returns:
+        (B, heads, N, head_dim) in the dtype of q; under autocast in autocast's dtype.
+
+    Raises:
+        ValueError: operands, grid, landmarks, mixing matrices or mode that don't fit, saying what was wanted.
+    """
+    check_operands(q, k, v, mix_query, mix_key)
+    check_dropout(dropout_p)
+    geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+
+    device = q.device.type
+    if not torch.is_autocast_enabled(device):
+        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
+    lower = torch.get_autocast_dtype(device)
+    if q.dtype != torch.float64:
+        q, k, v = q.to(lower), k.to(lower), v.to(lower)
+    with torch.autocast(device, enabled=False):
+        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    geometry: Geometry,
+    mode: Mode,
+) -> Tensor:
+    mix_query, mix_key = (None if mix is None else mix.to(q.dtype) for mix in (mix_query, mix_key))
+    if mode == "auto":
+        mode = _choose_mode(q, geometry, dropout_p)
+    if mode == "triton":
+        from .kernel import attend_fused  # Triton exists on Linux only
+
+        return attend_fused(q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
+    if mode == "recompute" and dropout_p == 0.0 and not torch.compiler.is_compiling():
+        return RecomputedAttention.apply(q, k, v, mix_query, mix_key, scale, geometry)
+    operands = (q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
+    if (
+        mode == "recompute" and not torch.compiler.is_exporting()
+    ):  # an exported graph has no backward to save for
+        return checkpoint(_pool_and_attend, *operands, use_reentrant=False)
+    return _pool_and_attend(*operands)
+
+
+def _pool_and_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    geometry: Geometry,
+) -> Tensor:
+    q_landmarks, k_landmarks = pool_landmarks(q, geometry), pool_landmarks(k, geometry)
+    return attend_stored(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale, dropout_p)
+
+
+def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float) -> Mode:
+    if q.device.type == "cuda" and find_spec("triton") is not None:
+        from .kernel import is_served
+
+        if is_served(q, geometry.num_landmarks, dropout_p):
+            return "triton"
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
+        return "stored"
+    return (
+        "recompute"
+        if q.shape[0] * q.shape[1] * q.shape[2] * geometry.num_landmarks >= RECOMPUTE_FROM
+        else "stored"
+    )

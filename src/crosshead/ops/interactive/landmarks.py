@@ -1,0 +1,63 @@
+"""Landmarks: tokens average-pooled over the cells of their grid, as one small matrix product an axis."""
+
+import torch
+from torch import Tensor
+
+from .arguments import Geometry
+
+
+def cell_spans(length: int, cells: int) -> list[tuple[int, int]]:
+    """The rows [start, stop) of each of ``cells`` adaptive cells over ``length`` rows; they may overlap."""
+    return [(c * length // cells, -(-(c + 1) * length // cells)) for c in range(cells)]
+
+
+def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
+    """(cells, length), each row the average over its cell's span; dtype and device of ``like``."""
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    row = torch.arange(length, device=like.device)
+    start = cell * length // cells
+    stop = ((cell + 1) * length + cells - 1) // cells
+    return ((row >= start) & (row < stop)).to(like.dtype) / (stop - start).to(like.dtype)
+
+
+def pool_landmarks(x: Tensor, geometry: Geometry) -> Tensor:
+    """Landmarks of ``x`` (B, heads, N, head_dim): (B, heads, L, head_dim), the prefix tokens first."""
+    (rows, columns), cells, num_prefix_tokens = geometry
+    batch, heads, _, width = x.shape
+    along_rows, along_columns = pooling_matrix(rows, cells[0], x), pooling_matrix(columns, cells[1], x)
+    on_grid = x[:, :, num_prefix_tokens:]
+    if _heads_are_packed(
+        x
+    ):  # the usual view of a packed projection: all heads of a token in one go, uncopied
+        on_grid = on_grid.transpose(1, 2).reshape(batch * rows, columns, heads * width)
+        half = torch.bmm(along_columns.expand(batch * rows, -1, -1), on_grid)
+        half = half.reshape(batch, rows, cells[1] * heads * width)
+        pooled = torch.bmm(along_rows.expand(batch, -1, -1), half)
+        pooled = pooled.view(batch, cells[0] * cells[1], heads, width).transpose(1, 2)
+    else:
+        on_grid = on_grid.reshape(batch * heads * rows, columns, width)
+        half = torch.bmm(along_columns.expand(batch * heads * rows, -1, -1), on_grid)
+        half = half.view(batch * heads, rows, cells[1] * width)
+        pooled = torch.bmm(along_rows.expand(batch * heads, -1, -1), half)
+        pooled = pooled.view(batch, heads, cells[0] * cells[1], width)
+    if num_prefix_tokens == 0:
+        return pooled
+    return torch.cat((x[:, :, :num_prefix_tokens], pooled), dim=2)
+
+
+def add_pooling_gradient_(grad_x: Tensor, grad_landmarks: Tensor, geometry: Geometry) -> None:
+    """Adds to ``grad_x`` (B, heads, N, head_dim) what the gradient of its landmarks sends back through the pooling."""
+    (rows, columns), cells, num_prefix_tokens = geometry
+    batch, heads, _, width = grad_x.shape
+    along_rows = pooling_matrix(rows, cells[0], grad_landmarks)
+    along_columns = pooling_matrix(columns, cells[1], grad_landmarks)
+    grad_x[:, :, :num_prefix_tokens] += grad_landmarks[:, :, :num_prefix_tokens]
+    pooled = grad_landmarks[:, :, num_prefix_tokens:].transpose(1, 2)
+    pooled = pooled.reshape(batch, cells[0], cells[1] * heads * width)
+    half = torch.bmm(along_rows.mT.expand(batch, -1, -1), pooled).view(batch * rows, cells[1], heads * width)
+    whole = torch.bmm(along_columns.mT.expand(batch * rows, -1, -1), half)
+    grad_x[:, :, num_prefix_tokens:] += whole.view(batch, rows * columns, heads, width).transpose(1, 2)
+
+
+def _heads_are_packed(x: Tensor) -> bool:
+    return x.stride(1) == x.shape[3] and x.stride(3) == 1 and x.stride(2) >= x.shape[1] * x.shape[3]

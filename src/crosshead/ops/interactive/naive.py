@@ -1,0 +1,58 @@
+"""Interactive multi-head self-attention as the equations have it (arXiv 2402.17507, section 3): the oracle.
+
+Everything is formed, the (N, N) map included, in the precision of the input.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checks import check_dropout
+from .arguments import Geometry, check_operands, check_tokens
+from .landmarks import cell_spans
+
+
+def naive_interactive_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    *,
+    landmarks: int | Sequence[int] = (7, 7),
+    mix_query: Tensor | None = None,
+    mix_key: Tensor | None = None,
+    num_prefix_tokens: int = 0,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """O = Â_Q Â_K V, (B, heads, N, head_dim); arguments and errors as ``interactive_attention`` has them."""
+    check_operands(q, k, v, mix_query, mix_key)
+    check_dropout(dropout_p)
+    geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
+    s = q.shape[3] ** -0.5 if scale is None else scale
+
+    q_landmarks = average_cells(q, geometry)
+    k_landmarks = average_cells(k, geometry)
+    a_q = torch.softmax(torch.einsum("bhnd,bhld->bhnl", q, k_landmarks) * s, dim=-1)
+    a_k = torch.softmax(torch.einsum("bhld,bhnd->bhln", q_landmarks, k) * s, dim=-1)
+    a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)
+    if mix_query is not None:
+        a_q = torch.einsum("gi,binl->bgnl", mix_query, a_q)
+    if mix_key is not None:
+        a_k = torch.einsum("gi,biln->bgln", mix_key, a_k)
+    attention = torch.einsum("bhnl,bhlm->bhnm", a_q, a_k)
+    return torch.einsum("bhnm,bhmd->bhnd", attention, v)
+
+
+def average_cells(x: Tensor, geometry: Geometry) -> Tensor:
+    """The prefix tokens, then the mean of every cell of the grid, row by row: (B, heads, L, head_dim)."""
+    grid, cells, num_prefix_tokens = geometry
+    on_grid = x[:, :, num_prefix_tokens:].unflatten(2, grid)
+    means = [
+        on_grid[:, :, top:bottom, left:right].mean(dim=(2, 3))
+        for top, bottom in cell_spans(grid[0], cells[0])
+        for left, right in cell_spans(grid[1], cells[1])
+    ]
+    return torch.cat((x[:, :, :num_prefix_tokens], torch.stack(means, dim=2)), dim=2)

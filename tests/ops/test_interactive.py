@@ -1,0 +1,378 @@
+"""Interactive attention: every path against the equations, the golden numbers, and what it reduces to."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import crosshead.ops.interactive.fast as fast
+import crosshead.ops.interactive.recompute as recompute
+from crosshead.ops.interactive import attention_factors, interactive_attention, naive_interactive_attention
+from golden_files import load_golden
+from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
+
+# (B, heads, head_dim, grid, landmarks, prefix): odd and prime sizes, one head, one token, a row, a column, L above N.
+SHAPES = [
+    (2, 3, 5, (5, 7), (3, 2), 0),
+    (1, 4, 8, (1, 1), (7, 7), 0),
+    (3, 1, 6, (4, 4), (2, 2), 1),
+    (2, 2, 7, (1, 13), (1, 5), 3),
+    (1, 5, 4, (11, 1), (4, 4), 0),
+    (2, 3, 4, (3, 5), (7, 7), 2),
+]
+MODES = ["stored", "recompute"]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of four tokens, so that the block-wise path has seams at these sizes."""
+    monkeypatch.setattr(recompute, "BLOCK_ELEMENTS", 16)
+    monkeypatch.setattr(recompute, "TOKEN_MULTIPLE", 4)
+
+
+def operands(shape, dtype=torch.float64, seed=0, packed=False):
+    """q, k, v and the two mixing matrices; ``packed`` gives the strided views of one projection's output."""
+    batch, heads, width, grid, _, prefix = shape
+    generator = torch.Generator().manual_seed(seed)
+    tokens = grid[0] * grid[1] + prefix
+    qkv = torch.randn(batch, tokens, 3, heads, width, generator=generator, dtype=torch.float64).to(dtype)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    mixes = torch.eye(heads, dtype=dtype) + 0.3 * torch.randn(
+        2, heads, heads, generator=generator, dtype=torch.float64
+    ).to(dtype)
+    return [t if packed else t.contiguous() for t in (q, k, v)] + [mixes[0], mixes[1]]
+
+
+def options(shape):
+    return dict(grid=shape[3], landmarks=shape[4], num_prefix_tokens=shape[5])
+
+
+def call(function, shape, **more):
+    return lambda q, k, v, m_q=None, m_k=None: function(
+        q, k, v, mix_query=m_q, mix_key=m_k, **options(shape), **more
+    )
+
+
+def output_and_gradients(function, inputs):
+    """The output and the gradient of every input; a strided input stays the view that it is."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+    return out, torch.autograd.grad(out, inputs, upstream)
+
+
+def assert_agrees(got, want, dtype):
+    assert_close(got[0], want[0], OUTPUT[dtype], "output")
+    largest = max(w.abs().max() for w in want[1])
+    for name, g, w in zip(("q", "k", "v", "mix_query", "mix_key"), got[1], want[1], strict=False):
+        if w.any():
+            assert_close(g, w, GRADIENT[dtype], f"gradient of {name}")
+        else:  # one token: its softmax is constant
+            assert g.abs().max() <= GRADIENT[dtype] * largest, f"gradient of {name}"
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "apart"])
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "contiguous"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_fast_equals_naive(shape, mode, dtype, packed, mixed, small_blocks):
+    inputs = operands(shape, dtype, packed=packed)[: 5 if mixed else 3]
+    got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+    want = output_and_gradients(call(naive_interactive_attention, shape), inputs)
+    assert_agrees(got, want, dtype)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_mixing_matrix_alone(mode, small_blocks):
+    shape = SHAPES[0]
+    for kept in ("mix_query", "mix_key"):
+        q, k, v, mix, _ = operands(shape)
+
+        def with_one(q, k, v, m, function=interactive_attention, kept=kept, **more):
+            return function(q, k, v, **{kept: m}, **options(shape), **more)
+
+        got = output_and_gradients(partial(with_one, mode=mode), (q, k, v, mix))
+        want = output_and_gradients(partial(with_one, function=naive_interactive_attention), (q, k, v, mix))
+        assert_agrees(got, want, torch.float64)
+
+
+@pytest.mark.parametrize(
+    "function", [interactive_attention, naive_interactive_attention], ids=["fast", "naive"]
+)
+@pytest.mark.parametrize("name", ["square", "uneven", "small_grid", "prefix"])
+def test_golden_literal_evaluation(name, function):
+    case, file = load_golden(f"imhsa_{name}")
+    names = ("q", "k", "v", "mix_query", "mix_key")
+    given = dict(
+        grid=tuple(case["grid"]), landmarks=case["landmarks"], num_prefix_tokens=case["prefix_tokens"]
+    )
+    modes = [dict(mode=mode) for mode in MODES] if function is interactive_attention else [{}]
+    for mode in modes:
+        q, k, v, m_q, m_k = leaves = [file[key].clone().requires_grad_() for key in names]
+        y = function(q, k, v, mix_query=m_q, mix_key=m_k, **given, **mode)
+        grads = torch.autograd.grad(y, leaves, file["upstream"])
+        assert_close(y, file["y"], GOLDEN_OUTPUT[torch.float64], "y")
+        for key, grad in zip(names, grads, strict=True):
+            assert_close(grad, file[f"grad.{key}"], GOLDEN_GRADIENT[torch.float64], key)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_gradcheck(mode, small_blocks):
+    shape = (1, 2, 3, (3, 2), (2, 1), 1)
+    inputs = [t.requires_grad_() for t in operands(shape)]
+    assert torch.autograd.gradcheck(call(interactive_attention, shape, mode=mode), inputs)
+
+
+def test_identity_mixing_is_no_mixing():
+    shape = SHAPES[0]
+    q, k, v, *_ = operands(shape)
+    identity = torch.eye(3, dtype=torch.float64)
+    mixed = call(interactive_attention, shape)(q, k, v, identity, identity)
+    assert_close(mixed, call(interactive_attention, shape)(q, k, v), OUTPUT[torch.float64])
+
+
+def test_a_landmark_a_token_is_attention_twice():
+    """With every cell one token and no mixing, A_Q and A_K are both plain attention."""
+    shape = (2, 3, 5, (4, 5), (4, 5), 1)
+    q, k, v, *_ = operands(shape)
+    want = F.scaled_dot_product_attention(q, k, F.scaled_dot_product_attention(q, k, v))
+    assert_close(call(interactive_attention, shape)(q, k, v), want, OUTPUT[torch.float64])
+
+
+def test_one_head_mixes_by_scaling():
+    shape = SHAPES[2]
+    q, k, v, *_ = operands(shape)
+    two, three = torch.full((1, 1), 2.0, dtype=torch.float64), torch.full((1, 1), 3.0, dtype=torch.float64)
+    want = 6.0 * call(interactive_attention, shape)(q, k, v)
+    assert_close(call(interactive_attention, shape)(q, k, v, two, three), want, OUTPUT[torch.float64])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_head_hears_of_another_only_through_mixing(mode):
+    shape = SHAPES[0]
+    q, k, v, m_q, m_k = operands(shape)
+    moved = q.clone()
+    moved[:, 0] += torch.randn(
+        moved[:, 0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(9)
+    )
+
+    def change(*mixes):
+        run = call(interactive_attention, shape, mode=mode)
+        return (run(moved, k, v, *mixes) - run(q, k, v, *mixes)).abs().amax((0, 2, 3))
+
+    assert (change()[1:] == 0).all() and (change(m_q, m_k)[1:] > 1e-6).all()
+
+
+def test_scale_is_the_one_given():
+    shape = SHAPES[0]
+    q, k, v, *_ = operands(shape)
+    want = call(interactive_attention, shape)(q * (0.1 * 5**0.5), k, v)
+    # A factor on q reaches the scores of both A_Q and A_K: they are linear in q, pooled or not.
+    assert_close(call(interactive_attention, shape, scale=0.1)(q, k, v), want, OUTPUT[torch.float64])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pure_bfloat16(mode, small_blocks):
+    shape = (2, 3, 16, (5, 7), (3, 2), 1)
+    inputs = operands(shape, torch.bfloat16, packed=True)
+    got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+    want = output_and_gradients(call(naive_interactive_attention, shape), [t.double() for t in inputs])
+    assert got[0].dtype == torch.bfloat16 and all(g.dtype == torch.bfloat16 for g in got[1])
+    assert_agrees(got, want, torch.bfloat16)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_softmax_statistics_are_float32(mode):
+    """4,096 equal scores: a bfloat16 sum would stick at 256, and the rows of A_K would sum to 16."""
+    q = torch.ones(1, 2, 4096, 8, dtype=torch.bfloat16)
+    out = interactive_attention(q, q, q, (64, 64), mode=mode)
+    assert_close(out, q, OUTPUT[torch.bfloat16])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_autocast_gives_bfloat16_and_float32_gradients(mode):
+    shape = (2, 3, 16, (5, 7), (3, 2), 1)
+    inputs = operands(shape, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+    want = output_and_gradients(call(naive_interactive_attention, shape), inputs)
+    assert got[0].dtype == torch.bfloat16 and all(g.dtype == torch.float32 for g in got[1])
+    assert_agrees(got, want, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "function", [interactive_attention, naive_interactive_attention], ids=["fast", "naive"]
+)
+def test_dropout_keeps_the_mean_and_drops(function):
+    shape = (1, 2, 4, (2, 3), (2, 2), 0)
+    q, k, v, m_q, m_k = operands(shape, torch.float32)
+    torch.manual_seed(0)
+    draws = torch.stack([call(function, shape, dropout_p=0.3)(q, k, v, m_q, m_k) for _ in range(2000)])
+    assert draws.std(0).max() > 0.05
+    # 2,000 draws of values of about one: their mean lies within a tenth.
+    assert (draws.mean(0) - call(function, shape)(q, k, v, m_q, m_k)).abs().max() < 0.1
+
+
+def test_recompute_drops_the_same_entries_again():
+    shape = SHAPES[0]
+    results = []
+    for mode in MODES:
+        torch.manual_seed(5)
+        run = call(interactive_attention, shape, dropout_p=0.4, mode=mode)
+        results.append(output_and_gradients(run, operands(shape)))
+    assert_agrees(results[1], results[0], torch.float64)
+
+
+def kept_bytes(function):
+    """Bytes that autograd keeps for the backward pass, each storage counted once."""
+    storages = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = function()
+    return sum(storages.values()), out
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_memory_is_linear_in_tokens(mode):
+    def kept(rows):
+        shape = (1, 4, 8, (rows, 32), (7, 7), 0)
+        inputs = [t.requires_grad_() for t in operands(shape, torch.float32)]
+        return kept_bytes(lambda: call(interactive_attention, shape, mode=mode)(*inputs))[0]
+
+    assert kept(64) <= 2.05 * kept(32)
+
+
+def test_recompute_keeps_little_beside_its_operands():
+    """Beside q, k, v: the landmarks, the context and one number a row of A_K, which don't grow with N."""
+    shape = (1, 4, 8, (64, 64), (7, 7), 0)
+    inputs = [t.requires_grad_() for t in operands(shape, torch.float32)]
+    given = sum(t.untyped_storage().nbytes() for t in inputs)
+    beside = {
+        mode: kept_bytes(lambda mode=mode: call(interactive_attention, shape, mode=mode)(*inputs))[0] - given
+        for mode in MODES
+    }
+    assert beside["recompute"] < 2**16 < beside["stored"] / 30
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_captured_whole_forward_and_backward(mode):
+    shape = SHAPES[0]
+    inputs = operands(shape, packed=True)
+    compiled = torch.compile(
+        call(interactive_attention, shape, mode=mode), fullgraph=True, backend="aot_eager"
+    )
+    got = output_and_gradients(compiled, inputs)
+    assert_agrees(got, output_and_gradients(call(naive_interactive_attention, shape), inputs), torch.float64)
+
+
+def test_compiles_whole_forward_and_backward():
+    shape = (2, 3, 8, (5, 7), (3, 2), 1)
+    inputs = operands(shape, torch.float32, packed=True)
+    compiled = torch.compile(call(interactive_attention, shape), fullgraph=True)
+    got = output_and_gradients(compiled, inputs)
+    want = output_and_gradients(call(naive_interactive_attention, shape), inputs)
+    assert_agrees(got, want, torch.float32)
+
+
+@pytest.mark.parametrize("mode", ["auto", *MODES])
+def test_exports_with_a_dynamic_batch(mode):
+    shape = (2, 3, 5, (5, 7), (3, 2), 1)
+
+    class Module(torch.nn.Module):
+        def forward(self, q, k, v, m_q, m_k):
+            return call(interactive_attention, shape, mode=mode)(q, k, v, m_q, m_k)
+
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    program = torch.export.export(
+        Module(), tuple(operands(shape)), dynamic_shapes=(batch, batch, batch, None, None)
+    )
+    larger = operands((5, *shape[1:]), seed=3)
+    assert_close(
+        program.module()(*larger), call(interactive_attention, shape)(*larger), OUTPUT[torch.float64]
+    )
+
+
+@pytest.mark.parametrize("forced", [1, 1 << 62], ids=["recomputes", "stores"])
+def test_auto_follows_the_size(forced, monkeypatch):
+    monkeypatch.setattr(fast, "RECOMPUTE_FROM", forced)
+    shape = SHAPES[0]
+    inputs = [t.requires_grad_() for t in operands(shape)]
+    out = call(interactive_attention, shape)(*inputs)
+    assert ("RecomputedAttention" in type(out.grad_fn).__name__) == (forced == 1)
+    assert_close(out, call(naive_interactive_attention, shape)(*inputs), OUTPUT[torch.float64])
+
+
+def test_factors_are_those_of_the_output():
+    shape = SHAPES[3]
+    q, k, v, m_q, m_k = operands(shape)
+    factors = attention_factors(q, k, mix_query=m_q, mix_key=m_k, **options(shape))
+    ones = torch.ones((), dtype=torch.float64)
+    assert_close(factors.query.sum(-1), ones.expand(2, 2, 16), OUTPUT[torch.float64])
+    assert_close(factors.key.sum(-1), ones.expand(2, 2, 8), OUTPUT[torch.float64])
+    assert_close(
+        factors.mixed_query, torch.einsum("gi,binl->bgnl", m_q, factors.query), OUTPUT[torch.float64]
+    )
+    assert_close(factors.mixed_key, torch.einsum("gi,biln->bgln", m_k, factors.key), OUTPUT[torch.float64])
+    want = call(naive_interactive_attention, shape)(q, k, v, m_q, m_k)
+    assert_close(factors.effective_map() @ v, want, OUTPUT[torch.float64])
+
+
+def test_effective_map_of_chosen_heads_and_queries():
+    shape = SHAPES[3]
+    q, k, _, m_q, m_k = operands(shape)
+    factors = attention_factors(q, k, mix_query=m_q, mix_key=m_k, **options(shape))
+    rows = factors.effective_map(heads=[1], queries=[0, 7])
+    assert rows.shape == (2, 1, 2, 16)
+    assert_close(rows, factors.effective_map()[:, 1:, [0, 7]], OUTPUT[torch.float64])
+    with pytest.raises(ValueError, match=r"heads must be indices from 0 to 1, got \[2\]"):
+        factors.effective_map(heads=[2])
+    with pytest.raises(ValueError, match=r"queries must be indices from 0 to 15, got \[-1, 16\]"):
+        factors.effective_map(queries=[-1, 3, 16])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(grid=(4, 4)), "4 x 4 after 0 prefix tokens has 16 tokens, got 15"),
+        (dict(grid=(15,)), r"grid must be two sizes .* got \(15,\)"),
+        (dict(grid=(0, 15)), r"grid must be two sizes of at least 1 .* got \(0, 15\)"),
+        (dict(num_prefix_tokens=1), "3 x 5 after 1 prefix tokens has 16 tokens, got 15"),
+        (dict(num_prefix_tokens=-1), "num_prefix_tokens must be at least 0, got -1"),
+        (dict(landmarks=0), "landmarks must be .* at least 1 .* got 0"),
+        (dict(landmarks=(3, 0)), r"landmarks must be .* got \(3, 0\)"),
+        (dict(landmarks=(3, 3, 3)), r"landmarks must be one or two counts .* got \(3, 3, 3\)"),
+        (dict(mix_query=torch.eye(4)), r"mix_query must be \(heads, heads\) = \(3, 3\), got \(4, 4\)"),
+        (dict(mix_key=torch.ones(3)), r"mix_key must be \(heads, heads\) = \(3, 3\), got \(3,\)"),
+        (
+            dict(k=torch.zeros(2, 3, 14, 4)),
+            r"k must have the shape of q, \(2, 3, 15, 4\), got \(2, 3, 14, 4\)",
+        ),
+        (dict(v=torch.zeros(2, 3, 15, 4, dtype=torch.float64)), "v must have the dtype and device of q"),
+        (
+            dict(q=torch.zeros(3, 15, 4)),
+            r"q must be floating point of shape .* got torch.float32, \(3, 15, 4\)",
+        ),
+        (dict(q=torch.zeros(2, 3, 15, 4, dtype=torch.int64)), "q must be floating point .* got torch.int64"),
+        (dict(dropout_p=1.0), r"dropout_p must lie in \[0, 1\), got 1.0"),
+    ],
+)
+@pytest.mark.parametrize(
+    "function", [interactive_attention, naive_interactive_attention], ids=["fast", "naive"]
+)
+def test_bad_input_is_named(function, change, message):
+    zeros = torch.zeros(2, 3, 15, 4)
+    with pytest.raises(ValueError, match=message):
+        function(**(dict(q=zeros, k=zeros, v=zeros, grid=(3, 5)) | change))
+
+
+def test_unknown_mode_is_named():
+    zeros = torch.zeros(1, 1, 4, 2)
+    with pytest.raises(ValueError, match="mode must be one of auto, stored, recompute, triton, got 'fast'"):
+        interactive_attention(zeros, zeros, zeros, (2, 2), mode="fast")
