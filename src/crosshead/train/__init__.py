@@ -8,8 +8,16 @@
 ``ValueError`` (a clean line, exit 2) are raised, everything else is a fault.
 """
 
-from .records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
-from .result import EXIT_BAD_NUMBERS, EXIT_FINISHED, EXIT_HUNG, EXIT_STOPPED, BadNumbers, Result
+from crosshead.train.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from crosshead.train.result import (
+    EXIT_BAD_NUMBERS,
+    EXIT_FINISHED,
+    EXIT_HUNG,
+    EXIT_STOPPED,
+    BadNumbers,
+    Result,
+)
+from crosshead.train.run import train
 
 __all__ = [
     "EXIT_BAD_NUMBERS",
@@ -24,4 +32,9 @@ __all__ = [
     "Result",
     "RunInfo",
     "StepRecord",
+    "Trained",
+    "evaluate_run",
+    "find_weights",
+    "load_trained",
+    "train",
 ]

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from .result import Result
+from crosshead.train.result import Result
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Known before the first step. ``steps`` are optimizer steps; ``start_step`` is above 0 in a resumed run."""
+    """Known before the first step. Steps are optimizer steps; ``start_step`` is above 0 in a resumed run."""
 
     folder: Path
     name: str
@@ -33,9 +33,9 @@ class RunInfo:
 class StepRecord:
     """After every optimizer step, a skipped one included.
 
-    ``step`` counts from 1; ``epoch`` is the progress in epochs (2.5: half of the third is done). ``loss`` is the
-    step's mean over all processes, ``epoch_loss`` the mean of the epoch so far. ``accuracy`` is that of the
-    training batch, None where targets are mixed. ``grad_norm`` is before clipping. ``bad_steps`` and
+    ``step`` counts from 1; ``epoch`` is the progress in epochs (2.5: half of the third is done). ``loss`` is
+    the step's mean over all processes, ``epoch_loss`` the mean of the epoch so far. ``accuracy`` is that of
+    the training batch, None where targets are mixed. ``grad_norm`` is before clipping. ``bad_steps`` and
     ``broken_images`` count from the start of the run.
     """
 
@@ -70,8 +70,8 @@ class EvalRecord:
 class EventRecord:
     """Something that a reader of the log must see.
 
-    ``kind``: "resume", "checkpoint", "checkpoint_failed", "damage", "bad_step", "broken_image", "signal", "lock",
-    "recipe_changed", "world_changed", "log_failed" or "note". ``details`` holds the same facts for a program.
+    ``kind``: "resume", "checkpoint", "checkpoint_failed", "damage", "bad_step", "broken_image", "signal",
+    "lock", "recipe_changed", "world_changed", "log_failed" or "note". ``details``: the facts for a program.
     """
 
     kind: str
@@ -94,7 +94,7 @@ class EndRecord:
 
 
 class Observer(Protocol):
-    """Called in rank 0 only, in the training process, in the order of events; what it does delays training."""
+    """Called in rank 0 only, in the order of events; what it does delays training."""
 
     def on_start(self, info: RunInfo) -> None: ...
 

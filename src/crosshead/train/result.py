@@ -21,10 +21,10 @@ class BadNumbers(RuntimeError):
 class Result:
     """What a run came to.
 
-    ``validation`` and ``test`` map metric names to values ("accuracy", "top5", "loss", "count"); both are measured
-    with the weights of ``selected_step``, the best on the validation split (the averaged weights where the recipe
-    keeps an average). ``test`` is empty until the end of training, and where there is no test split.
-    ``images_per_second`` is the training throughput over all processes, evaluation and checkpoints left out.
+    ``validation`` and ``test`` map metric names to values ("accuracy", "top5", "loss", "count"); both are
+    measured with the weights of ``selected_step``, the best on the validation split (the averaged weights
+    where the recipe keeps an average). ``test`` is empty until the end of training, and where there is no
+    test split. ``images_per_second`` is the training throughput over all processes, evaluation left out.
     ``weights`` is the file that was selected.
     """
 

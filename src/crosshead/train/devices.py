@@ -1,0 +1,69 @@
+"""Where a process computes, and in which precision."""
+
+import contextlib
+
+import torch
+
+from crosshead.recipe.schema import TrainConfig
+
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called ``name``; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    "cuda" without a number is the one of this process: the ``local_rank``-th of the machine.
+
+    Raises:
+        ValueError: the device is unknown or not there.
+    """
+    if name == "auto":
+        available = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+        return choose_device(available, local_rank)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"train.device is {name!r}; wanted auto, cpu, mps, cuda or cuda:0, cuda:1, ..."
+        ) from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        index = local_rank if device.index is None else device.index
+        if index >= count:
+            raise ValueError(
+                f"train.device {name!r} asks for CUDA device {index}, and {count} are visible; start at most one "
+                "process a device, or use train.device=cpu"
+            )
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(
+            "train.device is 'mps', and this machine or this PyTorch has no MPS; use auto or cpu"
+        )
+    if device.type not in {"cpu", "mps"}:
+        raise ValueError(f"train.device is {name!r}; wanted auto, cpu, mps or cuda")
+    return device
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context in which the forward pass and the loss run."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def grad_scaler(train: TrainConfig, device: torch.device) -> torch.amp.GradScaler | None:
+    """Loss scaling, which float16 needs: its smallest normal number is 6e-5."""
+    return torch.amp.GradScaler(device.type) if train.precision == "fp16" else None
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(wanted: bool):
+    """Within it, PyTorch uses algorithms that give the same bits every time, or raises where it has none."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

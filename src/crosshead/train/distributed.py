@@ -1,0 +1,102 @@
+"""The processes of a run, as ``torchrun`` (or anything else that sets its variables) started them."""
+
+import atexit
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+_STORE: dist.Store | None = None  # of the group that this process joined; it joins once
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all. Every method is a collective: all processes call it, in the same order."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    store: dist.Store | None = None
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes of a tensor on the CPU."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """Rank 0's ``work()`` for everyone; what it raises is raised everywhere."""
+        if self.size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.leads:
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+
+def join(timeout_s: float) -> World:
+    """Join the other processes. A process started by itself is a world of one.
+
+    Raises:
+        ValueError: the variables that torchrun sets are incomplete or contradict each other.
+    """
+    global _STORE
+    size = _variable("WORLD_SIZE", 1)
+    if size == 1:
+        return World()
+    rank, local_rank = _variable("RANK"), _variable("LOCAL_RANK", 0)
+    if not 0 <= rank < size:
+        raise ValueError(
+            f"RANK is {rank}, which does not fit WORLD_SIZE {size}; start the processes with torchrun"
+        )
+    if not dist.is_initialized():
+        timeout = timedelta(seconds=timeout_s)
+        _STORE, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
+        # gloo beside nccl: decisions and metrics are a few numbers on the CPU, and need no device's attention.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=_STORE, rank=rank, world_size=size, timeout=timeout)
+        atexit.register(leave)
+    return World(rank, size, local_rank, _STORE)
+
+
+def leave() -> None:
+    """Leave the group, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _variable(name: str, default: int | None = None) -> int:
+    text = os.environ.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        return int(text or "")
+    except ValueError:
+        raise ValueError(
+            f"the environment variable {name} is {text!r} while WORLD_SIZE is {os.environ.get('WORLD_SIZE')!r}; "
+            "start the processes with torchrun, which sets both, or unset WORLD_SIZE"
+        ) from None

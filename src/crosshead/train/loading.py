@@ -1,0 +1,135 @@
+"""A trained model out of its run folder, to evaluate or to predict with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+from crosshead import models
+from crosshead.data.catalog import open_splits
+from crosshead.data.loader import evaluation_loader
+from crosshead.data.sets import DatasetInfo
+from crosshead.recipe.compose import load_recipe
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import ClassifyTask
+from crosshead.train import distributed
+from crosshead.train.checkpoint import BEST, CheckpointStore
+from crosshead.train.devices import choose_device
+from crosshead.train.evaluate import evaluate
+from crosshead.train.folder import RECIPE_FILE, read_info
+from crosshead.train.manifest import MANIFEST, Damaged, verify
+from crosshead.train.state import EMA, MODEL, load_weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode, the recipe and classes of its run, and the file of its weights."""
+
+    model: nn.Module
+    recipe: Recipe
+    info: DatasetInfo
+    weights: Path
+
+
+def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None = None) -> Trained:
+    """The model of a run.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best", "last" (the newest whole one), or a step's number.
+        device: where to put it; the recipe's choice when None.
+
+    Raises:
+        ValueError: no run there, no such checkpoint, or a damaged one.
+    """
+    if not (folder / RECIPE_FILE).exists():
+        raise ValueError(f"{folder} is not a run folder: it has no {RECIPE_FILE}")
+    recipe, info = load_recipe(folder / RECIPE_FILE), read_info(folder)
+    weights = find_weights(folder, checkpoint)
+    size = recipe.data.image_size
+    model = models.build_model(
+        recipe.model.model_copy(update={"init_from": None}),
+        num_classes=len(info.class_names),
+        in_chans=info.channels,
+        img_size=(size, size) if isinstance(size, int) else size,
+    )
+    load_weights(model, safetensors.torch.load_file(weights), str(weights))
+    world = distributed.join(recipe.train.rank_timeout_s)
+    model.to(choose_device(device or recipe.train.device, world.local_rank)).eval()
+    return Trained(model, recipe, info, weights)
+
+
+def find_weights(folder: Path, checkpoint: str = "best") -> Path:
+    """The file of a checkpoint's weights: the averaged ones where the run keeps an average."""
+    store = CheckpointStore(folder)
+    if checkpoint == "last":
+        path, damages = store.newest_good()
+        if path is None:
+            found = (
+                "; ".join(f"{damage.path.name}: {damage.reason}" for damage in damages) or "none was written"
+            )
+            raise ValueError(f"{folder} has no whole checkpoint ({found})")
+    elif checkpoint == BEST:
+        path = (folder / BEST).resolve()
+    elif checkpoint.isdigit():
+        path = store.path(int(checkpoint))
+    else:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: wanted best, last, or a step's number out of {store.steps()}"
+        )
+    if not (path / MANIFEST).exists():
+        raise ValueError(f"{folder} has no checkpoint {checkpoint!r}; there are the steps {store.steps()}")
+    try:
+        verify(path)
+    except Damaged as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; `crosshead doctor {folder}` tells what is left"
+        ) from None
+    average = path / f"{EMA}.safetensors"
+    return average if average.exists() else path / f"{MODEL}.safetensors"
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    split: str = "test",
+    checkpoint: str = "best",
+    device: str | None = None,
+    data_root: str | None = None,
+) -> dict[str, float]:
+    """The metrics of a run's checkpoint on its "train", "validation" or "test" split, on any number of processes.
+
+    ``data_root`` replaces the recipe's where the data has moved.
+
+    Raises:
+        ValueError: the run, the checkpoint or the split is not there, or the data has other classes.
+    """
+    trained = load_trained(folder, checkpoint=checkpoint, device=device)
+    recipe, data = trained.recipe, trained.recipe.data
+    if data_root is not None:
+        data = data.model_copy(update={"root": data_root})
+    splits = open_splits(data, seed=recipe.train.seed)
+    images = getattr(splits, split) if split in ("train", "validation", "test") else None
+    if images is None:
+        raise ValueError(
+            f"{data.name} has no split {split!r}; there are train, validation and, in some, test"
+        )
+    if splits.info.class_names != trained.info.class_names:
+        raise ValueError(
+            f"the data has {len(splits.info.class_names)} classes ({', '.join(splits.info.class_names[:3])}, ...) and "
+            f"the run was trained on {len(trained.info.class_names)} ({', '.join(trained.info.class_names[:3])}, ...)"
+        )
+    world = distributed.join(recipe.train.rank_timeout_s)
+    task = ClassifyTask(recipe.task, len(trained.info.class_names))
+    loader = evaluation_loader(images, data, trained.info, rank=world.rank, world_size=world.size)
+    metrics = evaluate(
+        trained.model,
+        loader,
+        task.evaluation(),
+        images=len(images),
+        world=world,
+        precision=recipe.train.precision,
+    )
+    assert metrics is not None, "nothing was there to stop this evaluation"
+    return metrics

@@ -1,0 +1,83 @@
+"""Files that are known to be whole: written aside, flushed to disk, and checked against a SHA-256."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+class Damaged(Exception):
+    """A folder is not what its manifest says. The message says how."""
+
+
+def write_file(path: Path, content: bytes) -> str:
+    """Write and flush to disk; returns the SHA-256 of ``content``."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put ``content`` in the place of ``path`` so that at every moment the old or the new one is there, whole."""
+    aside = path.with_name(f".{path.name}.tmp")
+    write_file(aside, content)
+    os.replace(aside, path)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make renames and new names in ``folder`` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_manifest(folder: Path, digests: dict[str, str]) -> None:
+    """List ``folder``'s files with their digests; the list carries its own."""
+    files = {
+        name: {"sha256": digest, "bytes": (folder / name).stat().st_size}
+        for name, digest in sorted(digests.items())
+    }
+    text = json.dumps({"format": 1, "files": files, "sha256": _digest_of(files)}, indent=2)
+    write_file(folder / MANIFEST, text.encode())
+
+
+def verify(folder: Path) -> None:
+    """Read every file of ``folder`` and compare it with the manifest.
+
+    Raises:
+        Damaged: the manifest is missing or unreadable, or a file is missing, cut short or changed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        files = manifest["files"]
+        listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
+        whole = manifest["sha256"] == _digest_of(files)
+    except FileNotFoundError:
+        raise Damaged(f"{MANIFEST} is missing") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise Damaged(f"{MANIFEST} is not readable") from None
+    if not whole:
+        raise Damaged(f"{MANIFEST} was changed")
+    for name, (digest, size) in listed.items():
+        try:
+            with open(folder / name, "rb") as file:
+                found_size = os.fstat(file.fileno()).st_size
+                if found_size != size:
+                    raise Damaged(f"{name} has {found_size} bytes, not {size}")
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    raise Damaged(f"{name} has other content than was written (SHA-256 differs)")
+        except FileNotFoundError:
+            raise Damaged(f"{name} is missing") from None
+        except OSError as error:
+            raise Damaged(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _digest_of(files: object) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()

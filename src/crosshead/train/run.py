@@ -1,0 +1,292 @@
+"""A run from its recipe to its result: this is where the parts of training are put together."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.nn.parallel import DistributedDataParallel
+
+from crosshead import models
+from crosshead.data.catalog import open_splits
+from crosshead.data.loader import evaluation_loader, training_loader
+from crosshead.data.order import samples_per_epoch
+from crosshead.data.sets import Splits
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import ClassifyTask
+from crosshead.train import distributed
+from crosshead.train.checkpoint import CheckpointStore
+from crosshead.train.devices import choose_device, deterministic_algorithms, grad_scaler
+from crosshead.train.distributed import World
+from crosshead.train.folder import describe_run, make_writable
+from crosshead.train.lock import FolderLock
+from crosshead.train.loop import Loop, Source
+from crosshead.train.measure import count_gmacs, count_parameters
+from crosshead.train.observers import Audience, JsonLines, TensorBoard
+from crosshead.train.optim import build_optimizer, build_schedule, rate_scale
+from crosshead.train.outcome import finished_result, stopped_result, write_result
+from crosshead.train.records import EndRecord, EventRecord, Observer, RunInfo
+from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.resume import compare, find_start, settle_folder
+from crosshead.train.saving import Saver
+from crosshead.train.signals import StopRequest
+from crosshead.train.state import TrainState
+from crosshead.train.watchdog import Watchdog
+
+
+def train(
+    recipe: Recipe,
+    *,
+    folder: Path | None = None,
+    resume: Path | bool = False,
+    observer: Observer | None = None,
+) -> Result:
+    """Train, select on the validation split, and test once.
+
+    Started by torchrun, every process calls it; rank 0 alone writes and talks to ``observer``.
+
+    Args:
+        recipe: the run, whole.
+        folder: the run folder; by default the first free one of ``output/name``, ``output/name-2``, ...
+        resume: True goes on from the newest good checkpoint of the folder (from the beginning where there is
+            none); a path names a run folder or one checkpoint in it.
+        observer: told what happens, beside the logs in the folder.
+
+    Raises:
+        ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
+        BadNumbers: too many steps in a row were not finite.
+    """
+    world = distributed.join(recipe.train.rank_timeout_s)
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
+        try:
+            return _train(recipe, folder, resume, observer, world, watchdog, stack)
+        except Exception as error:
+            watchdog.fail(f"{type(error).__name__}: {error}")
+            if world.size > 1:
+                get_error_handler().record_exception(error)
+            raise
+
+
+def _train(
+    recipe: Recipe,
+    folder: Path | None,
+    resume: Path | bool,
+    observer: Observer | None,
+    world: World,
+    watchdog: Watchdog,
+    stack: ExitStack,
+) -> Result:
+    stop = stack.enter_context(StopRequest())
+    stack.enter_context(deterministic_algorithms(recipe.train.deterministic))
+    _check_same_recipe(recipe, world)
+    device = choose_device(recipe.train.device, world.local_rank)
+    lock, folder, resume = _claim_folder(recipe, folder, resume, world)
+    stack.callback(lock.release)
+
+    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    task = ClassifyTask(recipe.task, len(splits.info.class_names))
+    source = _source(recipe, splits, world)
+    state = _build_state(recipe, splits, device, world)
+    network = _wrap(state.model, recipe, device, world)
+
+    store = CheckpointStore(folder)
+    context = {"recipe": recipe.model_dump(mode="json"), "processes": world.size}
+    start = world.lead(lambda: find_start(store, resume))
+    events = [*_lock_events(lock), *start.events]
+    if start.state:
+        events += compare(start.state, context)
+        state.restore(start.tensors, start.state)
+        if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
+            return Result.load(folder)
+    set_rate = _schedule(recipe, state, source, world)
+    audience = _audience(folder, recipe, observer, world)
+    saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
+    if world.leads:
+        describe_run(folder, recipe, splits.info)
+    info = _run_info(recipe, splits, state, source, folder, device, world)
+    audience.on_start(info)
+    for event in events:
+        audience.on_event(event)
+
+    loop = Loop(recipe, state, network, task, source, set_rate, saver, audience, stop, world, watchdog)
+    started = time.perf_counter()
+    try:
+        finished = loop.run()
+    except Exception as error:
+        audience.on_end(EndRecord("failed", str(error), None))
+        raise
+    finally:
+        for event in saver.finish():
+            audience.on_event(event)
+    seconds = time.perf_counter() - started
+    if finished:
+        result = finished_result(recipe, splits, task, state, store, info, audience, world, seconds)
+        if world.leads:
+            write_result(result, audience)
+    else:
+        result = stopped_result(state, info, loop.epochs, seconds)
+    audience.on_end(EndRecord(result.status, _closing_words(result), result))
+    return result
+
+
+def _closing_words(result: Result) -> str:
+    if result.status == "stopped":
+        return f"stopped after step {result.step}; resume to go on from {result.folder}"
+    return f"finished after step {result.step}; step {result.selected_step} was selected"
+
+
+def _claim_folder(
+    recipe: Recipe, folder: Path | None, resume: Path | bool, world: World
+) -> tuple[FolderLock, Path, Path | bool]:
+    """Rank 0 settles on the folder, makes sure that it can be written, and locks it for all."""
+    locks: list[FolderLock] = []
+
+    def claim() -> tuple[Path, Path | bool]:
+        settled, start = settle_folder(recipe, folder, resume)
+        make_writable(settled)
+        locks.append(FolderLock(settled))
+        locks[0].acquire()
+        return settled, start
+
+    settled, start = world.lead(claim)
+    return locks[0] if locks else FolderLock(settled), settled, start
+
+
+def _lock_events(lock: FolderLock) -> list[EventRecord]:
+    if lock.stale_owner is None:
+        return []
+    return [EventRecord("lock", f"{lock.stale_owner} held this folder and ended without releasing it", 0)]
+
+
+def _check_same_recipe(recipe: Recipe, world: World) -> None:
+    digest = hashlib.sha256(recipe.model_dump_json().encode()).hexdigest()
+    others = world.gather(digest)
+    different = [rank for rank, other in enumerate(others) if other != others[0]]
+    if different:
+        raise ValueError(
+            f"processes {different} were started with another recipe than process 0; start all alike"
+        )
+
+
+def _source(recipe: Recipe, splits: Splits, world: World) -> Source:
+    data, steps = recipe.data, recipe.train.accumulation_steps
+    return Source(
+        training=lambda epoch, start: training_loader(
+            splits.train,
+            data,
+            recipe.augment,
+            splits.info,
+            seed=recipe.train.seed,
+            epoch=epoch,
+            start=start,
+            rank=world.rank,
+            world_size=world.size,
+            accumulation_steps=steps,
+        ),
+        validation=lambda: evaluation_loader(
+            splits.validation, data, splits.info, rank=world.rank, world_size=world.size
+        ),
+        samples_per_epoch=samples_per_epoch(len(splits.train), data.batch_size, world.size, steps),
+        validation_images=len(splits.validation),
+    )
+
+
+def _build_state(recipe: Recipe, splits: Splits, device: torch.device, world: World) -> TrainState:
+    torch.manual_seed(recipe.train.seed)
+    model = models.build_model(
+        recipe.model,
+        num_classes=len(splits.info.class_names),
+        in_chans=splits.info.channels,
+        img_size=_image_size(recipe),
+    )
+    if recipe.train.grad_checkpointing:
+        _checkpoint_activations(model, recipe.model.name)
+    model.to(device)
+    if recipe.train.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
+    decay = recipe.train.ema_decay
+    ema = None if decay is None else ModelEmaV3(model, decay=decay)
+    if recipe.train.compile:
+        model.compile()
+    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
+    optimizer = build_optimizer(model, recipe.optimizer, total_batch)
+    return TrainState(model, optimizer, ema, grad_scaler(recipe.train, device))
+
+
+def _checkpoint_activations(model: nn.Module, name: str) -> None:
+    switch = getattr(model, "set_grad_checkpointing", None)
+    if not callable(switch):
+        raise ValueError(f"model {name!r} cannot recompute activations; set train.grad_checkpointing=false")
+    switch(True)
+
+
+def _wrap(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> nn.Module:
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(
+        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
+    )
+
+
+def _schedule(recipe: Recipe, state: TrainState, source: Source, world: World) -> Callable[[int], float]:
+    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
+    steps_per_epoch = source.samples_per_epoch // total_batch
+    return build_schedule(
+        state.optimizer,
+        recipe.schedule,
+        total_steps=recipe.train.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        scale=rate_scale(recipe.optimizer, total_batch),
+    )
+
+
+def _audience(folder: Path, recipe: Recipe, observer: Observer | None, world: World) -> Audience:
+    if not world.leads:
+        return Audience([])
+    log = recipe.log
+    observers: list[Observer] = [JsonLines(folder, log.every_steps)]
+    if log.tensorboard:
+        observers.append(TensorBoard(folder, log.every_steps))
+    return Audience([*observers, *([] if observer is None else [observer])])
+
+
+def _run_info(
+    recipe: Recipe,
+    splits: Splits,
+    state: TrainState,
+    source: Source,
+    folder: Path,
+    device: torch.device,
+    world: World,
+) -> RunInfo:
+    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
+    steps_per_epoch = source.samples_per_epoch // total_batch
+    return RunInfo(
+        folder=folder,
+        name=recipe.name,
+        model=recipe.model.name,
+        dataset=splits.info.name,
+        device=str(device),
+        precision=recipe.train.precision,
+        processes=world.size,
+        parameters=count_parameters(state.model),
+        gmacs=count_gmacs(state.evaluated_model, splits.info.channels, _image_size(recipe)),
+        train_images=len(splits.train),
+        validation_images=len(splits.validation),
+        test_images=0 if splits.test is None else len(splits.test),
+        epochs=recipe.train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=recipe.train.epochs * steps_per_epoch,
+        start_step=state.progress.step,
+    )
+
+
+def _image_size(recipe: Recipe) -> tuple[int, int]:
+    size = recipe.data.image_size
+    return (size, size) if isinstance(size, int) else size
