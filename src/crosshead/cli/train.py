@@ -59,61 +59,37 @@ def run_command(args: argparse.Namespace) -> int:
     if args.eval:
         from crosshead.cli.evaluate import print_evaluation
 
-        return print_evaluation(folder, checkpoint="best", device=args.device, data_root=args.data_path)
+        if not args.resume:
+            raise ValueError("--eval evaluates a run that is there; name its folder with --resume RUN")
+        return print_evaluation(find_run(args.resume), device=args.device, data_root=args.data_path)
 
     from crosshead.cli.watch import watch
     from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
 
+    resume: Path | bool = Path(args.resume) if args.resume else args.resume is not None
     try:
-        result = train(recipe, folder=folder, resume=args.resume is not None, observer=watch(recipe.log))
+        result = train(recipe, folder=folder, resume=resume, observer=watch(recipe.log))
     except BadNumbers:  # the observer has said what happened
         return EXIT_BAD_NUMBERS
     return result.exit_code
 
 
 def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
-    """What to train, and the folder that it goes to where that is settled."""
+    """What to train, and the folder that --tag settles; where it is None, the training chooses a free one."""
     from crosshead.recipe import load_recipe
 
     name, overrides = split_words(args.words)
     if name and args.cfg:
         raise ValueError(f"the recipe is named twice, {name} and --cfg {args.cfg}; keep one of the two")
-    run = find_run(args.resume) if args.resume else None
-    source = name or args.cfg or (run / "recipe.yaml" if run else None)
+    source = name or args.cfg or (find_run(args.resume) / "recipe.yaml" if args.resume else None)
     if source is None:
-        raise ValueError(
-            "no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN"
-        )
+        raise ValueError("no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN")
     recipe = load_recipe(source, overrides, _values(args))
-    return recipe, run or _folder(recipe, args)
-
-
-def _folder(recipe: "Recipe", args: argparse.Namespace) -> Path | None:
-    """The folder that the arguments settle; None leaves the choice of a free one to the training."""
-    runs = Path(recipe.output)
     if args.tag is None:
-        return _latest(runs, recipe.name) if args.resume is not None else None
+        return recipe, None
     if Path(args.tag).is_absolute() or ".." in Path(args.tag).parts:
         raise ValueError(f"--tag {args.tag} leaves the folder of runs; wanted a plain name")
-    return runs / recipe.name / args.tag
-
-
-def _latest(runs: Path, name: str) -> Path:
-    """The newest of NAME, NAME-2, NAME-3 ..., which is where a recipe's runs go one after another."""
-    numbers = [
-        1,
-        *(int(p.name.removeprefix(f"{name}-")) for p in runs.glob(f"{name}-*") if _numbered(p, name)),
-    ]
-    latest = runs / (name if max(numbers) == 1 else f"{name}-{max(numbers)}")
-    if not (latest / "recipe.yaml").is_file():
-        raise ValueError(
-            f"there is no run to resume at {latest}; leave --resume away, or name the run's folder"
-        )
-    return latest
-
-
-def _numbered(path: Path, name: str) -> bool:
-    return path.name.removeprefix(f"{name}-").isdecimal() and (path / "recipe.yaml").is_file()
+    return recipe, Path(recipe.output) / recipe.name / args.tag
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
