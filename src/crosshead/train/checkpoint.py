@@ -91,7 +91,7 @@ class CheckpointStore:
 
     def newest_good(self) -> tuple[Path | None, list[Damage]]:
         """The newest checkpoint that is whole, and the damaged ones that are newer. Changes nothing."""
-        damages = []
+        damages: list[Damage] = []
         for step in reversed(self.steps()):
             try:
                 verify(self.path(step))

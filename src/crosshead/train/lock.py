@@ -46,13 +46,13 @@ class FolderLock:
             ) from error
         self.stale_owner = describe_owner(_read(file))
         os.ftruncate(file, 0)
-        owner = {
+        own = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": time.time(),
             "command": sys.argv,
         }
-        os.pwrite(file, json.dumps(owner).encode(), 0)
+        os.pwrite(file, json.dumps(own).encode(), 0)
         self._file = file
         _HELD.add(self.path)
 

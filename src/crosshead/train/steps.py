@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -107,10 +107,9 @@ class Stepper:
         The loss is the sum over the images divided by the size that the batch was meant to have: an image that
         could not be read adds nothing, and the others weigh the same on any number of processes.
         """
+        exchange: AbstractContextManager[object] = nullcontext()
         if not synchronise and isinstance(self.network, DistributedDataParallel):
             exchange = self.network.no_sync()
-        else:
-            exchange = nullcontext()
         images, step = len(batch), self.state.progress.step
         with exchange:
             self.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
