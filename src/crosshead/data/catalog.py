@@ -6,7 +6,7 @@ from typing import Protocol
 
 from crosshead.data.digits import open_digits
 from crosshead.data.fashion_mnist import open_fashion_mnist
-from crosshead.data.folder import open_folder
+from crosshead.data.image_folder import LAYOUT, open_folder
 from crosshead.data.sets import Splits
 from crosshead.recipe.schema import DataConfig
 
@@ -15,27 +15,35 @@ class Opener(Protocol):
     def __call__(self, data: DataConfig, /, *, seed: int) -> Splits: ...
 
 
-_OPENERS: dict[str, Opener] = {
-    "digits": open_digits,
-    "fashion-mnist": open_fashion_mnist,
-    "folder": open_folder,
-}
+_KNOWN: dict[str, tuple[str, Opener]] = {}
 
 
-def register_dataset(name: str) -> Callable[[Opener], Opener]:
+def register_dataset(name: str, description: str) -> Callable[[Opener], Opener]:
     """Decorator: the function opens the data set ``name``. A name already taken is a ValueError."""
 
     def register(opener: Opener) -> Opener:
-        if name in _OPENERS:
+        if name in _KNOWN:
             raise ValueError(f"data set {name!r} is registered already; choose another name")
-        _OPENERS[name] = opener
+        _KNOWN[name] = description, opener
         return opener
 
     return register
 
 
+register_dataset("digits", "1,797 handwritten digits, 8 x 8, inside scikit-learn")(open_digits)
+register_dataset("fashion-mnist", "70,000 pictures of clothes, 28 x 28, grey, from IDX files")(
+    open_fashion_mnist
+)
+register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
+
+
 def dataset_names() -> list[str]:
-    return sorted(_OPENERS)
+    return sorted(_KNOWN)
+
+
+def describe_dataset(name: str) -> str:
+    """One line on the data set ``name``, which is registered."""
+    return _KNOWN[name][0]
 
 
 def open_splits(data: DataConfig, *, seed: int) -> Splits:
@@ -44,10 +52,10 @@ def open_splits(data: DataConfig, *, seed: int) -> Splits:
     Raises:
         ValueError: no such data set, or what is at ``data.root`` is not one.
     """
-    if data.name not in _OPENERS:
+    if data.name not in _KNOWN:
         near = get_close_matches(data.name, dataset_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
             f"data.name: no data set {data.name!r}; {hint}known are {', '.join(dataset_names())}"
         )
-    return _OPENERS[data.name](data, seed=seed)
+    return _KNOWN[data.name][1](data, seed=seed)

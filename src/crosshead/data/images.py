@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # An explicit list keeps Pillow's rarer decoders, where its vulnerabilities gather, out of reach.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -48,7 +48,7 @@ def decode_image(
 
     Sixteen-bit pictures are scaled, not clipped; transparency is laid on white; of an animation the first
     frame is taken; the EXIF rotation is applied. The header's size is checked against ``max_megapixels``
-    (10⁶ pixels) before anything is decoded.
+    (10⁶ pixels) before anything is decoded; above 179 stands Pillow's own limit.
 
     Raises:
         BrokenImage: whatever is wrong with the picture; no other exception leaves.
@@ -63,8 +63,10 @@ def decode_image(
                 return _turned(_eight_bit(image), _orientation(image))
         except _Refused as error:
             raise BrokenImage(label, str(error)) from None
-        except Image.UnidentifiedImageError:
-            reason = f"not a picture in a known format ({', '.join(FORMATS)})"
+        except Image.DecompressionBombError as error:
+            raise BrokenImage(label, f"refused before decoding: {_one_line(error)}") from None
+        except UnidentifiedImageError:
+            reason = f"not a picture in a known format ({', '.join(FORMATS)}), or cut off in its header"
             raise BrokenImage(label, reason) from None
         except Exception as error:  # decoders fail with every kind of exception on hostile bytes
             raise BrokenImage(label, f"can't be decoded: {_one_line(error)}") from None
@@ -88,7 +90,7 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Path | BytesIO:
 
 
 def _check_size(width: int, height: int, max_megapixels: float) -> None:
-    if width * height > max_megapixels * 1e6:
+    if width * height > round(max_megapixels * 1e6):
         raise _Refused(
             f"{width} x {height} pixels are above the limit of {max_megapixels:g} megapixels "
             "(data.max_megapixels); it was not decoded"

@@ -1,0 +1,37 @@
+"""The report of every picture."""
+
+from pathlib import Path
+
+from odd_files import encoded, picture, write_class_folders
+
+from crosshead.data.check import check_images
+from crosshead.recipe.schema import DataConfig
+
+
+def test_digits_are_whole() -> None:
+    report = check_images(DataConfig())
+    assert report.broken == ()
+    assert sum(part.total for part in report.splits.values()) == 1797
+    assert set(report.splits) == {"train", "validation", "test"}
+
+
+def test_broken_pictures_are_listed_by_path_and_reason_and_the_others_counted(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "train", {"a": 70, "b": 5})
+    write_class_folders(tmp_path / "val", {"a": 2, "b": 2})
+    cut = encoded(picture(), "PNG")[:-40]
+    (tmp_path / "train" / "a" / "7.png").write_bytes(b"")
+    (tmp_path / "train" / "b" / "1.png").write_bytes(cut)
+    (tmp_path / "val" / "b" / "0.png").write_bytes(b"text")
+    for workers in (0, 1):
+        calls: list[tuple[int, ...]] = []
+        data = DataConfig(name="folder", root=str(tmp_path), num_workers=workers)
+        report = check_images(data, progress=lambda *now, calls=calls: calls.append(now))
+        assert report.splits["train"].counts == (69, 4) and report.splits["validation"].counts == (2, 1)
+        assert report.splits["train"].total == 75
+        assert [Path(name).relative_to(tmp_path).as_posix() for name, _ in report.broken] == [
+            "train/a/7.png",
+            "train/b/1.png",
+            "val/b/0.png",
+        ]
+        assert "empty" in report.broken[0][1] and "decoded" in report.broken[1][1]
+        assert calls[-1] == (79, 79) and len(calls) == 79
