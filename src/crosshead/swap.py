@@ -7,8 +7,11 @@ from typing import Any
 from timm.layers import Attention
 from torch import nn
 
+from .layers.interactive import PRESERVES_NOTHING, InteractiveAttention
 from .layers.overlapped import Init, OverlappedAttention
 from .layers.schedule import OverlapSchedule, ScheduleSpec
+from .layers.token_grid import TokenGrid
+from .ops.interactive import Mode
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,37 @@ def _head_width(attn: nn.Module) -> int:
     return attn.qkv.out_features // 3 // attn.num_heads  # type: ignore[union-attr, operator, return-value]
 
 
+def _plan_imhsa(
+    model: nn.Module,
+    sites: list[Site],
+    init: Init,
+    *,
+    landmarks: int | tuple[int, int] = 7,
+    interaction: bool = True,
+    mode: Mode = "auto",
+) -> list[dict[str, Any]]:
+    if init == "preserve":
+        raise ValueError(PRESERVES_NOTHING)
+    options: dict[str, Any] = {"landmarks": landmarks, "interaction": interaction, "mode": mode}
+    if not getattr(model, "gives_token_grid", False):  # iViT's blocks hand the grid to their attention
+        if getattr(getattr(model, "patch_drop", None), "prob", 0.0):
+            raise ValueError(
+                "interactive attention wants whole grids of tokens; build the model with patch_drop_rate=0"
+            )
+        options["num_prefix_tokens"] = getattr(model, "num_prefix_tokens", 0)
+        options["token_grid"] = TokenGrid(getattr(model, "patch_embed", model))
+    return [options] * len(sites)
+
+
 KINDS: dict[str, Kind] = {
     "overlap": Kind(build={Attention: OverlappedAttention.from_attention}, plan=_plan_overlap),
+    "imhsa": Kind(
+        build={
+            Attention: InteractiveAttention.from_attention,
+            InteractiveAttention: InteractiveAttention.from_attention,
+        },
+        plan=_plan_imhsa,
+    ),
 }
 
 
@@ -97,6 +129,8 @@ def swap_attention(
     Args:
         model: a timm model, or any module, whose attention is of a class that ``kind`` supports.
         kind: ``overlap`` (MOHSA), option ``overlap``: a schedule, see ``crosshead.layers.schedule``.
+            ``imhsa``, options ``landmarks``, ``interaction``, ``mode``: see ``crosshead.layers.InteractiveAttention``;
+            class token and registers become prefix tokens, and ``init`` must be ``paper``.
         blocks: which attention modules to replace, counted from 0 over the whole network in the order of the
             modules, negative from the end; all unless given. A schedule counts all blocks, chosen or not.
         init: ``preserve``: the swapped model gives exactly the outputs of the original, and every new parameter gets

@@ -1,7 +1,13 @@
 """Interactive multi-head self-attention at linear cost (iMHSA, arXiv 2402.17507) as pure functions."""
 
 from .factors import AttentionFactors, attention_factors
-from .fast import interactive_attention
+from .fast import Mode, interactive_attention
 from .naive import naive_interactive_attention
 
-__all__ = ["AttentionFactors", "attention_factors", "interactive_attention", "naive_interactive_attention"]
+__all__ = [
+    "AttentionFactors",
+    "Mode",
+    "attention_factors",
+    "interactive_attention",
+    "naive_interactive_attention",
+]
