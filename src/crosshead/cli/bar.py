@@ -51,6 +51,8 @@ class BarObserver:
         self._console.print(line, style=style)
 
     def on_event(self, record: EventRecord) -> None:
+        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+            return
         self._console.print(escape(record.message), style="yellow" if record.is_warning else "dim")
 
     def on_end(self, record: EndRecord) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from crosshead.cli.options import Commands, add_checkpoint, add_device, find_run
@@ -18,7 +19,10 @@ def register(commands: Commands) -> None:
         "words", nargs="*", metavar="RUN", help="the folder of a run, such as runs/digits_mohsa"
     )
     parser.add_argument(
-        "--split", choices=["validation", "test"], default="test", help="which images (default: test)"
+        "--split",
+        choices=["train", "validation", "test"],
+        default="test",
+        help="which images (default: test)",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -48,6 +52,8 @@ def print_evaluation(
     from crosshead.train import evaluate_run
 
     metrics = evaluate_run(run, split=split, checkpoint=checkpoint, device=device, data_root=data_root)
+    if os.environ.get("RANK", "0") != "0":  # under torchrun every process knows the answer; one says it
+        return 0
     if as_json:
         print(json.dumps({"run": str(run), "split": split, "checkpoint": checkpoint, **metrics}))
     else:

@@ -37,6 +37,8 @@ class LineObserver:
         self._say(f"epoch {record.epoch:.2f}  {evaluation(record)}")
 
     def on_event(self, record: EventRecord) -> None:
+        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+            return
         print(record.message, file=sys.stderr if record.is_warning else sys.stdout, flush=True)
 
     def on_end(self, record: EndRecord) -> None:

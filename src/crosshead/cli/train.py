@@ -83,7 +83,9 @@ def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
         raise ValueError(f"the recipe is named twice, {name} and --cfg {args.cfg}; keep one of the two")
     source = name or args.cfg or (find_run(args.resume) / "recipe.yaml" if args.resume else None)
     if source is None:
-        raise ValueError("no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN")
+        raise ValueError(
+            "no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN"
+        )
     recipe = load_recipe(source, overrides, _values(args))
     if args.tag is None:
         return recipe, None
