@@ -1,5 +1,6 @@
 """Puts interacting heads into a model that was built without them."""
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from .layers.overlapped import Init, OverlappedAttention
 from .layers.schedule import OverlapSchedule, ScheduleSpec
 from .layers.token_grid import TokenGrid
 from .ops.interactive import Mode
+
+_ATTENTION = re.compile("attn|attention", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def _other_attention(model: nn.Module, supported: set[str]) -> list[tuple[str, s
     others: list[tuple[str, str]] = []
     for path, module in model.named_modules():
         inside = any(path.startswith(known + ".") for known, _ in others)
-        if path and path not in supported and not inside and "att" in type(module).__name__.lower():
+        if path and path not in supported and not inside and _ATTENTION.search(type(module).__name__):
             others.append((path, type(module).__name__))
     return others
 

@@ -5,9 +5,11 @@ has h·(d + 2·o_b) inputs, and under each of the paper's schedules the overlap 
 smallest step between two blocks is 2h.
 """
 
+import itertools
 import math
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +21,6 @@ from torch import Tensor, nn
 State = dict[str, Tensor]
 
 
-class _ConfigNode(dict):
-    """Stands in for ``yacs.config.CfgNode``, which their training code stores beside the weights."""
-
-
 @dataclass(frozen=True)
 class AuthorsCheckpoint:
     """A model with its weights, and what ``timm.create_model(name, **args)`` needs to build it again."""
@@ -32,7 +30,9 @@ class AuthorsCheckpoint:
     args: dict[str, Any]
 
 
-def load_authors_checkpoint(path: str | os.PathLike[str], *, num_heads: int | None = None) -> AuthorsCheckpoint:
+def load_authors_checkpoint(
+    path: str | os.PathLike[str], *, num_heads: int | None = None
+) -> AuthorsCheckpoint:
     """Reads a checkpoint (.pth or .pt) of the authors' code; nothing in the file is run.
 
     Args:
@@ -61,7 +61,8 @@ def from_authors_state(state: State, *, num_heads: int | None = None) -> Authors
 
 def _read_state(path: str | os.PathLike[str]) -> State:
     try:
-        with torch.serialization.safe_globals([(_ConfigNode, "yacs.config.CfgNode")]):
+        # Their training code stores its configuration beside the weights; a plain dictionary stands in for its class.
+        with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -85,7 +86,7 @@ def overlaps_from_widths(inner: int, inputs: list[int], num_heads: int | None) -
     """
     extra = [width - inner for width in inputs]
     if num_heads is None:
-        steps = [abs(b - a) for a, b in zip(extra, extra[1:], strict=False) if a != b]
+        steps = [abs(b - a) for a, b in itertools.pairwise(extra) if a != b]
         if not steps:
             raise ValueError(
                 "the number of heads can't be told from this checkpoint, whose blocks all overlap alike; give it "

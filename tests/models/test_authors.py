@@ -1,0 +1,96 @@
+"""Checkpoints of the authors' code: the same logits, their file format, and what is refused."""
+
+import pytest
+import timm
+import torch
+
+from crosshead.models.authors import from_authors_state, load_authors_checkpoint, overlaps_from_widths
+from golden_files import load_golden
+from tolerances import GOLDEN_OUTPUT, assert_close
+
+
+def golden_state(name):
+    case, file = load_golden(name)
+    return (
+        case,
+        file,
+        {key.removeprefix("state."): tensor for key, tensor in file.items() if key.startswith("state.")},
+    )
+
+
+def test_golden_vit():
+    case, file, state = golden_state("vit_model")
+    checkpoint = from_authors_state(state)
+    assert checkpoint.args["num_heads"] == case["heads"] and checkpoint.args["overlap"] == list(
+        range(case["depth"])
+    )
+    assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+    again = timm.create_model(checkpoint.name, **checkpoint.args).eval()
+    again.load_state_dict(checkpoint.model.state_dict())
+    assert torch.equal(again(file["x"]), checkpoint.model(file["x"]))
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_file_as_their_training_writes_it(tmp_path, wrapped):
+    """Their checkpoints hold a yacs configuration beside the weights, which needs no yacs here."""
+    _, file, state = golden_state("vit_model")
+    content = dict(model=state, epoch=3, config=_config_node()) if wrapped else state
+    torch.save(content, tmp_path / "checkpoint.pth")
+    data = (tmp_path / "checkpoint.pth").read_bytes()
+    assert (b"yacs.config" in data) == wrapped
+    checkpoint = load_authors_checkpoint(tmp_path / "checkpoint.pth")
+    assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+
+
+def _config_node():
+    """An object that pickles as yacs' CfgNode does: a dict subclass with attributes."""
+    import sys
+    import types
+
+    module = types.ModuleType("yacs.config")
+    node_class = type("CfgNode", (dict,), {"__module__": "yacs.config"})
+    module.CfgNode = node_class
+    sys.modules["yacs"], sys.modules["yacs.config"] = types.ModuleType("yacs"), module
+    node = node_class(MODEL=node_class(NAME="mohsa"), EPOCHS=100)
+    node.__dict__["__immutable__"] = True
+    return node
+
+
+def test_heads_from_widths():
+    assert overlaps_from_widths(192, [192, 216, 240], None) == (12, [0, 1, 2])
+    assert overlaps_from_widths(192, [216, 192, 192], None) == (12, [1, 0, 0])
+    assert overlaps_from_widths(192, [264, 264], 12) == (12, [3, 3])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "heads", "message"),
+    [
+        ([264, 264], None, "can't be told .*--num-heads"),
+        ([192, 216], 7, "7 heads don't fit"),
+        ([100, 216], 12, "12 heads don't fit"),
+    ],
+)
+def test_heads_that_do_not_fit(inputs, heads, message):
+    with pytest.raises(ValueError, match=message):
+        overlaps_from_widths(192, inputs, heads)
+
+
+def test_checkpoint_of_another_model():
+    with pytest.raises(ValueError, match=r"not a checkpoint of the authors' code: wanted .* got conv.weight"):
+        from_authors_state({"conv.weight": torch.zeros(1)})
+
+
+def test_file_that_would_run_code_does_not(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "created"), "w"))
+
+    torch.save({"model": Hostile()}, tmp_path / "hostile.pth")
+    with pytest.raises(ValueError, match="without running code"):
+        load_authors_checkpoint(tmp_path / "hostile.pth")
+    assert not (tmp_path / "created").exists()
+
+
+def test_file_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.pth"):
+        load_authors_checkpoint(tmp_path / "absent.pth")

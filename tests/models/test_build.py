@@ -1,0 +1,81 @@
+"""From a recipe's model section to a module."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.layers import Attention
+
+from crosshead.layers import OverlappedAttention
+from crosshead.models import build_model, load_weights
+from crosshead.recipe.schema import ModelConfig, SwapConfig
+
+MICRO = dict(num_classes=3, in_chans=1, img_size=8)
+
+
+def test_registered_model_with_its_schedule():
+    model = build_model(ModelConfig(name="mohsa_vit_micro_patch2_32", overlap="reversed"), **MICRO)
+    assert [b.attn.overlap for b in model.blocks] == [5, 4, 3, 2, 1, 0]
+    assert model(torch.randn(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_timm_model_with_swapped_attention():
+    swap = SwapConfig(kind="overlap", blocks=[0, 2])
+    config = ModelConfig(name="vit_tiny_patch16_224", overlap=4, swap=swap, args=dict(depth=3))
+    model = build_model(config, num_classes=3, in_chans=3, img_size=(32, 64))
+    assert [type(b.attn) for b in model.blocks] == [OverlappedAttention, Attention, OverlappedAttention]
+    assert model(torch.randn(2, 3, 32, 64)).shape == (2, 3)
+
+
+def test_convolutional_models_take_any_size():
+    assert build_model(ModelConfig(name="resnet18"), num_classes=3, img_size=64)(
+        torch.randn(2, 3, 64, 64)
+    ).shape == (2, 3)
+
+
+def test_starting_weights_come_before_the_swap_and_a_new_classifier_starts_anew(tmp_path):
+    plain = ModelConfig(name="plain_vit_micro_patch2_32")
+    donor = build_model(plain, num_classes=5, in_chans=1, img_size=8)
+    save_file(donor.state_dict(), tmp_path / "donor.safetensors")
+    config = ModelConfig(
+        name=plain.name, overlap="index", swap=SwapConfig(), init_from=str(tmp_path / "donor.safetensors")
+    )
+    model = build_model(config, **MICRO)
+    assert torch.equal(model.blocks[1].attn.qkv.weight, donor.blocks[1].attn.qkv.weight)
+    assert model.head.out_features == 3
+    assert torch.allclose(
+        model.eval().forward_features(torch.ones(1, 1, 8, 8)),
+        donor.eval().forward_features(torch.ones(1, 1, 8, 8)),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            dict(name="mohsa_vit_micro_patch2"),
+            "no model 'mohsa_vit_micro_patch2'.*did you mean .*mohsa_vit_micro_patch2_32",
+        ),
+        (dict(name="plain_vit_micro_patch2_32", overlap=2), "has no overlapped heads; use a mohsa_"),
+        (dict(name="mohsa_vit_micro_patch2_32", args=dict(heads=3)), "does not take .*'heads'"),
+        (
+            dict(name="mohsa_vit_micro_patch2_32", init_from="absent.safetensors"),
+            "absent.safetensors: not a readable",
+        ),
+    ],
+)
+def test_bad_settings_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(ModelConfig(**config), **MICRO)
+
+
+def test_weights_of_another_model(tmp_path):
+    donor = build_model(ModelConfig(name="mohsa_vit_micro_patch2_32", overlap=1), **MICRO)
+    save_file(donor.state_dict(), tmp_path / "donor.safetensors")
+    model = build_model(ModelConfig(name="mohsa_vit_micro_patch2_32", overlap=2), **MICRO)
+    before = model.head.weight.clone()
+    with pytest.raises(
+        ValueError, match=r"another model: blocks.0.attn.proj.weight has shape \(80, 90\), wanted \(80, 100\)"
+    ):
+        load_weights(model, tmp_path / "donor.safetensors")
+    assert torch.equal(model.head.weight, before)

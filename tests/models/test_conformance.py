@@ -1,0 +1,172 @@
+"""timm's model contract, for every model that this library registers; a new one joins by being registered."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models import group_parameters
+
+import crosshead.models  # noqa: F401 - registers the models
+from tolerances import GRADIENT, OUTPUT, assert_close
+
+PATTERNS = ["mohsa_*", "plain_*", "ivit_*"]
+NAMES = [name for pattern in PATTERNS for name in timm.list_models(pattern)]
+CLASSES = 7
+
+
+def side(name):
+    """A side small enough to test quickly: what the model is for, or 64 in place of 224."""
+    size = timm.get_pretrained_cfg(name).input_size[-1]
+    if "swin" in name:
+        return min(size, 112)
+    return min(size, 64)
+
+
+def create(name, **options):
+    torch.manual_seed(0)
+    return timm.create_model(name, **dict(num_classes=CLASSES, img_size=side(name), in_chans=3) | options)
+
+
+def images(name, channels=3, height=None, width=None):
+    shape = (2, channels, height or side(name), width or side(name))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    """One model a name, in evaluation mode; a test that changes its model makes its own."""
+    return create(name).eval()
+
+
+@torch.no_grad()
+def test_forward_and_its_parts(name, model):
+    x = images(name)
+    logits = model(x)
+    assert logits.shape == (2, CLASSES) and torch.isfinite(logits).all()
+    features = model.forward_features(x)
+    assert_close(model.forward_head(features), logits, OUTPUT[torch.float32])
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+    assert model.num_features == model.head_hidden_size
+
+
+def test_every_parameter_gets_a_gradient(name):
+    model = create(name).train()
+    (model(images(name)) * torch.arange(CLASSES)).sum().backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not without
+
+
+@torch.no_grad()
+def test_features_only(name):
+    model = create(name, features_only=True, in_chans=1).eval()
+    features = model(images(name, channels=1))
+    assert len(features) == len(model.feature_info.channels())
+    for feature, channels, reduction in zip(
+        features, model.feature_info.channels(), model.feature_info.reduction(), strict=True
+    ):
+        grid = -(-side(name) // reduction)
+        assert feature.shape == (2, channels, grid, grid)
+    last = create(name, features_only=True, out_indices=(-1,), in_chans=1).eval()
+    assert_close(last(images(name, channels=1))[0], features[-1], OUTPUT[torch.float32])
+
+
+@torch.no_grad()
+def test_forward_intermediates(name, model):
+    x = images(name)
+    final, maps = model.forward_intermediates(x, indices=1, norm=False)
+    assert_close(final, model.forward_features(x), OUTPUT[torch.float32])
+    assert len(maps) == 1 and maps[0].dim() == 4
+    assert_close(
+        model.forward_intermediates(x, indices=1, intermediates_only=True)[0], maps[0], OUTPUT[torch.float32]
+    )
+
+
+@torch.no_grad()
+def test_reset_classifier(name):
+    model = create(name).eval()
+    model.reset_classifier(3)
+    assert model(images(name)).shape == (2, 3) and model.num_classes == 3
+    model.reset_classifier(0)
+    assert model(images(name)).shape == (2, model.num_features)
+    assert create(name, num_classes=0).eval()(images(name)).shape == (2, model.num_features)
+
+
+@torch.no_grad()
+def test_other_image_sizes(name):
+    tall, wide = side(name) * 2, side(name)
+    assert create(name, img_size=(tall, wide)).eval()(images(name, height=tall)).shape == (2, CLASSES)
+    model = create(name).eval()
+    if hasattr(model, "set_input_size"):
+        model.set_input_size((tall, wide))
+        assert model(images(name, height=tall)).shape == (2, CLASSES)
+
+
+def test_checkpointing_changes_nothing(name):
+    results = []
+    for enable in (False, True):
+        model = create(name).train()
+        model.set_grad_checkpointing(enable)
+        logits = model(images(name))
+        logits.square().sum().backward()
+        results.append((logits, [p.grad for p in model.parameters()]))
+    (want, want_grads), (got, got_grads) = results
+    assert_close(got, want, OUTPUT[torch.float32])
+    for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
+        assert_close(got_grad, want_grad, GRADIENT[torch.float32])
+
+
+@torch.no_grad()
+def test_weights_round_trip(name, model, tmp_path):
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    other = create(name).eval()
+    for parameter in other.parameters():
+        parameter.add_(1.0)
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(other(images(name)), model(images(name)))
+
+
+def test_groups_and_decay(name, model):
+    names = {n for n, _ in model.named_parameters()}
+    assert set(model.no_weight_decay()) <= names | {"dist_token", "reg_token"}
+    groups = group_parameters(model, model.group_matcher())
+    assert sorted(n for group in groups.values() for n in group) == sorted(names)
+
+
+def test_configuration(name, model):
+    cfg = model.pretrained_cfg
+    assert (
+        cfg["architecture"] == name
+        and cfg["num_classes"] == 1000
+        and len(cfg["mean"]) == cfg["input_size"][0]
+    )
+    modules = dict(model.named_modules())
+    classifiers = cfg["classifier"] if isinstance(cfg["classifier"], (tuple, list)) else [cfg["classifier"]]
+    assert modules[cfg["first_conv"]].in_channels == 3
+    assert all(modules[c].out_features == CLASSES for c in classifiers)
+
+
+def test_drop_path_acts_in_training_only(name):
+    model = create(name, drop_path_rate=0.5).train()
+    torch.manual_seed(0)
+    assert not torch.equal(model(images(name)), model(images(name)))
+    model.eval()
+    assert torch.equal(model(images(name)), model(images(name)))
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@torch.no_grad()
+def test_bfloat16(name, autocast):
+    model = create(name).eval()
+    want = model(images(name))
+    if autocast:
+        with torch.autocast("cpu", torch.bfloat16):
+            got = model(images(name))
+    else:
+        got = model.bfloat16()(images(name).bfloat16())
+    # A whole network multiplies an operator's rounding; the direction of the logits stays.
+    assert torch.cosine_similarity(got.float(), want).min() > 0.98
