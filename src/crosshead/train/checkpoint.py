@@ -20,7 +20,8 @@ from torch import Tensor
 from crosshead.train.manifest import Damaged, flush_folder, verify, write_file, write_manifest
 
 FOLDER, BEST, STATE = "checkpoints", "best", "state.json"
-_ASIDE, _REPLACED, _DAMAGED, _ABANDONED = ".writing-", ".replaced", ".damaged", ".abandoned"
+_ASIDE, _DELETING = ".writing-", ".deleting-"
+_REPLACED, _DAMAGED, _ABANDONED = ".replaced", ".damaged", ".abandoned"
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class CheckpointStore:
                 shutil.rmtree(replaced)
             else:
                 os.rename(replaced, target)
-        for aside in self.folder.glob(f"{_ASIDE}*"):
-            shutil.rmtree(aside)
+        for leftover in (*self.folder.glob(f"{_ASIDE}*"), *self.folder.glob(f"{_DELETING}*")):
+            shutil.rmtree(leftover)
 
     def newest_good(self) -> tuple[Path | None, list[Damage]]:
         """The newest checkpoint that is whole, and the damaged ones that are newer. Changes nothing."""
@@ -116,7 +117,9 @@ class CheckpointStore:
         """Delete all but the newest ``keep_last`` and the best."""
         for step in self.steps()[:-keep_last]:
             if step != best_step:
-                shutil.rmtree(self.path(step))
+                going = self.folder / f"{_DELETING}{step:08d}"
+                os.rename(self.path(step), going)
+                shutil.rmtree(going)
 
     def point_best(self, step: int) -> None:
         """Let ``best`` be the checkpoint of ``step``, in one rename."""

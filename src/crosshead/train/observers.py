@@ -1,5 +1,6 @@
 """Those who watch every run: the logs on disk. And the audience that keeps a failing one from stopping training."""
 
+import contextlib
 import json
 import math
 import os
@@ -24,9 +25,11 @@ class LinesFile:
     def append(self, values: dict[str, Any]) -> None:
         """Raises OSError when it could not be written now; no half line is left behind."""
         self._waiting.append(json.dumps(_finite(values)) + "\n")
-        with open(self.path, "ab", buffering=0) as file:
+        with open(self.path, "a+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             content = "".join(self._waiting).encode()
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                content = b"\n" + content  # a kill cut the last line short
             try:
                 if file.write(content) != len(content):
                     raise OSError(28, "No space left on device", str(self.path))
@@ -139,15 +142,13 @@ class Audience:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file; a last line that a kill cut short is left out."""
+    """The records of a JSON lines file; lines that a kill cut short are left out."""
     if not path.exists():
         return []
     records = []
     for line in path.read_text().splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             records.append(json.loads(line))
-        except ValueError:
-            break
     return records
 
 

@@ -2,35 +2,62 @@
 
 import os
 import signal
+import socket
 import threading
-from types import FrameType
+import time
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A signal to a whole group reaches a process twice: by itself, and once more when torchrun passes its own on.
+ONE_REQUEST_S = 1.0
 
 
 class StopRequest:
     """While entered, remembers the first stop signal in ``name`` instead of dying of it.
 
-    Handlers belong to the main thread: entered from another one it never hears a signal.
+    A thread listens, not a handler: Python's handlers wait until the main thread is back in the interpreter, which
+    may be never when it waits for a process that hangs. Handlers belong to the main thread; entered from another
+    one, signals keep the meaning that they had.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._before: dict[signal.Signals, signal._HANDLER] = {}
+        self._first = 0.0
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
+            self._ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            self._theirs = theirs
+            self._wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             for number in STOP_SIGNALS:
-                self._before[number] = signal.signal(number, self._hear)
+                self._before[number] = signal.signal(number, lambda *_: None)
+            self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self._before:
+            return
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        self._theirs.close()
+        self._thread.join()
+        self._ours.close()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        # The system's own action, not a Python handler: it works while the interpreter waits in a library.
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-        os.write(2, f"\n{self.name}: stopping after this step; once more ends at once\n".encode())
+    def _listen(self) -> None:
+        while numbers := self._ours.recv(64):
+            for number in numbers:
+                if number in STOP_SIGNALS:
+                    self._hear(signal.Signals(number))
+
+    def _hear(self, number: signal.Signals) -> None:
+        now = time.monotonic()
+        if self.name is None:
+            self._first = now
+            self.name = number.name
+            os.write(2, f"\n{number.name}: stopping after this step; once more ends at once\n".encode())
+        elif now - self._first > ONE_REQUEST_S:
+            os._exit(128 + number)
