@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Protocol
 
+from crosshead.data import cifar, imagenet, shards, tiny_imagenet
 from crosshead.data.digits import open_digits
 from crosshead.data.fashion_mnist import open_fashion_mnist
 from crosshead.data.image_folder import LAYOUT, open_folder
@@ -34,6 +35,17 @@ register_dataset("digits", "1,797 handwritten digits, 8 x 8, inside scikit-learn
 register_dataset("fashion-mnist", "70,000 pictures of clothes, 28 x 28, grey, from IDX files")(
     open_fashion_mnist
 )
+register_dataset("cifar10", f"60,000 pictures of 10 classes, 32 x 32: {cifar.CIFAR10.layout}")(
+    cifar.open_cifar10
+)
+register_dataset("cifar100", f"the same of 100 classes: {cifar.CIFAR100.layout}")(cifar.open_cifar100)
+register_dataset("tiny-imagenet", f"110,000 pictures of 200 classes, 64 x 64: {tiny_imagenet.LAYOUT}")(
+    tiny_imagenet.open_tiny_imagenet
+)
+register_dataset("imagenet", f"1.3 million pictures of 1,000 classes: {imagenet.LAYOUT}")(
+    imagenet.open_imagenet
+)
+register_dataset("shards", f"tar files in WebDataset's form: {shards.LAYOUT}")(shards.open_shards)
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
 
 

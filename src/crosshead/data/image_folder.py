@@ -73,12 +73,12 @@ def read_classes(root: Path, class_names: Sequence[str], data: DataConfig, *, in
             f"{display_name(root)}: class folders {', '.join(map(display_name, unknown[:5]))} are not among "
             f"the {len(class_names)} training classes; add them to train/ or remove them"
         )
-    home = None if data.follow_links else Path(os.path.realpath(inside))
     paths: list[str] = []
     targets: list[int] = []
-    refused: dict[str, str] = {}
     for target, name in enumerate(class_names):
-        found = _pictures(root / name, home, refused) if (root / name).is_dir() else []
+        found = (
+            _pictures(root / name, None if data.follow_links else inside) if (root / name).is_dir() else []
+        )
         if not found:
             raise ValueError(
                 f"{display_name(root / name)}: no pictures of this class ({', '.join(SUFFIXES)}); "
@@ -86,11 +86,27 @@ def read_classes(root: Path, class_names: Sequence[str], data: DataConfig, *, in
             )
         paths += found
         targets += [target] * len(found)
-    return FileImages(paths, targets, data.max_megapixels, refused)
+    return FileImages(paths, targets, data.max_megapixels, refused_links(paths, inside, data))
 
 
-def _pictures(folder: Path, home: Path | None, refused: dict[str, str]) -> list[str]:
-    """Every picture below ``folder``, in byte order; those outside ``home`` go into ``refused`` too."""
+def refused_links(paths: Sequence[str | Path], inside: Path, data: DataConfig) -> dict[str, str]:
+    """The reason for every path that is a link out of the folder ``inside``; none if ``data.follow_links``."""
+    if data.follow_links:
+        return {}
+    return {
+        str(path): f"a link that leaves the data folder, to {display_name(os.path.realpath(path))}: "
+        "copy the file in, or set data.follow_links=true"
+        for path in paths
+        if os.path.islink(path) and not _is_inside(path, inside)
+    }
+
+
+def _is_inside(path: str | Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _pictures(folder: Path, inside: Path | None) -> list[str]:
+    """Every picture below ``folder``, in byte order; ValueError for folders that lead out of ``inside``."""
     found: list[str] = []
     pending, seen = [str(folder)], set()
     while pending:
@@ -99,7 +115,7 @@ def _pictures(folder: Path, home: Path | None, refused: dict[str, str]) -> list[
         if real in seen:  # a link back up would go round for ever
             continue
         seen.add(real)
-        if home is not None and not Path(real).is_relative_to(home):
+        if inside is not None and not _is_inside(here, inside):
             raise ValueError(
                 f"{display_name(here)} is a link that leaves the data folder, to {display_name(real)}; "
                 "copy it in, or set data.follow_links=true"
@@ -109,14 +125,5 @@ def _pictures(folder: Path, home: Path | None, refused: dict[str, str]) -> list[
         except OSError as error:
             raise ValueError(f"{display_name(here)}: can't be listed ({error.strerror})") from error
         pending += [entry.path for entry in entries if entry.is_dir()]
-        pictures = [e for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
-        found += [entry.path for entry in pictures]
-        for entry in pictures:
-            if home is not None and entry.is_symlink():
-                target = os.path.realpath(entry.path)
-                if not Path(target).is_relative_to(home):
-                    refused[entry.path] = (
-                        f"a link that leaves the data folder, to {display_name(target)}: "
-                        "copy the file in, or set data.follow_links=true"
-                    )
+        found += [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
     return sorted(found, key=os.fsencode)

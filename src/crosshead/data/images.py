@@ -72,6 +72,16 @@ def decode_image(
             raise BrokenImage(label, f"can't be decoded: {_one_line(error)}") from None
 
 
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a picture's file, undecoded. Raises ``BrokenImage`` where there are none."""
+    try:
+        opened = _opened(path)
+        assert isinstance(opened, Path)
+        return opened.read_bytes()
+    except (_Refused, OSError) as error:
+        raise BrokenImage(display_name(path), _one_line(error)) from None
+
+
 class _Refused(Exception):
     """A reason of our own not to decode."""
 

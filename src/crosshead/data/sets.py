@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from crosshead.data.images import BrokenImage, decode_image, display_name
+from crosshead.data.images import BrokenImage, decode_image, display_name, read_file
 from crosshead.data.keys import keys as keyed
 from crosshead.data.keys import uniforms
 from crosshead.recipe.schema import DataConfig
@@ -86,9 +86,17 @@ class FileImages:
         return len(self.paths)
 
     def load(self, i: int) -> Image.Image:
+        self._check(i)
+        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of file ``i`` as they are. Raises ``BrokenImage``."""
+        self._check(i)
+        return read_file(self.paths[i])
+
+    def _check(self, i: int) -> None:
         if (reason := self.refused.get(self.paths[i])) is not None:
             raise BrokenImage(self.name(i), reason)
-        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
 
     def name(self, i: int) -> str:
         return display_name(self.paths[i])
