@@ -49,7 +49,7 @@ def print_evaluation(
     as_json: bool = False,
 ) -> int:
     """Evaluates and prints the metrics, as a line or as JSON."""
-    from crosshead.train import evaluate_run
+    from crosshead.train.loading import evaluate_run
 
     metrics = evaluate_run(run, split=split, checkpoint=checkpoint, device=device, data_root=data_root)
     if os.environ.get("RANK", "0") != "0":  # under torchrun every process knows the answer; one says it

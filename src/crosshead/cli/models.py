@@ -69,7 +69,7 @@ def _describe(name: str) -> dict[str, Any]:
     return {
         "model": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "image_size": list(model.pretrained_cfg["input_size"][1:]),
+        "image_size": list(timm.get_pretrained_cfg_value(name, "input_size")[1:]),
         "widths": [_width(stage[0]) for stage in stages],
         "blocks": [len(stage) for stage in stages],
         "heads": [stage[0].num_heads for stage in stages],

@@ -12,7 +12,7 @@ from crosshead.cli.options import Commands, add_checkpoint, add_device, find_run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crosshead.train import Trained
+    from crosshead.train.loading import Trained
 
 _EPILOG = """\
 examples:
@@ -51,7 +51,7 @@ def run_command(args: argparse.Namespace) -> int:
     run, places = find_run(args.words[0]), args.words[1:]
     files = find_pictures(places)
 
-    from crosshead.train import load_trained
+    from crosshead.train.loading import load_trained
 
     trained = load_trained(run, checkpoint=args.checkpoint, device=args.device)
     show = _JsonPrinter() if args.json else _TextPrinter()

@@ -1,0 +1,96 @@
+"""The commands that look and train nothing: recipes, models, schedules, data."""
+
+import json
+
+from PIL import Image
+
+from crosshead.cli import main
+from crosshead.recipe import load_recipe, shipped_recipes
+
+
+def said(capsys, *words):
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr().out
+
+
+def test_recipes_are_listed_with_a_line_each(capsys):
+    lines = said(capsys, "recipes").splitlines()
+    assert {line.split()[0] for line in lines} == set(shipped_recipes())
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_a_recipe_is_shown_whole_and_usable(capsys, tmp_path):
+    path = tmp_path / "shown.yaml"
+    path.write_text(said(capsys, "recipes", "digits_mohsa", "train.epochs=77"))
+    assert load_recipe(path) == load_recipe("digits_mohsa", ["train.epochs=77"])
+
+
+def test_models_are_listed_with_their_parameters(capsys):
+    models = json.loads(said(capsys, "models", "--filter", "*_vit_tiny*", "--json"))
+    assert [model["model"] for model in models] == [
+        "mohsa_vit_tiny_patch16_224",
+        "plain_vit_tiny_patch16_224",
+    ]
+    # Under the index schedule the projections grow by 2 * heads * (0 + 1 + ... + 11) rows of the model's width.
+    grown = 2 * 12 * sum(range(12)) * 192
+    assert models[0]["parameters"] - models[1]["parameters"] == grown
+    assert (models[1]["widths"], models[1]["blocks"], models[1]["heads"]) == ([192], [12], [12])
+
+
+def test_models_that_are_not_there(fails):
+    assert "no model is like 'xyz*'; wanted one of" in fails("models", "--filter", "xyz*")
+
+
+def test_schedules_are_printed_block_by_block(capsys):
+    lines = said(
+        capsys, "schedules", "index/2+1", "constant:2", "--depth", "6", "--head-width", "8"
+    ).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["index/2+1", "1", "1", "2", "2", "3", "3"],
+        ["constant:2", "2", "2", "2", "2", "2", "2"],
+    ]
+    assert len(said(capsys, "schedules").splitlines()) == 11
+
+
+def test_schedules_that_do_not_fit(fails):
+    assert "did you mean 'index'" in fails("schedules", "indx")
+    assert "block 9" in fails("schedules", "index", "--head-width", "8")
+    assert "--depth: wanted at least 1, came 0" in fails("schedules", "--depth", "0")
+
+
+def test_data_sets_are_listed(capsys):
+    names = [line.split()[0] for line in said(capsys, "data", "list").splitlines()]
+    assert {"digits", "fashion-mnist", "folder"} <= set(names)
+
+
+def test_data_check_counts_the_classes(capsys):
+    report = json.loads(said(capsys, "data", "check", "digits", "--json"))
+    assert {split: part["total"] for split, part in report.items()} == {
+        "train": 1295,
+        "validation": 143,
+        "test": 359,
+    }
+    assert sum(report["test"]["classes"].values()) == 359
+
+
+def test_data_check_names_the_broken_images(capsys, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    broken = tmp_path / "dog" / "5.png"
+    broken.write_bytes(b"")
+    capsys.readouterr()
+    assert main(["data", "check", "folder", "--data-path", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert f"broken: {broken}: empty (zero bytes)" in captured.err
+    rows = [line.split() for line in captured.out.splitlines()]
+    assert sum(map(int, next(row for row in rows if row[0] == "readable")[1:])) == 19
+    assert sum(map(int, next(row for row in rows if row[0] == "broken")[1:])) == 1
+
+
+def test_data_check_needs_something_to_check(fails, tmp_path):
+    assert "`crosshead data list` names the data sets" in fails("data", "check")
+    assert "no recipe is called 'cifar'" in fails("data", "check", "cifar")
+    assert str(tmp_path / "none") in fails("data", "check", "folder", "--data-path", tmp_path / "none")

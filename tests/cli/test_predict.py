@@ -1,0 +1,84 @@
+"""``crosshead eval`` and ``crosshead predict`` on a run."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from crosshead.cli import main
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder with three digits as pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, pixels in enumerate(load_digits().images[:3]):
+        Image.fromarray(np.round(pixels * 255 / 16).astype(np.uint8)).save(folder / f"digit-{i}.png")
+    return folder
+
+
+def test_eval_repeats_what_the_run_found(run, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(run), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    found = json.loads((run / "result.json").read_text())["test"]
+    assert metrics["accuracy"] == found["accuracy"] and metrics["count"] == 359
+    assert main(["eval", str(run), "--split", "validation", "--checkpoint", "last"]) == 0
+    assert "validation: accuracy" in capsys.readouterr().out
+
+
+def test_predict_names_the_classes(run, pictures, capsys):
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures / "digit-0.png"), "--top", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(pictures / "digit-0.png")
+    assert len(lines) == 4 and all(line.split()[1] in "0123456789" for line in lines[1:])
+
+
+def test_predict_searches_folders_and_prints_json(run, pictures, capsys):
+    capsys.readouterr()
+    assert main(["predict", str(run), str(pictures), "--json", "--top", "99", "--batch-size", "2"]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["image"] for answer in answers] == [str(pictures / f"digit-{i}.png") for i in range(3)]
+    for answer in answers:
+        probabilities = [p["probability"] for p in answer["predictions"]]
+        assert len(probabilities) == 10 and probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)  # each is rounded to six digits
+
+
+def test_predict_goes_on_after_a_broken_picture_and_says_so(run, pictures, tmp_path, capsys):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((pictures / "digit-0.png").read_bytes()[:40])
+    capsys.readouterr()
+    words = ["predict", str(run), str(broken), str(pictures / "digit-1.png")]
+    assert main([*words, "--json"]) == 2
+    captured = capsys.readouterr()
+    first, second = json.loads(captured.out)
+    assert first["image"] == str(broken) and first["error"] and "predictions" in second
+    assert "1 of 2 pictures could not be read" in captured.err
+    assert main(words) == 2
+    assert f"{broken}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("predict",), "wanted the folder of a run and at least one picture"),
+        (("predict", "RUN"), "wanted the folder of a run and at least one picture"),
+        (("predict", "RUN", "nowhere.png"), "nowhere.png: no such file or folder"),
+        (("predict", "RUN", "EMPTY"), "no pictures in this folder"),
+        (("predict", "EMPTY", "nowhere.png"), "holds no recipe.yaml; wanted the folder of a run"),
+        (("predict", "RUN", "PICTURES", "--top", "0"), "--top: wanted at least 1, came 0"),
+        (("predict", "RUN", "PICTURES", "--checkpoint", "worst"), "'worst'"),
+        (("predict", "RUN", "PICTURES", "--device", "cdua"), "'cdua'"),
+        (("eval",), "wanted the folder of one run, came 0"),
+        (("eval", "nowhere"), "nowhere is not there"),
+        (("eval", "RUN", "--checkpoint", "99999"), "99999"),
+        (("eval", "RUN", "--split", "tset"), "invalid choice: 'tset'"),
+    ],
+)
+def test_a_mistake_is_one_clean_line(words, message, fails, run, pictures, tmp_path):
+    places = {"RUN": run, "EMPTY": tmp_path, "PICTURES": pictures}
+    assert message in fails(*(places.get(word, word) for word in words))
