@@ -113,6 +113,14 @@ class CheckpointStore:
             _rename_free(self.path(each), _ABANDONED)
         return later
 
+    def adopt(self, path: Path) -> None:
+        """Take a copy of another run's checkpoint. Raises ``Damaged`` where it is not whole."""
+        verify(path)
+        aside = self.folder / f"{_ASIDE}{step_of(path):08d}"
+        shutil.copytree(path, aside)
+        verify(aside)
+        self._put(aside, self.folder / path.name)
+
     def prune(self, keep_last: int, best_step: int | None) -> None:
         """Delete all but the newest ``keep_last`` and the best."""
         for step in self.steps()[:-keep_last]:

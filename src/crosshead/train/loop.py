@@ -135,8 +135,7 @@ class Loop:
             events = [*events, *self._bad_step(outcome, batches)]
         if outcome.counts_as_bad or outcome.requests.events:
             self._share(events)
-        for written in self.saver.poll():
-            self.observer.on_event(written)
+        self._hear_of_checkpoints()
         self.pace.step(outcome.images)
         self.observer.on_step(
             StepRecord(
@@ -207,9 +206,15 @@ class Loop:
             return False
         progress.next_epoch()
         self.saver.save(self.state)
-        for written in self.saver.poll():
-            self.observer.on_event(written)
+        self._hear_of_checkpoints()
         return True
+
+    def _hear_of_checkpoints(self) -> None:
+        progress = self.state.progress
+        for event in self.saver.poll():
+            self.observer.on_event(event)
+            if event.kind == "checkpoint_failed" and event.step == progress.best_step:
+                progress.best_step, progress.best = None, {}  # a later one can still be the best on disk
 
     def _validate(self) -> bool:
         progress, started = self.state.progress, time.perf_counter()

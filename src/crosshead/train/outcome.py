@@ -83,7 +83,11 @@ def _select(
 ) -> tuple[int, Path | None, dict[str, float], list[EventRecord]]:
     """The best checkpoint: its step, the file of its weights, its validation metrics."""
     progress = state.progress
-    assert progress.best_step is not None, "the last epoch ends with an evaluation"
+    if progress.best_step is None:
+        note = EventRecord(
+            "damage", "no checkpoint of the best was written: the last step's weights are tested", 0
+        )
+        return progress.step, None, progress.latest, [note]
     path = store.path(progress.best_step)
     try:
         verify(path)

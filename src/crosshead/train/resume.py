@@ -1,9 +1,11 @@
 """Where a run starts: at the beginning, or at a checkpoint."""
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from crosshead.recipe.schema import Recipe
@@ -80,7 +82,7 @@ def find_start(store: CheckpointStore, resume: Path | bool) -> Start:
     if path is None:
         note = EventRecord("resume", f"no checkpoint in {store.run_folder}: starting from the beginning", 0)
         return Start(events=[*events, note])
-    return _read(path, events)
+    return _with_best(_read(path, events), store)
 
 
 def _named_start(store: CheckpointStore, path: Path) -> Start:
@@ -102,17 +104,42 @@ def _named_start(store: CheckpointStore, path: Path) -> Start:
     if path.parent == store.folder.resolve() and (later := store.abandon_after(step_of(path))):
         message = f"going back to step {step_of(path)}: later checkpoints {later} are renamed to *.abandoned"
         events.append(EventRecord("note", message, step_of(path)))
-    return _read(path, events)
+    start = _read(path, events)
+    best_step = start.state["progress"]["best_step"]
+    if path.parent != store.folder.resolve() and best_step is not None:
+        with suppress(Damaged):
+            store.adopt(path.with_name(store.path(best_step).name))
+    return _with_best(start, store)
+
+
+def _with_best(start: Start, store: CheckpointStore) -> Start:
+    """Forget a best checkpoint that is not there any more, so that a later one can be the best."""
+    progress = start.state["progress"]
+    if progress["best_step"] is None:
+        return start
+    path = store.path(progress["best_step"])
+    try:
+        verify(path)
+        return start
+    except Damaged as error:
+        message = (
+            f"the best checkpoint, {path}, cannot be used ({error}): the best is chosen anew from here on"
+        )
+        progress["best_step"], progress["best"] = None, {}
+        return replace(start, events=[*start.events, EventRecord("damage", message, progress["step"])])
 
 
 def _read(path: Path, events: list[EventRecord]) -> Start:
-    state = read_state(path)
-    progress = state["progress"]
+    try:
+        state, tensors = read_state(path), read_tensors(path)
+        progress = state["progress"]
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is whole, yet no checkpoint of this program: {error}") from error
     message = (
         f"resumed from {path}: step {progress['step']}, epoch {progress['epoch'] + 1}, "
         f"{progress['samples']} of its images seen"
     )
-    return Start(read_tensors(path), state, [*events, EventRecord("resume", message, progress["step"])])
+    return Start(tensors, state, [*events, EventRecord("resume", message, progress["step"])])
 
 
 def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]:
