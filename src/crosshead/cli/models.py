@@ -64,12 +64,14 @@ def _describe(name: str) -> dict[str, Any]:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # initialisers complain that meta tensors can't be filled
         model = timm.create_model(name)
+    size = timm.get_pretrained_cfg_value(name, "input_size")
+    assert size is not None, "every entry states its input size"
     attentions = [m for m in model.modules() if hasattr(m, "num_heads") and not hasattr(m, "blocks")]
     stages = [list(stage) for _, stage in itertools.groupby(attentions, key=_kind)]
     return {
         "model": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "image_size": list(timm.get_pretrained_cfg_value(name, "input_size")[1:]),
+        "image_size": list(size[1:]),
         "widths": [_width(stage[0]) for stage in stages],
         "blocks": [len(stage) for stage in stages],
         "heads": [stage[0].num_heads for stage in stages],
