@@ -1,20 +1,23 @@
 """Crosshead: vision transformers whose attention heads interact.
 
-Importing it puts the models (``mohsa_vit_*`` and their plain baselines) into timm's registry.
+Importing it puts the models (``mohsa_vit_*``, their plain baselines, ``ivit_*``) into timm's registry.
 """
 
 from . import models as models
-from .layers import OverlappedAttention, OverlapSchedule
+from .layers import InteractiveAttention, OverlappedAttention, OverlapSchedule
 from .models import load_authors_checkpoint
+from .ops.interactive import interactive_attention
 from .ops.overlap import overlapped_attention
 from .swap import SwapReport, swap_attention
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "InteractiveAttention",
     "OverlapSchedule",
     "OverlappedAttention",
     "SwapReport",
+    "interactive_attention",
     "load_authors_checkpoint",
     "overlapped_attention",
     "swap_attention",

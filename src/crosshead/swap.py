@@ -97,7 +97,8 @@ def _plan_imhsa(
     if init == "preserve":
         raise ValueError(PRESERVES_NOTHING)
     options: dict[str, Any] = {"landmarks": landmarks, "interaction": interaction, "mode": mode}
-    if not getattr(model, "gives_token_grid", False):  # iViT's blocks hand the grid to their attention
+    parents = [model.get_submodule(site.path.rpartition(".")[0]) for site in sites]
+    if not all(getattr(parent, "gives_token_grid", False) for parent in parents):
         if getattr(getattr(model, "patch_drop", None), "prob", 0.0):
             raise ValueError(
                 "interactive attention wants whole grids of tokens; build the model with patch_drop_rate=0"

@@ -63,7 +63,7 @@ def interactive_attention(
     scale = q.shape[3] ** -0.5 if scale is None else scale
 
     device = q.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
     lower = torch.get_autocast_dtype(device)
     if q.dtype != torch.float64:
