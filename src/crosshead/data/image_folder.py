@@ -74,10 +74,12 @@ def read_classes(root: Path, class_names: Sequence[str], data: DataConfig, *, in
             f"the {len(class_names)} training classes; add them to train/ or remove them"
         )
     paths: list[str] = []
+    links: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(class_names):
-        found = (
-            _pictures(root / name, None if data.follow_links else inside) if (root / name).is_dir() else []
+        folder = root / name
+        found, linked = (
+            _pictures(folder, None if data.follow_links else inside) if folder.is_dir() else ([], [])
         )
         if not found:
             raise ValueError(
@@ -85,8 +87,9 @@ def read_classes(root: Path, class_names: Sequence[str], data: DataConfig, *, in
                 "remove the class everywhere or add pictures"
             )
         paths += found
+        links += linked
         targets += [target] * len(found)
-    return FileImages(paths, targets, data.max_megapixels, refused_links(paths, inside, data))
+    return FileImages(paths, targets, data.max_megapixels, refused_links(links, inside, data))
 
 
 def refused_links(paths: Sequence[str | Path], inside: Path, data: DataConfig) -> dict[str, str]:
@@ -105,9 +108,13 @@ def _is_inside(path: str | Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _pictures(folder: Path, inside: Path | None) -> list[str]:
-    """Every picture below ``folder``, in byte order; ValueError for folders that lead out of ``inside``."""
+def _pictures(folder: Path, inside: Path | None) -> tuple[list[str], list[str]]:
+    """Every picture below ``folder``, in byte order, and those of them that are links.
+
+    ValueError for a folder that leads out of ``inside``.
+    """
     found: list[str] = []
+    links: list[str] = []
     pending, seen = [str(folder)], set()
     while pending:
         here = pending.pop()
@@ -125,5 +132,9 @@ def _pictures(folder: Path, inside: Path | None) -> list[str]:
         except OSError as error:
             raise ValueError(f"{display_name(here)}: can't be listed ({error.strerror})") from error
         pending += [entry.path for entry in entries if entry.is_dir()]
-        found += [e.path for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
-    return sorted(found, key=os.fsencode)
+        pictures = [e for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
+        found += [entry.path for entry in pictures]
+        links += [
+            entry.path for entry in pictures if entry.is_symlink()
+        ]  # the listing told: no call for each
+    return sorted(found, key=os.fsencode), links

@@ -1,6 +1,7 @@
 """Batches for training and evaluation, the same whatever the number of worker processes."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -187,6 +188,7 @@ class Loader:
             batch_size=None,
             sampler=self.places,  # type: ignore[arg-type]  # any iterable of what the dataset takes
             num_workers=self.data.num_workers,
+            multiprocessing_context=_start_method() if self.data.num_workers else None,
             worker_init_fn=_ignore_signals,
             pin_memory=torch.cuda.is_available(),
             # Its own generator: otherwise every epoch consumes the global one, which models draw from.
@@ -204,6 +206,12 @@ class Loader:
                 f"{len(broken)} broken pictures, above data.max_broken ({self.data.max_broken}): {first}; "
                 "replace or remove them (crosshead data check lists all), or raise the limit"
             )
+
+
+def _start_method() -> str | None:
+    # Python 3.14's own choice on Linux would import everything anew in each worker of each epoch, and its
+    # workers would not start with the signals blocked.
+    return "fork" if sys.platform == "linux" else None
 
 
 def _ignore_signals(worker: int) -> None:
