@@ -126,7 +126,10 @@ def assert_same_ending(one: Path, other: Path) -> None:
 
 
 def start(recipe: Recipe, folder: Path, *, resume: bool, processes: int = 1, **options: Any) -> list[Any]:
-    """Start the processes of a run; their output goes to ``folder``.log.RANK."""
+    """Start the processes of a run; their output goes to ``folder``.log.RANK.
+
+    Options: ``prepare``, called first in each process; ``observer``; ``log``, another place for the output.
+    """
     port = str(free_port())
     started = []
     for rank in range(processes):
@@ -152,7 +155,8 @@ def _run(
 ) -> None:
     """The body of a process: a run, its exit code as the command line would give it."""
     os.environ.update(variables)
-    log = os.open(f"{folder}.log.{variables.get('RANK', '0')}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output = options.get("log", f"{folder}.log")
+    log = os.open(f"{output}.{variables.get('RANK', '0')}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)

@@ -8,6 +8,7 @@
 ``ValueError`` (a clean line, exit 2) are raised, everything else is a fault.
 """
 
+from crosshead.train.loading import Trained, evaluate_run, find_weights, load_trained
 from crosshead.train.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
 from crosshead.train.result import (
     EXIT_BAD_NUMBERS,

@@ -47,7 +47,7 @@ def restarts() -> int:
 
 
 def holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (RECIPE_FILE, METRICS_FILE, checkpoint.FOLDER))
+    return any(os.path.exists(folder / name) for name in (RECIPE_FILE, METRICS_FILE, checkpoint.FOLDER))
 
 
 def make_writable(folder: Path) -> None:

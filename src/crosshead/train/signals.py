@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -15,14 +16,14 @@ ONE_REQUEST_S = 1.0
 class StopRequest:
     """While entered, remembers the first stop signal in ``name`` instead of dying of it.
 
-    A thread listens, not a handler: Python's handlers wait until the main thread is back in the interpreter, which
-    may be never when it waits for a process that hangs. Handlers belong to the main thread; entered from another
-    one, signals keep the meaning that they had.
+    A thread listens for the second one: Python's handlers wait until the main thread is back in the interpreter,
+    which may be never when it waits for a process that hangs. Handlers belong to the main thread; entered from
+    another one, signals keep the meaning that they had.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._first = 0.0
+        self._heard: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -32,7 +33,7 @@ class StopRequest:
             self._theirs = theirs
             self._wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             for number in STOP_SIGNALS:
-                self._before[number] = signal.signal(number, lambda *_: None)
+                self._before[number] = signal.signal(number, self._note)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
             self._thread.start()
         return self
@@ -47,17 +48,20 @@ class StopRequest:
         self._thread.join()
         self._ours.close()
 
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            os.write(2, f"\n{self.name}: stopping after this step; once more ends at once\n".encode())
+
     def _listen(self) -> None:
         while numbers := self._ours.recv(64):
             for number in numbers:
                 if number in STOP_SIGNALS:
-                    self._hear(signal.Signals(number))
+                    self._count(number)
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _count(self, number: int) -> None:
         now = time.monotonic()
-        if self.name is None:
-            self._first = now
-            self.name = number.name
-            os.write(2, f"\n{number.name}: stopping after this step; once more ends at once\n".encode())
-        elif now - self._first > ONE_REQUEST_S:
+        if self._heard is None:
+            self._heard = now
+        elif now - self._heard > ONE_REQUEST_S:
             os._exit(128 + number)

@@ -1,0 +1,179 @@
+"""Several processes: the same weights, the same metrics, and one that dies or hangs ends all."""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+from runs import (
+    PROCESSES,
+    Watcher,
+    ending,
+    free_port,
+    group_variables,
+    log_of,
+    start,
+    stop_after,
+    tiny_recipe,
+    wait,
+)
+
+from crosshead.tasks import ClassifyTask
+from crosshead.train import EXIT_HUNG, evaluate_run, train
+from crosshead.train.checkpoint import CheckpointStore, read_tensors
+from crosshead.train.distributed import join
+from tolerances import OUTPUT, assert_close
+
+PLAIN = {
+    "model": {
+        "drop_path_rate": 0.0,
+        "args": {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
+    },
+    "augment": {"mixup": 0.0, "cutmix": 0.0, "horizontal_flip": 0.0},
+    "optimizer": {"name": "sgd", "lr": 0.05},
+}
+
+
+def test_two_processes_with_half_the_batch_train_the_same_weights_as_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(tiny_recipe(**PLAIN), folder=one)
+    halved = tiny_recipe(**PLAIN, data={"batch_size": 6})
+    assert wait(start(halved, two, resume=False, processes=2)) == [0, 0]
+    first, second = (read_tensors(CheckpointStore(folder).path(18))["model"] for folder in (one, two))
+    for name, value in first.items():
+        assert_close(second[name], value, OUTPUT[torch.float32], name)
+    assert ending(one)["test"]["count"] == ending(two)["test"]["count"] == 359
+
+
+def _evaluate(folder, variables, output):
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    metrics = {split: evaluate_run(folder, split=split) for split in ("test", "validation")}
+    if variables["RANK"] == "0":
+        output.write_text(json.dumps(metrics))
+
+
+def test_any_number_of_processes_evaluates_to_the_last_digit_the_same(tmp_path, unstopped):
+    wanted = {split: evaluate_run(unstopped, split=split) for split in ("test", "validation")}
+    assert wanted["test"] == ending(unstopped)["test"]
+    for size in (2, 3, 5):
+        port, output = str(free_port()), tmp_path / f"{size}.json"
+        group = [
+            PROCESSES.Process(target=_evaluate, args=(unstopped, group_variables(rank, size, port), output))
+            for rank in range(size)
+        ]
+        for process in group:
+            process.start()
+        assert wait(group) == [0] * size
+        got = json.loads(output.read_text())
+        for split in ("test", "validation"):
+            for metric in ("accuracy", "top5", "count"):
+                assert got[split][metric] == wanted[split][metric], (size, split, metric)
+
+
+class FromCall:
+    """Does ``deed`` in process 1 from the given call of the loss on."""
+
+    def __init__(self, deed, call):
+        self.deed, self.call = deed, call
+
+    def __call__(self):
+        if os.environ.get("RANK") != "1":
+            return
+        calls, original = [], ClassifyTask.loss
+
+        def loss(task, predictions, batch):
+            calls.append(1)
+            if len(calls) == self.call:
+                self.deed()
+            return original(task, predictions, batch)
+
+        ClassifyTask.loss = loss
+
+
+def hang():
+    time.sleep(600)
+
+
+def fail():
+    raise RuntimeError("the disk of machine B is on fire")
+
+
+def test_a_process_that_hangs_ends_the_group_in_time_and_is_named(tmp_path):
+    folder = tmp_path / "run"
+    recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
+    group = start(recipe, folder, resume=False, processes=2, prepare=FromCall(hang, 5))
+    assert wait(group, seconds=30) == [EXIT_HUNG, EXIT_HUNG]
+    assert "process 1 is at step 2, in the forward or backward pass" in log_of(folder, 0)
+    assert "in hang" in log_of(folder, 1), "where it hangs"
+
+
+def test_a_process_that_fails_ends_the_group_with_its_message(tmp_path):
+    folder = tmp_path / "run"
+    group = start(
+        tiny_recipe(data={"batch_size": 6}), folder, resume=False, processes=2, prepare=FromCall(fail, 5)
+    )
+    codes = wait(group, seconds=30)
+    assert 0 not in codes
+    assert "process 1 failed: RuntimeError: the disk of machine B is on fire" in log_of(folder, 0)
+
+
+def test_going_on_with_another_number_of_processes_keeps_weights_and_says_what_is_new(tmp_path):
+    folder = tmp_path / "run"
+    train(tiny_recipe(), folder=folder, observer=stop_after(7))
+    halved = tiny_recipe(data={"batch_size": 6})
+    assert wait(start(halved, folder, resume=True, processes=2)) == [0, 0]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    (changed,) = (event for event in events if event["kind"] == "world_changed")
+    assert changed["message"].startswith("2 processes instead of 1: weights and optimizer go on")
+    assert ending(folder)["progress"]["step"] == 18
+
+    back = tmp_path / "back"
+    watcher = Watcher()
+    recipe = tiny_recipe(train={"epochs": 4})
+    train(recipe, folder=back, resume=folder, observer=watcher)
+    assert "world_changed" in watcher.kinds()
+    assert ending(back)["progress"]["step"] == 24
+
+
+def test_processes_with_different_recipes_are_refused(tmp_path):
+    port = str(free_port())
+    from runs import _run
+
+    group = [
+        PROCESSES.Process(
+            target=_run,
+            args=(
+                tiny_recipe(optimizer={"lr": 0.001 * (rank + 1)}, data={"batch_size": 6}),
+                tmp_path / "run",
+                False,
+                group_variables(rank, 2, port),
+                {},
+            ),
+        )
+        for rank in range(2)
+    ]
+    for process in group:
+        process.start()
+    assert wait(group) == [1, 1]
+    assert "processes [1] were started with another recipe than process 0" in log_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK is None while WORLD_SIZE is '2'; start the processes with torchrun"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x'"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, which does not fit WORLD_SIZE 2"),
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many'"),
+    ],
+)
+def test_incomplete_launch_variables_are_explained(monkeypatch, variables, message):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError) as caught:
+        join(10)
+    assert message in str(caught.value)
