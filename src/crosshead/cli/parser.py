@@ -6,9 +6,9 @@ import re
 import sys
 from typing import NoReturn
 
-from crosshead.cli import data, demo, evaluate, models, predict, recipes, schedules, train
+from crosshead.cli import convert, data, demo, evaluate, models, predict, recipes, schedules, sweep, train
 
-_COMMANDS = (train, evaluate, predict, demo, recipes, models, schedules, data)
+_COMMANDS = (train, evaluate, predict, sweep, demo, recipes, models, schedules, data, convert)
 
 _DESCRIPTION = "Vision transformers whose attention heads interact: train, evaluate, predict, compare."
 _EPILOG = """\
