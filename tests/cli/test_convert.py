@@ -1,6 +1,7 @@
 """``crosshead convert``: a checkpoint of the authors' code becomes weights that a recipe can start from."""
 
 import torch
+
 from crosshead.cli import main
 from crosshead.models import build_model
 from crosshead.recipe import load_recipe

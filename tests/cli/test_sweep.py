@@ -1,0 +1,87 @@
+"""``crosshead sweep``: every combination is trained once, and the table holds what the runs came to."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from crosshead.cli import main
+from crosshead.cli.sweep import split_list
+
+QUICK = ["train.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=256", "log.tensorboard=false"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep over two schedules, first with one seed and then, in the same folder, with two."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ["sweep", "digits_mohsa", *QUICK, "--schedules", "none,[0,1,2,3,4,5]", "--output", str(folder)]
+    assert main([*words, "--device", "cpu", "--seeds", "0"]) == 0
+    first = {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    assert main([*words, "--device", "cpu", "--seeds", "0,1"]) == 0
+    return folder, first, words
+
+
+def test_what_is_finished_is_not_trained_again(swept):
+    folder, first, _ = swept
+    assert len(first) == 2 and len(list(folder.rglob("result.json"))) == 4
+    assert all(path.stat().st_mtime_ns == before for path, before in first.items())
+
+
+def test_the_table_holds_mean_and_deviation_over_seeds(swept):
+    folder, *_ = swept
+    rows = json.loads((folder / "table.json").read_text())
+    assert [row["label"] for row in rows] == ["none", "[0,1,2,3,4,5]"]
+    for row in rows:
+        results = [json.loads((folder / run / "result.json").read_text()) for run in row["runs"].values()]
+        accuracies = [result["test"]["accuracy"] for result in results]
+        assert row["seeds"] == [0, 1]
+        assert row["test_mean"] == pytest.approx(np.mean(accuracies))
+        assert row["test_std"] == pytest.approx(np.std(accuracies, ddof=1))
+        assert {result["parameters"] for result in results} == {row["parameters"]}
+    # Six blocks of five heads, the projection growing by 2 * 5 * o rows of 80.
+    assert rows[1]["parameters"] - rows[0]["parameters"] == 2 * 5 * sum(range(6)) * 80
+
+
+def test_the_table_is_the_same_in_every_form(swept):
+    folder, *_ = swept
+    rows = json.loads((folder / "table.json").read_text())
+    with open(folder / "table.csv", newline="") as file:
+        for row, cells in zip(rows, csv.DictReader(file), strict=True):
+            assert cells["label"] == row["label"] and float(cells["test_mean"]) == row["test_mean"]
+    lines = (folder / "table.md").read_text().splitlines()
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    assert f"{100 * rows[0]['test_mean']:.2f} ± {100 * rows[0]['test_std']:.2f}" in lines[2]
+
+
+def test_a_folder_of_another_sweep_is_refused(swept, fails):
+    folder, _, words = swept
+    message = fails(*words, "--device", "cpu", "--seeds", "0", "optimizer.lr=7e-4")
+    assert "holds a run of another recipe (it differs in optimizer)" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no recipe is named"),
+        (("digits", "--seeds", "0,0"), "wanted different whole numbers like 0,1,2, came '0,0'"),
+        (("digits", "--seeds", "a"), "wanted different whole numbers"),
+        (("digits", "--over", "optimizer.lr"), "wanted KEY=A,B,..., came 'optimizer.lr'"),
+        (("digits", "--over", "optimizer.lrr=1,2"), "the nearest one is 'optimizer.lr'"),
+        (("digits", "--over", "optimizer.lr=1e-3,1e-3"), "names '1e-3' twice"),
+        (
+            ("digits_mohsa", "--schedules", "index", "--over", "model.overlap=none"),
+            "model.overlap is swept over twice",
+        ),
+        (("digits_mohsa", "--schedules", "none,constant:99"), "overlap of 99"),
+        (("digits", "--models", "plain_vit_micro_patch2_32,vit_tinny"), "no model 'vit_tinny'"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(words, message, fails, tmp_path):
+    assert message in fails("sweep", *words, "--output", tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_lists_may_hold_lists():
+    assert split_list("none,[0,1],index") == ["none", "[0,1]", "index"]
