@@ -6,7 +6,9 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +184,13 @@ def wait(processes: list[Any], seconds: float = 120) -> list[int]:
         process.join()
     assert not hanging, f"{len(hanging)} processes did not end within {seconds} s"
     return [process.exitcode for process in processes]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for does not happen"
+        time.sleep(0.01)
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ import os
 import resource
 
 import pytest
-from runs import Watcher, assert_same_ending, tiny_recipe
+from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 
 from crosshead.train import train
 from crosshead.train.checkpoint import CheckpointStore
@@ -29,6 +29,7 @@ def test_a_full_disk_fails_the_checkpoint_and_not_the_run(tmp_path, unstopped):
 
     def fill_and_free(record):
         if record.step == 7:
+            wait_until(lambda: CheckpointStore(folder).steps()[-1:] == [6])
             whole["before"] = CheckpointStore(folder).newest_good()[0]
             limits.enter_context(no_file_above(20_000))
         if record.step == 11:
@@ -107,6 +108,7 @@ def test_a_folder_that_becomes_read_only_is_reported_and_training_goes_on(tmp_pa
 
     def take_and_give_back(record):
         if record.step == 7:
+            wait_until(lambda: CheckpointStore(folder).steps()[-1:] == [6])
             taken.enter_context(no_permission(folder / "checkpoints"))
         if record.step == 11:
             taken.close()

@@ -4,20 +4,13 @@ import os
 import signal
 import time
 
-from runs import PROCESSES, assert_same_ending, log_of, start, tiny_recipe, wait
+from runs import PROCESSES, assert_same_ending, log_of, start, tiny_recipe, wait, wait_until
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_STOPPED
 from crosshead.train.checkpoint import CheckpointStore
 from crosshead.train.observers import METRICS_FILE
 from crosshead.train.signals import StopRequest
-
-
-def wait_until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for does not happen"
-        time.sleep(0.01)
 
 
 def has_begun(folder):

@@ -46,20 +46,25 @@ class World:
         """Rank 0's ``work()`` for everyone; what it raises is raised everywhere."""
         if self.size == 1:
             return work()
-        outcome: list[Any] = [None, None]
+        outcome: list[Any] = [None, None, False]
         if self.leads:
             try:
                 outcome[0] = work()
             except Exception as error:
-                outcome[1] = error
+                dist.broadcast_object_list([None, str(error), isinstance(error, ValueError)], src=0)
+                raise
         dist.broadcast_object_list(outcome, src=0)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        value, message, is_value_error = outcome
+        if message is not None:
+            raise ValueError(message) if is_value_error else RuntimeError(f"process 0 failed: {message}")
+        return value
 
 
 def join(timeout_s: float) -> World:
     """Join the other processes. A process started by itself is a world of one.
+
+    ``timeout_s`` is how long a process may not move. The group's own time limit is longer: whoever runs into it
+    is told nothing about the cause, which the watchdog finds out before.
 
     Raises:
         ValueError: the variables that torchrun sets are incomplete or contradict each other.
@@ -74,7 +79,7 @@ def join(timeout_s: float) -> World:
             f"RANK is {rank}, which does not fit WORLD_SIZE {size}; start the processes with torchrun"
         )
     if not dist.is_initialized():
-        timeout = timedelta(seconds=timeout_s)
+        timeout = timedelta(seconds=2 * timeout_s + 30)
         _STORE, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
         # gloo beside nccl: decisions and metrics are a few numbers on the CPU, and need no device's attention.
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

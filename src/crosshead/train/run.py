@@ -31,7 +31,7 @@ from crosshead.train.observers import Audience, JsonLines, TensorBoard
 from crosshead.train.optim import build_optimizer, build_schedule, rate_scale
 from crosshead.train.outcome import finished_result, stopped_result, write_result
 from crosshead.train.records import EndRecord, EventRecord, Observer, RunInfo
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.result import RESULT_FILE, BadNumbers, Result
 from crosshead.train.resume import compare, find_start, settle_folder
 from crosshead.train.saving import Saver
 from crosshead.train.signals import StopRequest
@@ -67,9 +67,13 @@ def train(
         try:
             return _train(recipe, folder, resume, observer, world, watchdog, stack)
         except Exception as error:
+            cause = watchdog.failure()
             watchdog.fail(f"{type(error).__name__}: {error}")
             if world.size > 1:
                 get_error_handler().record_exception(error)
+            # A process whose partner is gone only sees a broken connection.
+            if cause is not None and isinstance(error, RuntimeError) and not isinstance(error, BadNumbers):
+                raise RuntimeError(f"ended because {cause}") from error
             raise
 
 

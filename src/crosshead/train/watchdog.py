@@ -1,5 +1,6 @@
 """A process that hangs or dies ends the group within a set time, with a message that names it."""
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -81,13 +82,16 @@ class Watchdog:
     def fail(self, message: str) -> None:
         """Tell the others why this process ends, so that they end too and can say whose fault it was."""
         if self._store is not None:
-            self._store.compare_set(_FAILED, "", f"process {self.world.rank} failed: {message}")
+            with contextlib.suppress(RuntimeError):  # the store went with the process that kept it
+                self._store.compare_set(_FAILED, "", f"process {self.world.rank} failed: {message}")
 
     def failure(self) -> str | None:
-        """What another process said before it failed."""
-        if self._store is None or not self._store.check([_FAILED]):
-            return None
-        return self._store.get(_FAILED).decode()
+        """What another process said before it failed; None also where the store went with it."""
+        if self._store is not None:
+            with contextlib.suppress(RuntimeError):
+                if self._store.check([_FAILED]):
+                    return self._store.get(_FAILED).decode()
+        return None
 
     def _watch(self) -> None:
         pause = min(max(self.timeout_s / 4, 0.1), 5.0)
