@@ -86,6 +86,6 @@ def _options(words: list[str]) -> dict[str, Any]:
             raise RecipeError(
                 f"--opts: {key} has no counterpart here; wanted {', '.join(KEYS)}, or a recipe's key"
             )
-        value = read_value(text)
-        found[KEYS.get(key, key)] = value
+        off = key == "AUG.AUTO_AUGMENT" and text == "none"
+        found[KEYS.get(key, key)] = None if off else read_value(text)
     return found
