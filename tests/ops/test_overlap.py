@@ -12,7 +12,7 @@ from crosshead.ops.overlap import (
 from golden_files import load_golden
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
 
-# (B, N, h, d, o): odd and prime sizes, one head, one token, no overlap, the widest overlap.
+# (B, N, h, d, o): odd and prime sizes, one head, one token, none and the widest overlap, widths that are rounded up.
 SHAPES = [
     (2, 7, 3, 5, 2),
     (1, 1, 4, 8, 3),
@@ -20,6 +20,7 @@ SHAPES = [
     (2, 13, 5, 7, 7),
     (2, 10, 4, 12, 0),
     (1, 17, 2, 3, 1),
+    (2, 9, 3, 8, 7),
 ]
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .windows import overlap_add_, padded_windows
 
-# Attention weights of one chunk: two million bfloat16 numbers, about what a core's caches hold beside the operands.
-_CHUNK_ELEMENTS = 1 << 21
+# Attention weights of one chunk: one megabyte of bfloat16, which a core's cache holds beside the operands.
+_CHUNK_ELEMENTS = 1 << 19
 
 
 def serves(

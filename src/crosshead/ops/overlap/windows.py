@@ -11,60 +11,88 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Rows that begin on a cache line: sixteen float32 numbers.
+_ROW_MULTIPLE = 16
 
-def overlapped_heads(qkv: Tensor, overlap: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Q', K', V', each (B, h, N, d + 2·overlap), of packed qkv (B, N, 3, h, d)."""
-    if overlap == 0:
+
+def overlapped_heads(qkv: Tensor, overlap: int, tail: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Q', K', V', each (B, h, N, d + 2·overlap + tail), of packed qkv (B, N, 3, h, d).
+
+    Products of a width that is no multiple of 8 are slow on a CPU. With ``tail`` the windows read on past their end:
+    Q' holds zeros there, so that the logits stay what they are; V' holds other heads' channels, and the caller drops
+    the result's last ``tail`` columns.
+    """
+    if overlap == 0 and tail == 0:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
-    return _OverlappedHeads.apply(qkv, overlap)
+    return _OverlappedHeads.apply(qkv, overlap, tail)
 
 
-def padded_windows(qkv: Tensor, overlap: int) -> Tensor:
-    """Overlapping views (3, B, h, N, d + 2·overlap) of qkv (B, N, 3, h, d), padded once with ``overlap`` zeros."""
-    head_dim = qkv.shape[-1]
-    padded = F.pad(qkv.flatten(3), (overlap, overlap))
-    return padded.unfold(-1, head_dim + 2 * overlap, head_dim).permute(2, 0, 3, 1, 4)
+def padded_windows(qkv: Tensor, overlap: int, tail: int = 0) -> Tensor:
+    """Overlapping views (3, B, h, N, d + 2·overlap + tail) of qkv (B, N, 3, h, d), padded once with zeros."""
+    num_heads, head_dim = qkv.shape[3:]
+    padded = _pad(qkv.flatten(3), overlap, overlap + tail)
+    return padded.unfold(-1, head_dim + 2 * overlap + tail, head_dim)[..., :num_heads, :].permute(
+        2, 0, 3, 1, 4
+    )
+
+
+def _pad(channels: Tensor, left: int, right: int) -> Tensor:
+    """Zeros on both ends of the last axis; ``F.pad`` would first write zeros everywhere."""
+    if torch.compiler.is_compiling():
+        return F.pad(channels, (left, right))
+    width = channels.shape[-1]
+    row = -(-(left + width + right) // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    padded = channels.new_empty(*channels.shape[:-1], row)
+    padded[..., :left] = 0
+    padded[..., left + width :] = 0
+    padded[..., left : left + width] = channels
+    return padded[..., : left + width + right]
 
 
 class _OverlappedHeads(torch.autograd.Function):
     """Forward: the windows. Backward: their overlap-add into one packed gradient."""
 
     @staticmethod
-    def forward(qkv: Tensor, overlap: int) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = padded_windows(qkv, overlap).unbind(0)
+    def forward(qkv: Tensor, overlap: int, tail: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = padded_windows(qkv, overlap, tail).unbind(0)
+        if tail:
+            q = _pad(q[..., :-tail].transpose(1, 2), 0, tail).transpose(1, 2)
         return q, k, v
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int, int], output: Any) -> None:
         ctx.overlap = inputs[1]
+        ctx.head_dim = inputs[0].shape[-1]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        width = ctx.head_dim + 2 * ctx.overlap  # V' has no gradient in its tail, and K' meets zeros there
+        windows = [grad[..., :width].transpose(1, 2) for grad in grads]
         if torch.compiler.is_compiling():
             # The compiler fuses the gather form into one kernel, and makes copies of the in-place one.
-            return torch.stack([_gather(grad, ctx.overlap) for grad in grads], dim=2), None
-        batch, num_heads, tokens, width = grads[0].shape
-        packed = grads[0].new_empty(batch, tokens, 3, num_heads, width - 2 * ctx.overlap)
-        for grad, heads in zip(grads, packed.unbind(2), strict=True):
-            overlap_add_(heads, grad.transpose(1, 2), ctx.overlap)
-        return packed, None
+            return torch.stack([_gather(window, ctx.overlap) for window in windows], dim=2), None, None
+        batch, tokens, num_heads, _ = windows[0].shape
+        packed = windows[0].new_empty(batch, tokens, 3, num_heads, ctx.head_dim)
+        for window, heads in zip(windows, packed.unbind(2), strict=True):
+            overlap_add_(heads, window, ctx.overlap)
+        return packed, None, None
 
 
 def overlap_add_(heads: Tensor, windows: Tensor, overlap: int) -> None:
     """Fills ``heads`` (..., h, d) with the sum of what ``windows`` (..., h, d + 2·overlap) hold for each channel."""
     head_dim = heads.shape[-1]
     heads.copy_(windows[..., overlap : overlap + head_dim])
-    heads[..., :-1, head_dim - overlap :] += windows[..., 1:, :overlap]
-    heads[..., 1:, :overlap] += windows[..., :-1, overlap + head_dim :]
+    if overlap:
+        heads[..., :-1, head_dim - overlap :] += windows[..., 1:, :overlap]
+        heads[..., 1:, :overlap] += windows[..., :-1, overlap + head_dim :]
 
 
-def _gather(grad: Tensor, overlap: int) -> Tensor:
-    """The overlap-add of one gradient (B, h, N, d + 2·overlap) without in-place writes: (B, N, h, d)."""
-    grad = grad.transpose(1, 2)
-    head_dim = grad.shape[-1] - 2 * overlap
+def _gather(windows: Tensor, overlap: int) -> Tensor:
+    """The overlap-add of windows (B, N, h, d + 2·overlap) without in-place writes: (B, N, h, d)."""
+    head_dim = windows.shape[-1] - 2 * overlap
     rest = head_dim - overlap
-    own = grad[..., overlap : overlap + head_dim]
-    lent_to_next = F.pad(grad[..., 1:, :overlap], (rest, 0, 0, 1))
-    lent_to_previous = F.pad(grad[..., :-1, overlap + head_dim :], (0, rest, 1, 0))
+    own = windows[..., overlap : overlap + head_dim]
+    lent_to_next = F.pad(windows[..., 1:, :overlap], (rest, 0, 0, 1))
+    lent_to_previous = F.pad(windows[..., :-1, overlap + head_dim :], (0, rest, 1, 0))
     return own + lent_to_next + lent_to_previous
