@@ -235,7 +235,8 @@ class Loop:
                 name=self.stop.name,
             )
             return False
-        best = not progress.best or self._rank(metrics) > self._rank(progress.best)
+        # Small validation splits tie often; the later weights were trained longer, at a lower rate.
+        best = not progress.best or metrics[self.task.primary] >= progress.best[self.task.primary]
         progress.latest = metrics
         if best:
             progress.best_step, progress.best = progress.step, metrics
@@ -246,10 +247,6 @@ class Loop:
             )
         )
         return True
-
-    def _rank(self, metrics: dict[str, float]) -> tuple[float, float]:
-        """What is better sorts higher. Small validation splits tie often; the loss tells more then."""
-        return metrics[self.task.primary], -metrics.get("loss", 0.0)
 
     @property
     def epochs(self) -> float:

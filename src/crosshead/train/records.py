@@ -55,7 +55,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class EvalRecord:
-    """After an evaluation. ``best`` says that no earlier validation was as good."""
+    """After an evaluation. ``best`` says that no earlier validation was better."""
 
     step: int
     epoch: float
