@@ -60,15 +60,12 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
     ]
     handles, labels = loss.get_legend_handles_labels()
     if handles:
-        legend = {
-            "loc": "outside lower left",
-            "ncols": 4,
-            "frameon": False,
-            "fontsize": 9,
-            "alignment": "left",
-        }
         note = f"test accuracy (dotted): {', '.join(tested)}" if tested else None
-        figure.legend(handles, labels, title=note, title_fontsize=9, **legend)
+        legend = figure.legend(
+            handles, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=9, title=note
+        )
+        legend.set_alignment("left")
+        legend.get_title().set_fontsize(9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     replace_file(picture, buffer.getvalue())
