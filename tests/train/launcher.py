@@ -44,7 +44,9 @@ class Torchrun:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, 9)
-            raise AssertionError(f"torchrun did not end within {seconds} s:\n{self.output.read_text()}") from None
+            raise AssertionError(
+                f"torchrun did not end within {seconds} s:\n{self.output.read_text()}"
+            ) from None
 
     def wait_for_workers(self, count, without=()):
         """The workers by rank, once there are ``count`` that are none of ``without``."""

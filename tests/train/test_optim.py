@@ -1,0 +1,86 @@
+"""Who is spared weight decay, and the learning rate of every step."""
+
+import math
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from crosshead.recipe.schema import OptimizerConfig, ScheduleConfig
+from crosshead.train.optim import build_optimizer, build_schedule, rate_scale
+
+
+def decayed(model, optimizer):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]
+        for group in optimizer.param_groups
+        if group["weight_decay"]
+        for parameter in group["params"]
+    }
+
+
+def test_biases_norms_positions_and_tokens_are_not_decayed():
+    model = timm.create_model("vit_tiny_patch16_224", depth=1, num_classes=3)
+    got = decayed(model, build_optimizer(model, OptimizerConfig(), 64))
+    assert got == {
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.attn.proj.weight",
+        "blocks.0.mlp.fc1.weight",
+        "blocks.0.mlp.fc2.weight",
+        "head.weight",
+    }
+
+
+def test_relative_position_tables_are_not_decayed():
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224", depths=(1, 1), num_heads=(1, 2), embed_dim=8, img_size=56
+    )
+    tables = [name for name, _ in model.named_parameters() if "relative_position_bias_table" in name]
+    assert len(tables) == 2
+    got = decayed(model, build_optimizer(model, OptimizerConfig(), 64))
+    assert not got & set(tables) and "layers.0.blocks.0.attn.qkv.weight" in got
+
+
+def rates(config, steps, *, per_epoch, lr=1.0, scale=1.0):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=lr)
+    set_rate = build_schedule(optimizer, config, total_steps=steps, steps_per_epoch=per_epoch, scale=scale)
+    return [set_rate(step) for step in range(steps)], set_rate
+
+
+def test_warm_up_is_linear_and_the_rest_half_a_cosine():
+    config = ScheduleConfig(warmup_epochs=2.0, warmup_lr=0.1, min_lr=0.01)
+    got, _ = rates(config, 50, per_epoch=5)
+    assert got[:10] == pytest.approx([0.1 + 0.9 * step / 10 for step in range(10)])
+    cosine = [0.01 + 0.99 * (1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)]
+    assert got[10:] == pytest.approx(cosine)
+
+
+def test_the_rate_depends_on_the_step_alone():
+    config = ScheduleConfig(warmup_epochs=2.0)
+    got, set_rate = rates(config, 50, per_epoch=5)
+    assert [set_rate(step) for step in (3, 40, 17)] == [got[3], got[40], got[17]]
+
+
+def test_a_constant_rate_keeps_its_warm_up():
+    got, _ = rates(ScheduleConfig(name="constant", warmup_epochs=1.0, warmup_lr=0.0), 10, per_epoch=4)
+    assert got == pytest.approx([0.0, 0.25, 0.5, 0.75, *[1.0] * 6])
+
+
+def test_rates_scale_with_the_total_batch_only_when_asked():
+    assert rate_scale(OptimizerConfig(), 1024) == 1.0
+    asked = OptimizerConfig(lr=1e-3, lr_batch_size=512)
+    assert rate_scale(asked, 1024) == 2.0
+    assert build_optimizer(nn.Linear(2, 2), asked, 1024).param_groups[0]["lr"] == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "lamb", "adamw", "lion"])
+def test_optimizers_of_other_kinds_take_what_they_know(name):
+    build_optimizer(nn.Linear(2, 2), OptimizerConfig(name=name), 64)
+
+
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match=r"optimizer\.name is 'adamx'"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="adamx"), 64)
