@@ -1,5 +1,6 @@
 """Runs that many tests compare with are made once."""
 
+import ledger
 import pytest
 import torch
 from runs import tiny_recipe
@@ -21,3 +22,9 @@ def unstopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unstopped") / "run"
     assert train(tiny_recipe(), folder=folder).status == "finished"
     return folder
+
+
+def pytest_terminal_summary(terminalreporter):
+    if ledger.FAULTS:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(ledger.table())
