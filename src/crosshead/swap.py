@@ -6,12 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from timm.layers import Attention
+from timm.models.cait import TalkingHeadAttn
+from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
 from .layers.interactive import PRESERVES_NOTHING, InteractiveAttention
 from .layers.overlapped import Init, OverlappedAttention
 from .layers.schedule import OverlapSchedule, ScheduleSpec
+from .layers.talking import OverlappedTalkingHeadAttention
 from .layers.token_grid import TokenGrid
+from .layers.window import OverlappedWindowAttention
 from .ops.interactive import Mode
 
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
@@ -109,7 +113,14 @@ def _plan_imhsa(
 
 
 KINDS: dict[str, Kind] = {
-    "overlap": Kind(build={Attention: OverlappedAttention.from_attention}, plan=_plan_overlap),
+    "overlap": Kind(
+        build={
+            Attention: OverlappedAttention.from_attention,
+            TalkingHeadAttn: OverlappedTalkingHeadAttention.from_attention,
+            WindowAttention: OverlappedWindowAttention.from_attention,
+        },
+        plan=_plan_overlap,
+    ),
     "imhsa": Kind(
         build={
             Attention: InteractiveAttention.from_attention,
@@ -161,7 +172,11 @@ def swap_attention(
 
     before = sum(p.numel() for p in model.parameters())
     plan = KINDS[kind].plan(model, sites, init, **options)
-    modules = {s.block: build[type(s.module)](s.module, init=init, **plan[s.block]) for s in sites if s.block in chosen}
+    modules = {
+        s.block: build[type(s.module)](s.module, init=init, **plan[s.block])
+        for s in sites
+        if s.block in chosen
+    }
     replaced = []
     for site in sites:
         if site.block not in chosen:

@@ -1,6 +1,8 @@
 """Entries in timm's registry, and the way from a recipe to a model."""
 
+from . import cait as cait
 from . import ivit as ivit
+from . import swin as swin
 from . import vit as vit
 from .authors import load_authors_checkpoint
 from .build import build_model, load_weights
