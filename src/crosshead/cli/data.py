@@ -48,18 +48,11 @@ def list_data(args: argparse.Namespace) -> int:
 def check_data(args: argparse.Namespace) -> int:
     data = _data_config(args)
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+    from crosshead.cli.reading import reading_bar
     from crosshead.data.check import check_images
 
-    console = Console(stderr=True)
-    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=None)
-        report = check_images(
-            data, progress=lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    with reading_bar() as progress:
+        report = check_images(data, progress=progress)
     if args.json:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:

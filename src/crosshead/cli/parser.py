@@ -6,9 +6,21 @@ import re
 import sys
 from typing import NoReturn
 
-from crosshead.cli import convert, data, demo, evaluate, models, predict, recipes, schedules, sweep, train
+from crosshead.cli import (
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    models,
+    predict,
+    recipes,
+    schedules,
+    sweep,
+    train,
+)
 
-_COMMANDS = (train, evaluate, predict, sweep, demo, recipes, models, schedules, data, convert)
+_COMMANDS = (train, evaluate, predict, sweep, demo, recipes, models, schedules, data, doctor, convert)
 
 _DESCRIPTION = "Vision transformers whose attention heads interact: train, evaluate, predict, compare."
 _EPILOG = """\
