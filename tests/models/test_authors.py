@@ -30,6 +30,36 @@ def test_golden_vit():
     assert torch.equal(again(file["x"]), checkpoint.model(file["x"]))
 
 
+def test_golden_swin():
+    case, file, state = golden_state("swin_model")
+    checkpoint = from_authors_state(state)
+    for name in ("embed_dim", "num_classes", "patch_size"):
+        assert checkpoint.args[name] == case[name]
+    assert list(checkpoint.args["depths"]) == case["depths"]
+    assert list(checkpoint.args["num_heads"]) == case["num_heads"]
+    assert checkpoint.args["overlap"] == [0, 1, 2, 3]
+    checkpoint.model.set_input_size((case["image_size"], case["image_size"]), window_size=case["window"])
+    assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+
+
+def test_swin_takes_its_image_size_from_the_masks():
+    case, file, state = golden_state("swin_model")
+    windows = (case["image_size"] // case["patch_size"] // case["window"]) ** 2
+    area = case["window"] ** 2
+    state["layers.0.blocks.1.attn_mask"] = torch.zeros(windows, area, area)
+    state["layers.0.blocks.1.attn.relative_position_index"] = torch.zeros(area, area, dtype=torch.long)
+    checkpoint = from_authors_state(state)
+    assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+
+
+def test_swin_that_does_not_fit():
+    _, _, state = golden_state("swin_model")
+    with pytest.raises(ValueError, match="first stage has 2 heads, not 4"):
+        from_authors_state(state, num_heads=4)
+    with pytest.raises(ValueError, match="absolute position embedding"):
+        from_authors_state(state | {"absolute_pos_embed": torch.zeros(1, 196, 16)})
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_file_as_their_training_writes_it(tmp_path, wrapped):
     """Their checkpoints hold a yacs configuration beside the weights, which needs no yacs here."""

@@ -1,7 +1,7 @@
 """Checkpoints of the MOHSA authors' code, read into this library's models.
 
-Their files hold neither the number of heads nor the schedule. Both follow from the widths: the projection of block b
-has h·(d + 2·o_b) inputs, and under each of the paper's schedules the overlap moves by 1 somewhere, so that the
+Their files hold neither the schedule nor, in ViT, the number of heads. Both follow from the widths: the projection of
+block b has h·(d + 2·o_b) inputs, and under each of the paper's schedules the overlap moves by 1 somewhere, so that the
 smallest step between two blocks is 2h.
 """
 
@@ -33,11 +33,15 @@ class AuthorsCheckpoint:
 def load_authors_checkpoint(
     path: str | os.PathLike[str], *, num_heads: int | None = None
 ) -> AuthorsCheckpoint:
-    """Reads a checkpoint (.pth or .pt) of the authors' code; nothing in the file is run.
+    """Reads a checkpoint (.pth or .pt) of the authors' ViT or Swin; nothing in the file is run.
+
+    A Swin checkpoint tells its image size by the shift masks in it; without them the model takes 224 pixels, until
+    its ``set_input_size`` is called.
 
     Args:
         path: the file, as their training writes it (weights under ``model``) or a bare state dict.
-        num_heads: heads of the model; found from the widths unless given. Give it where every block overlaps alike.
+        num_heads: heads of the model; found from the weights unless given. Give it for a ViT whose blocks all overlap
+            alike.
 
     Raises:
         ValueError: where the file can't be read, is of another model, or its heads can't be told.
@@ -146,7 +150,48 @@ def _convert_vit(state: State, num_heads: int | None) -> tuple[str, dict[str, An
     return "mohsa_vit_tiny_patch16_224", args, weights
 
 
+def _convert_swin(state: State, num_heads: int | None) -> tuple[str, dict[str, Any], State]:
+    """Microsoft's names, which timm keeps but for the place of the downsampling and the name of the classifier."""
+    if "absolute_pos_embed" in state:
+        raise ValueError("a Swin with an absolute position embedding (APE: True) has no counterpart in timm")
+    found = (re.match(r"layers\.(\d+)\.blocks\.(\d+)\.attn\.proj\.weight", name) for name in state)
+    blocks = sorted((int(match[1]), int(match[2])) for match in found if match)
+    depths = [sum(stage == s for s, _ in blocks) for stage in range(1 + blocks[-1][0])]
+    attn = {block: "layers.{}.blocks.{}.attn".format(*block) for block in blocks}
+    heads = [state[f"{attn[s, 0]}.relative_position_bias_table"].shape[1] for s in range(len(depths))]
+    if num_heads is not None and num_heads != heads[0]:
+        raise ValueError(
+            f"this checkpoint's first stage has {heads[0]} heads, not {num_heads}; leave num_heads out"
+        )
+    overlaps = []
+    for block, name in attn.items():
+        dim, inputs = state[f"{name}.proj.weight"].shape
+        overlaps += overlaps_from_widths(dim, [inputs], heads[block[0]])[1]
+    dim, _, patch, _ = state["patch_embed.proj.weight"].shape
+    window = (1 + math.isqrt(state[f"{attn[0, 0]}.relative_position_bias_table"].shape[0])) // 2
+    args = dict(
+        patch_size=patch,
+        window_size=window,
+        embed_dim=dim,
+        depths=tuple(depths),
+        num_heads=tuple(heads),
+        mlp_ratio=state["layers.0.blocks.0.mlp.fc1.weight"].shape[0] / dim,
+        qkv_bias=f"{attn[0, 0]}.qkv.bias" in state,
+        num_classes=state["head.weight"].shape[0],
+        overlap=overlaps,
+    )
+    if (mask := state.get("layers.0.blocks.1.attn_mask")) is not None:
+        args["img_size"] = math.isqrt(mask.shape[0]) * window * patch
+    weights = {}
+    for name, tensor in state.items():
+        if not name.endswith(("relative_position_index", "attn_mask")):
+            name = re.sub(r"layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + 1}.downsample", name)
+            weights[re.sub(r"^head\.", "head.fc.", name)] = tensor
+    return "mohsa_swin_tiny_patch4_window7_224", args, weights
+
+
 # A tensor that only this architecture has -> its converter: (state, num_heads) -> (model name, arguments, weights).
 CONVERTERS: dict[str, Callable[[State, int | None], tuple[str, dict[str, Any], State]]] = {
     "to_patch_embedding.1.weight": _convert_vit,
+    "layers.0.blocks.0.attn.relative_position_bias_table": _convert_swin,
 }
