@@ -14,6 +14,8 @@ from .landmarks import pool_landmarks
 from .recompute import RecomputedAttention
 from .stored import attend_stored
 
+HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
+
 Mode = Literal["auto", "stored", "recompute", "triton"]
 
 # Elements of one attention matrix from which ``auto`` recomputes on a CPU: it then costs an eighth of the time at most
@@ -87,7 +89,9 @@ def _attend(
     if mode == "auto":
         mode = _choose_mode(q, geometry, dropout_p)
     if mode == "triton":
-        from .kernel import attend_fused  # Triton exists on Linux only
+        if not HAS_TRITON:
+            raise ValueError("mode='triton' wants Triton, which is not installed; use mode='auto'")
+        from .fused import attend_fused
 
         return attend_fused(q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
     if mode == "recompute" and dropout_p == 0.0 and not torch.compiler.is_compiling():
@@ -115,8 +119,8 @@ def _pool_and_attend(
 
 
 def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float) -> Mode:
-    if q.device.type == "cuda" and find_spec("triton") is not None:
-        from .kernel import is_served
+    if q.device.type == "cuda" and HAS_TRITON:
+        from .fused import is_served
 
         if is_served(q, geometry.num_landmarks, dropout_p):
             return "triton"

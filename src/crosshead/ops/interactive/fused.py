@@ -1,0 +1,262 @@
+"""The fused GPU kernels as one differentiable operator: what they serve, and how they are launched."""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from . import kernel
+from .arguments import Geometry
+from .landmarks import pool_landmarks
+
+MAX_LANDMARKS = 64
+MAX_WIDTH = 64
+MAX_HEADS = 64
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+TOKENS = 32  # of a tile
+WARPS = 8
+PROGRAMS = 264  # to aim at where a sum is split over tokens: two for each of the 132 processors of an H100
+
+INTERPRETED = not isinstance(kernel.gather_context, triton.JITFunction)
+
+
+def is_served(q: Tensor, num_landmarks: int, dropout_p: float) -> bool:
+    """Whether ``mode="auto"`` takes the fused path: half precision on a GPU, sizes that fit the registers."""
+    return q.dtype in (torch.float16, torch.bfloat16) and not _obstacles(q, num_landmarks, dropout_p)
+
+
+def attend_fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    geometry: Geometry,
+) -> Tensor:
+    """O = Â_Q (Â_K V), (B, heads, N, head_dim), in one fused kernel a pass.
+
+    Raises:
+        ValueError: for a device, dtype or size that the kernels don't serve.
+    """
+    if obstacles := _obstacles(q, geometry.num_landmarks, dropout_p):
+        raise ValueError(f"mode='triton' can't serve this: {'; '.join(obstacles)}; use mode='auto'")
+    q_landmarks, k_landmarks = pool_landmarks(q, geometry), pool_landmarks(k, geometry)
+    return _attend(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale)[0]
+
+
+def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:
+    _, heads, _, width = q.shape
+    found = []
+    if q.device.type != "cuda" and not INTERPRETED:
+        found.append(f"wanted tensors on a CUDA device, got {q.device}")
+    if q.dtype not in DTYPES:
+        found.append(f"wanted float16, bfloat16 or float32, got {q.dtype}")
+    for what, got, most in (
+        ("landmarks", num_landmarks, MAX_LANDMARKS),
+        ("channels a head", width, MAX_WIDTH),
+        ("heads", heads, MAX_HEADS),
+    ):
+        if got > most:
+            found.append(f"wanted at most {most} {what}, got {got}")
+    if dropout_p > 0.0:
+        found.append(f"wanted no dropout, got {dropout_p}")
+    return found
+
+
+@torch.library.custom_op("crosshead::interactive_attention", mutates_args=())
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_landmarks: Tensor,
+    k_landmarks: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and for the backward the context (B, H, L, width) and A_K's row statistics (B, H, L)."""
+    q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
+    q_l, k_l = q_landmarks.contiguous(), k_landmarks.contiguous()
+    batch, heads, tokens, width = q.shape
+    landmarks = q_l.shape[2]
+    sizes = (heads, tokens, landmarks, width, scale)
+
+    launch = Launch(q, landmarks, group=1)
+    parts = q.new_empty(launch.splits, batch, heads, landmarks, dtype=torch.float32)
+    kernel.sum_keys[(launch.splits, heads, batch)](
+        q_l, k, parts, *k.stride()[:3], *sizes, launch.chunk, **launch.tile(), num_warps=4
+    )
+    log_sums = torch.logsumexp(parts, 0)
+
+    launch = Launch(q, landmarks, group_of_heads(mix_key, heads, width))
+    parts = q.new_empty(launch.splits, batch, heads, landmarks, width, dtype=torch.float32)
+    kernel.gather_context[launch.split_grid](
+        q_l, k, v, log_sums, mix_key, parts, *k.stride()[:3], *v.stride()[:3], *sizes, launch.chunk,
+        **launch.mixing(mix_key),
+    )  # fmt: skip
+    context = parts.sum(0).to(q.dtype)
+
+    launch = Launch(q, landmarks, group_of_heads(mix_query, heads, width))
+    out = _token_major(q)
+    kernel.spread_context[launch.tile_grid](
+        q,
+        k_l,
+        context,
+        mix_query,
+        out,
+        *q.stride()[:3],
+        *out.stride()[:3],
+        *sizes,
+        **launch.mixing(mix_query),
+    )
+    return out, context, log_sums
+
+
+@_attend.register_fake
+def _(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale):  # type: ignore[no-untyped-def]
+    log_sums = q.new_empty(q_landmarks.shape[:3], dtype=torch.float32)
+    return _token_major(q), q.new_empty(q_landmarks.shape), log_sums
+
+
+@torch.library.custom_op("crosshead::interactive_attention_backward", mutates_args=())
+def _attend_backward(
+    grad_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_landmarks: Tensor,
+    k_landmarks: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    context: Tensor,
+    log_sums: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, of the landmarks, and of the mixing matrices (zeros where there are none)."""
+    grad_out, q, k, v = (_unit_stride(t) for t in (grad_out, q, k, v))
+    q_l, k_l = q_landmarks.contiguous(), k_landmarks.contiguous()
+    batch, heads, tokens, width = q.shape
+    landmarks = q_l.shape[2]
+    sizes = (heads, tokens, landmarks, width, scale)
+    grad_q, grad_k, grad_v = _token_major(q), _token_major(k), _token_major(v)
+    q_s, k_s, v_s, out_s = (t.stride()[:3] for t in (q, k, v, grad_out))
+
+    launch = Launch(q, landmarks, group_of_heads(mix_query, heads, width))
+    parts = q.new_empty(launch.splits, batch, heads, landmarks, width, dtype=torch.float32)
+    kernel.grad_context[launch.split_grid](
+        q, k_l, mix_query, grad_out, parts, *q_s, *out_s, *sizes, launch.chunk, **launch.mixing(mix_query)
+    )
+    grad_c = parts.sum(0).to(q.dtype)
+
+    launch = Launch(q, landmarks, group_of_heads(mix_query, heads, width, backward=True))
+    parts = q.new_empty(launch.splits, *grad_c.shape, dtype=torch.float32)
+    mix_parts = q.new_zeros(launch.splits, batch, heads, heads, dtype=torch.float32)
+    kernel.grad_queries[launch.split_grid](
+        q, k_l, context, mix_query, grad_out, grad_q, parts, mix_parts, *q_s, *out_s, *grad_q.stride()[:3],
+        *sizes, launch.chunk, HEADS=triton.next_power_of_2(heads), **launch.mixing(mix_query),
+    )  # fmt: skip
+    grad_k_l, grad_mix_query = parts.sum(0).to(q.dtype), mix_parts.sum((0, 1)).to(q.dtype)
+
+    launch = Launch(q, landmarks, group_of_heads(mix_key, heads, width))
+    kernel.grad_values[launch.tile_grid](
+        q_l,
+        k,
+        log_sums,
+        mix_key,
+        grad_c,
+        grad_v,
+        *k_s,
+        *grad_v.stride()[:3],
+        *sizes,
+        **launch.mixing(mix_key),
+    )
+
+    launch = Launch(q, landmarks, group_of_heads(mix_key, heads, width, backward=True))
+    parts = q.new_empty(launch.splits, *grad_c.shape, dtype=torch.float32)
+    sum_parts = q.new_empty(launch.splits, *log_sums.shape, dtype=torch.float32)
+    mix_parts = q.new_zeros(launch.splits, batch, heads, heads, dtype=torch.float32)
+    inner_sum = torch.empty_like(log_sums)
+    for statistics in (True, False):
+        kernel.grad_keys[launch.split_grid](
+            q_l, k, v, log_sums, grad_c, mix_key, inner_sum, sum_parts, mix_parts, grad_k, parts,
+            *k_s, *v_s, *grad_k.stride()[:3], *sizes, launch.chunk, STATISTICS=statistics,
+            HEADS=triton.next_power_of_2(heads), **launch.mixing(mix_key),
+        )  # fmt: skip
+        if statistics:
+            inner_sum = sum_parts.sum(0)
+    grad_q_l, grad_mix_key = parts.sum(0).to(q.dtype), mix_parts.sum((0, 1)).to(q.dtype)
+    return grad_q, grad_k, grad_v, grad_q_l, grad_k_l, grad_mix_query, grad_mix_key
+
+
+@_attend_backward.register_fake
+def _(grad_out, q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, context, log_sums, scale):  # type: ignore[no-untyped-def]
+    grads = [_token_major(t) for t in (q, k, v)] + [context.new_empty(context.shape) for _ in range(2)]
+    return *grads, *(q.new_empty(q.shape[1], q.shape[1]) for _ in range(2))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _differentiate(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    *grads, grad_mix_query, grad_mix_key = _attend_backward(grad_out, *ctx.saved_tensors, ctx.scale)
+    _, _, _, _, _, mix_query, mix_key, _, _ = ctx.saved_tensors
+    return (
+        *grads,
+        None if mix_query is None else grad_mix_query,
+        None if mix_key is None else grad_mix_key,
+        None,
+    )
+
+
+_attend.register_autograd(_differentiate, setup_context=_save)
+
+
+class Launch:
+    """Tile sizes, and how the tokens are split over programs, for groups of ``group`` output heads."""
+
+    def __init__(self, q: Tensor, landmarks: int, group: int) -> None:
+        batch, heads, tokens, width = q.shape
+        tiles, groups = triton.cdiv(tokens, TOKENS), triton.cdiv(heads, group)
+        splits = min(tiles, max(1, PROGRAMS // (batch * groups)))
+        self.chunk = triton.cdiv(tiles, splits) * TOKENS
+        self.splits = triton.cdiv(tokens, self.chunk)
+        self.split_grid = (self.splits, groups, batch)
+        self.tile_grid = (tiles, groups, batch)
+        self._group = group
+        exact = q.dtype == torch.float32 and not torch.backends.cuda.matmul.allow_tf32
+        self._tile = dict(
+            TOKENS=TOKENS,
+            LANDMARKS=max(16, triton.next_power_of_2(landmarks)),
+            WIDTH=max(16, triton.next_power_of_2(width)),
+            UPCAST=INTERPRETED and q.dtype != torch.float32,
+            PRECISION="ieee" if exact or INTERPRETED else "tf32",
+        )
+
+    def tile(self) -> dict[str, Any]:
+        return self._tile
+
+    def mixing(self, mix: Tensor | None) -> dict[str, Any]:
+        return self._tile | dict(GROUP=self._group, MIXED=mix is not None, num_warps=WARPS)
+
+
+def group_of_heads(mix: Tensor | None, heads: int, width: int, backward: bool = False) -> int:
+    """Output heads that a program mixes for: as many as its registers hold (benchmarks/interactive_kernel.py)."""
+    if mix is None:
+        return 1
+    most = 8 if width <= 32 else 4
+    return min(triton.next_power_of_2(heads), most // 2 if backward else most)
+
+
+def _token_major(x: Tensor) -> Tensor:
+    """An empty (B, H, N, width) laid out token by token, as the projection behind it wants it."""
+    batch, heads, tokens, width = x.shape
+    return x.new_empty(batch, tokens, heads, width).transpose(1, 2)
+
+
+def _unit_stride(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
