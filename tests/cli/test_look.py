@@ -94,3 +94,25 @@ def test_data_check_needs_something_to_check(fails, tmp_path):
     assert "`crosshead data list` names the data sets" in fails("data", "check")
     assert "no recipe is called 'cifar'" in fails("data", "check", "cifar")
     assert str(tmp_path / "none") in fails("data", "check", "folder", "--data-path", tmp_path / "none")
+
+
+def test_data_pack_makes_shards_that_hold_the_same_pictures(capsys, tmp_path, fails):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "pets" / name / f"{i}.png")
+    words = [
+        "data",
+        "pack",
+        "folder",
+        "--data-path",
+        str(tmp_path / "pets"),
+        "--out",
+        str(tmp_path / "shards"),
+    ]
+    assert "train: 18 images in 1 shards" in said(capsys, *words)
+    report = json.loads(said(capsys, "data", "check", "shards", "--data-path", tmp_path / "shards", "--json"))
+    assert {split: part["total"] for split, part in report.items()} == {"train": 18, "validation": 2}
+    assert "choose an empty folder" in fails(*words)
+    assert "held in memory" in fails("data", "pack", "digits", "--out", tmp_path / "other")
+    assert "--shard-megabytes: wanted more than 0" in fails(*words, "--shard-megabytes", "0")

@@ -1,8 +1,10 @@
-"""``crosshead data``: which data sets there are, and whether every image of one can be read."""
+"""``crosshead data``: which data sets there are, whether every image of one can be read, and packing one."""
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.options import Commands, add_recipe_words, split_words
@@ -15,7 +17,9 @@ _SHOWN = 20  # broken images printed; --json has all
 
 
 def register(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="list data sets, or check one", description="Looks at data.")
+    parser = commands.add_parser(
+        "data", help="list data sets, check or pack one", description="Looks at data, and packs it."
+    )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the data sets that a recipe can name")
     listing.set_defaults(run=list_data)
@@ -33,6 +37,21 @@ def register(commands: Commands) -> None:
     check.add_argument("--workers", type=int, metavar="N", help="the same as data.num_workers=N")
     check.add_argument("--json", action="store_true", help="print the whole report as JSON")
     check.set_defaults(run=check_data)
+    pack = actions.add_parser(
+        "pack",
+        help="put an image folder into shards",
+        usage="crosshead data pack RECIPE|DATASET [KEY=VALUE ...] --out DIR [options]",
+        description="Writes the data set as tar shards with an index each, in WebDataset's layout; the files' bytes\n"
+        "stay as they are. Train on them with data.name=shards data.root=DIR.",
+        epilog="example:\n  crosshead data pack folder --data-path /data/pets --out /data/pets-shards",
+    )
+    add_recipe_words(pack)
+    pack.add_argument("--data-path", metavar="DIR", help="the same as data.root=DIR")
+    pack.add_argument("--out", required=True, metavar="DIR", help="an empty or new folder for the shards")
+    pack.add_argument(
+        "--shard-megabytes", type=float, default=256.0, metavar="MB", help="of a shard (default: 256)"
+    )
+    pack.set_defaults(run=pack_data, workers=None)
 
 
 def list_data(args: argparse.Namespace) -> int:
@@ -57,6 +76,23 @@ def check_data(args: argparse.Namespace) -> int:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:
         _print_report(report)
+    return 1 if report.broken else 0
+
+
+def pack_data(args: argparse.Namespace) -> int:
+    if not args.shard_megabytes > 0:
+        raise ValueError(f"--shard-megabytes: wanted more than 0, came {args.shard_megabytes:g}")
+    data = _data_config(args)
+
+    from crosshead.cli.reading import reading_bar
+    from crosshead.data.pack import pack
+
+    with reading_bar("packing") as progress:
+        report = pack(data, Path(args.out), shard_megabytes=args.shard_megabytes, progress=progress)
+    for part, samples in report.samples.items():
+        print(f"{part}: {samples:,} images in {report.shards[part]} shards")
+    _print_broken(report.broken)
+    print(f"train on them with data.name=shards data.root={args.out}")
     return 1 if report.broken else 0
 
 
@@ -100,7 +136,13 @@ def _print_report(report: "CheckReport") -> None:
     table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
     table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
     Console(highlight=False).print(table)
-    for image, reason in report.broken[:_SHOWN]:
+    _print_broken(report.broken)
+
+
+def _print_broken(broken: Sequence[tuple[str, str]]) -> None:
+    for image, reason in broken[:_SHOWN]:
         print(f"broken: {image}: {reason}", file=sys.stderr)
-    if len(report.broken) > _SHOWN:
-        print(f"... and {len(report.broken) - _SHOWN} more; --json lists all", file=sys.stderr)
+    if len(broken) > _SHOWN:
+        print(
+            f"... and {len(broken) - _SHOWN} more; `crosshead data check --json` lists all", file=sys.stderr
+        )
