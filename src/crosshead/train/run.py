@@ -20,6 +20,7 @@ from crosshead.data.sets import Splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train import distributed
+from crosshead.train.allocator import tune_allocator
 from crosshead.train.checkpoint import CheckpointStore
 from crosshead.train.devices import choose_device, deterministic_algorithms, grad_scaler
 from crosshead.train.distributed import World
@@ -90,6 +91,8 @@ def _train(
     stack.enter_context(deterministic_algorithms(recipe.train.deterministic))
     _check_same_recipe(recipe, world)
     device = choose_device(recipe.train.device, world.local_rank)
+    if device.type == "cpu":
+        tune_allocator()
     lock, folder, resume = _claim_folder(recipe, folder, resume, world)
     stack.callback(lock.release)
 
