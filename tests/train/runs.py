@@ -61,17 +61,18 @@ def tiny_recipe(**changes: Any) -> Recipe:
 class Watcher:
     """Collects what a run says, and may act on a step."""
 
-    def __init__(self, on_step=lambda record: None) -> None:
+    def __init__(self, act: Callable[[Any], None] | None = None) -> None:
         self.records: list[Any] = []
         self.events: list[Any] = []
-        self._on_step = on_step
+        self._act = act
 
     def on_start(self, info) -> None:
         self.info = info
 
     def on_step(self, record) -> None:
         self.records.append(record)
-        self._on_step(record)
+        if self._act is not None:
+            self._act(record)
 
     def on_eval(self, record) -> None:
         self.records.append(record)
@@ -86,9 +87,16 @@ class Watcher:
         return [event.kind for event in self.events]
 
 
-def stop_after(step: int) -> Watcher:
-    """A watcher that sends this process a SIGTERM after ``step``."""
-    return Watcher(lambda record: signal.raise_signal(signal.SIGTERM) if record.step == step else None)
+class StopAfter(Watcher):
+    """Sends its process a SIGTERM after a step."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(self.stop)
+        self.step = step
+
+    def stop(self, record) -> None:
+        if record.step == self.step:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def ending(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from runs import Watcher, assert_same_ending, stop_after, tiny_recipe
+from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
 from crosshead.train import train
 from crosshead.train.checkpoint import CheckpointStore, read_tensors
@@ -83,7 +83,7 @@ def test_whole_checkpoints_are_read_back(store):
 
 def test_a_run_resumes_from_the_last_good_checkpoint_and_reports_the_damage(tmp_path, unstopped):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(8))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
     newest = CheckpointStore(folder).path(9)
     flip_one_bit(newest)
     watcher = Watcher()
@@ -97,7 +97,7 @@ def test_a_run_resumes_from_the_last_good_checkpoint_and_reports_the_damage(tmp_
 
 def test_with_every_checkpoint_damaged_a_run_starts_again_and_says_why(tmp_path, unstopped):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(8))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
     paths = list((folder / "checkpoints").iterdir())
     for path in paths:
         flip_one_bit(path)
@@ -162,7 +162,7 @@ class Bomb:
 )
 def test_a_pickle_in_the_place_of_any_file_is_not_run(tmp_path, name):
     folder, mark = tmp_path / "run", tmp_path / "mark"
-    train(tiny_recipe(train={"epochs": 2}), folder=folder, observer=stop_after(3))
+    train(tiny_recipe(train={"epochs": 2}), folder=folder, observer=StopAfter(3))
     path = CheckpointStore(folder).path(4)
     (path / name).write_bytes(pickle.dumps(Bomb(mark)))
     digests = {each.name: _sha256(each) for each in path.iterdir() if each.name != MANIFEST}

@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from runs import stop_after, tiny_recipe
+from runs import StopAfter, tiny_recipe
 
 from crosshead.train import train
 from crosshead.train.checkpoint import CheckpointStore
@@ -15,7 +15,7 @@ from crosshead.train.doctor import examine
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(8))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
     return folder
 
 

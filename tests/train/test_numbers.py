@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from runs import Watcher, ending, start, stop_after, tiny_recipe, wait
+from runs import StopAfter, Watcher, ending, start, tiny_recipe, wait
 
 import crosshead.train.run as run
 from crosshead.data.loader import training_loader
@@ -46,7 +46,7 @@ def test_a_skipped_step_changes_neither_weights_nor_averages_nor_running_statist
     folder = tmp_path / "run"
     recipe = tiny_recipe(model=model, data={"image_size": 32}, checkpoint={"every_steps": 1, "keep_last": 9})
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"args": {}})})
-    train(recipe, folder=folder, observer=stop_after(1))
+    train(recipe, folder=folder, observer=StopAfter(1))
     before, after = (read_tensors(CheckpointStore(folder).path(step)) for step in (1, 2))
     assert any("running_mean" in name for name in before["model"])
     for part in ("model", "ema", "optimizer"):

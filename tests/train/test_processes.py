@@ -8,13 +8,13 @@ import pytest
 import torch
 from runs import (
     PROCESSES,
+    StopAfter,
     Watcher,
     ending,
     free_port,
     group_variables,
     log_of,
     start,
-    stop_after,
     tiny_recipe,
     wait,
 )
@@ -121,7 +121,7 @@ def test_a_process_that_fails_ends_the_group_with_its_message(tmp_path):
 
 def test_going_on_with_another_number_of_processes_keeps_weights_and_says_what_is_new(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(7))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(7))
     halved = tiny_recipe(data={"batch_size": 6})
     assert wait(start(halved, folder, resume=True, processes=2)) == [0, 0]
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]

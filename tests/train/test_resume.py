@@ -3,7 +3,7 @@
 import signal
 
 import pytest
-from runs import Watcher, assert_same_ending, ending, stop_after, tiny_recipe
+from runs import StopAfter, Watcher, assert_same_ending, ending, tiny_recipe
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import StepRecord, train
@@ -13,7 +13,7 @@ from crosshead.train.checkpoint import CheckpointStore
 @pytest.mark.parametrize("step", [1, 5, 8, 14])
 def test_a_run_that_is_stopped_at_a_step_and_resumed_ends_the_same(tmp_path, unstopped, step):
     folder = tmp_path / "run"
-    stopped = train(tiny_recipe(), folder=folder, observer=stop_after(step))
+    stopped = train(tiny_recipe(), folder=folder, observer=StopAfter(step))
     assert (stopped.status, stopped.step, stopped.test, stopped.exit_code) == ("stopped", step + 1, {}, 75)
     watcher = Watcher()
     assert train(tiny_recipe(), folder=folder, resume=True, observer=watcher).status == "finished"
@@ -66,7 +66,7 @@ def test_a_stop_in_the_middle_of_accumulation_neither_repeats_nor_skips_an_image
 def test_the_number_of_loader_workers_changes_nothing(tmp_path, unstopped):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"num_workers": 2}, train={"epochs": 3})
-    train(recipe, folder=folder, observer=stop_after(8))
+    train(recipe, folder=folder, observer=StopAfter(8))
     train(recipe, folder=folder, resume=True)
     assert_same_ending(folder, unstopped)
 
@@ -94,7 +94,7 @@ def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped,
 def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):
     recipe = tiny_recipe(train={"precision": "fp16", "epochs": 2})
     train(recipe, folder=tmp_path / "whole")
-    train(recipe, folder=tmp_path / "run", observer=stop_after(7))
+    train(recipe, folder=tmp_path / "run", observer=StopAfter(7))
     train(recipe, folder=tmp_path / "run", resume=True)
     assert ending(tmp_path / "whole")["scaler"]["scale"] > 1
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
@@ -131,7 +131,7 @@ def test_going_back_to_a_named_checkpoint_leaves_the_later_ones_aside(tmp_path, 
 
 def test_a_checkpoint_can_start_a_run_in_another_folder(tmp_path, unstopped):
     source, target = tmp_path / "source", tmp_path / "target"
-    train(tiny_recipe(), folder=source, observer=stop_after(9))
+    train(tiny_recipe(), folder=source, observer=StopAfter(9))
     before = sorted(path.name for path in (source / "checkpoints").iterdir())
     train(tiny_recipe(), folder=target, resume=source)
     assert sorted(path.name for path in (source / "checkpoints").iterdir()) == before
@@ -142,7 +142,7 @@ def test_a_checkpoint_can_start_a_run_in_another_folder(tmp_path, unstopped):
 
 def test_a_damaged_best_checkpoint_is_named_and_the_best_chosen_anew(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(9))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(9))
     (folder / "best" / "model.safetensors").write_bytes(b"")
     watcher = Watcher()
     result = train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
@@ -152,7 +152,7 @@ def test_a_damaged_best_checkpoint_is_named_and_the_best_chosen_anew(tmp_path):
 
 def test_a_changed_recipe_is_named_when_it_is_resumed(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(3))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
     watcher = Watcher()
     train(tiny_recipe(optimizer={"lr": 0.002}), folder=folder, resume=True, observer=watcher)
     assert ["optimizer.lr was 0.001, is 0.002" in event.message for event in watcher.events].count(True) == 1
@@ -160,7 +160,7 @@ def test_a_changed_recipe_is_named_when_it_is_resumed(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=stop_after(3))
+    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
     other = tiny_recipe(model={"name": "vit_small_patch16_224"})
     with pytest.raises(ValueError, match=r"another model: model\.name was 'vit_tiny_patch16_224'"):
         train(other, folder=folder, resume=True)

@@ -15,7 +15,7 @@ import time
 import pytest
 from launcher import Torchrun
 from ledger import record
-from runs import Watcher, assert_same_ending, ending, start, stop_after, tiny_recipe, wait, wait_until
+from runs import StopAfter, Watcher, assert_same_ending, ending, start, tiny_recipe, wait, wait_until
 from test_disk import no_file_above
 from test_numbers import poison_loader
 from test_processes import FromCall, fail, hang
@@ -178,7 +178,7 @@ def test_stop_signals_under_torchrun(tmp_path, whole_by_two, to_all, attempt):
 def stopped(tmp_path_factory):
     """A run of 10 steps and its checkpoints of steps 6, 8 and 10."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, observer=stop_after(9))
+    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, observer=StopAfter(9))
     return folder
 
 

@@ -66,12 +66,12 @@ class Loop:
     def run(self) -> bool:
         """True when the last epoch is done, False when stopped before."""
         while self.state.progress.epoch < self.recipe.train.epochs:
-            if not (self._train_epoch() and self._close_epoch()):
+            if not (self.train_epoch() and self._close_epoch()):
                 self.saver.save(self.state)
                 return False
         return True
 
-    def _train_epoch(self) -> bool:
+    def train_epoch(self) -> bool:
         """Take the epoch's remaining steps; False when asked to stop."""
         progress = self.state.progress
         self.network.train()

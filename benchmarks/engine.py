@@ -1,0 +1,207 @@
+"""What the training engine's care costs: a step with all checks against a bare one, and the stall of a checkpoint.
+
+    python benchmarks/engine.py                  the digits recipe at batch 64, and ViT-Tiny at batch 32
+    python benchmarks/engine.py --checkpoint     the stall of one checkpoint of ViT-Small, in steps
+
+Bare is forward, loss, backward, clipping, optimizer step and learning rate. Checked is the engine's own loop around
+the same: seeds for every step, numbers looked at before the update, counts, stop requests, and the logs on disk.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from crosshead.data.batch import Batch
+from crosshead.models import build_model
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import ClassifyTask
+from crosshead.train.allocator import tune_allocator
+from crosshead.train.checkpoint import CheckpointStore
+from crosshead.train.distributed import World
+from crosshead.train.loop import Loop, Source
+from crosshead.train.observers import Audience, JsonLines, TensorBoard
+from crosshead.train.optim import build_optimizer, build_schedule
+from crosshead.train.records import RunInfo
+from crosshead.train.saving import Saver
+from crosshead.train.signals import StopRequest
+from crosshead.train.state import TrainState
+from crosshead.train.watchdog import Watchdog
+from interleave import RESULTS, compare, conditions, report
+
+CASES = {
+    # name: model, image size, channels, classes, batch, steps in a turn, turns
+    "digits recipe, batch 64": ("mohsa_vit_micro_patch2_32", 8, 1, 10, 64, 10, 30),
+    "ViT-Tiny, batch 32": ("mohsa_vit_tiny_patch16_224", 224, 3, 1000, 32, 1, 15),
+}
+
+
+class Side:
+    """One model with its optimizer and schedule, and the batches of a turn; both sides begin alike."""
+
+    def __init__(self, model: str, size: int, channels: int, classes: int, batch: int, steps: int) -> None:
+        self.recipe = Recipe.model_validate(
+            {
+                "model": {"name": model},
+                "data": {"batch_size": batch},
+                "log": {"every_steps": 5},
+                "train": {"epochs": 999},
+            }
+        )
+        torch.manual_seed(0)
+        self.model = build_model(self.recipe.model, num_classes=classes, in_chans=channels, img_size=size)
+        self.optimizer = build_optimizer(self.model, self.recipe.optimizer, batch)
+        self.set_rate: Callable[[int], float] = build_schedule(
+            self.optimizer, self.recipe.schedule, total_steps=999 * steps, steps_per_epoch=steps, scale=1.0
+        )
+        self.task = ClassifyTask(self.recipe.task, classes)
+        generator = torch.Generator().manual_seed(1)
+        names = tuple(f"image {number}" for number in range(batch))
+        self.batches = [
+            Batch(
+                torch.randn(batch, channels, size, size, generator=generator),
+                torch.randint(classes, (batch,), generator=generator),
+                torch.arange(batch),
+                names,
+            )
+            for _ in range(steps)
+        ]
+
+    def weights(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.model.parameters()]
+
+
+class Bare(Side):
+    def __init__(self, *case: int) -> None:
+        super().__init__(*case)  # type: ignore[arg-type]
+        self.step = 0
+
+    def turn(self) -> None:
+        self.model.train()
+        for batch in self.batches:
+            self.set_rate(self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.task.loss(self.model(batch.images), batch).backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_grad)
+            self.optimizer.step()
+            self.step += 1
+
+
+class Checked(Side):
+    def __init__(self, folder: Path, *case: int) -> None:
+        super().__init__(*case)  # type: ignore[arg-type]
+        count = sum(map(len, self.batches))
+        source = Source(lambda epoch, start: self.batches, lambda: [], count, 0)
+        self.state = TrainState(self.model, self.optimizer, None, None)
+        every = self.recipe.log.every_steps
+        audience = Audience([JsonLines(folder, every), TensorBoard(folder, every)])
+        audience.on_start(RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0))
+        saver = Saver(CheckpointStore(folder), self.recipe.checkpoint, {}, active=True)
+        world = World()
+        self.stop = StopRequest().__enter__()
+        self.loop = Loop(
+            self.recipe,
+            self.state,
+            self.model,
+            self.task,
+            source,
+            self.set_rate,
+            saver,
+            audience,
+            self.stop,
+            world,
+            Watchdog(world, 600),
+        )
+
+    def turn(self) -> None:
+        self.state.progress.samples = 0
+        self.loop.train_epoch()
+
+
+def overhead(rounds_scale: float) -> dict:
+    tables = {}
+    for title, (*case, turns) in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            bare, checked = Bare(*case), Checked(Path(folder), *case)
+            tables[f"{title}, {case[-1]} steps a turn"] = compare(
+                {"bare": bare.turn, "checked": checked.turn},
+                rounds=max(5, round(turns * rounds_scale)),
+                warmup=2,
+            )
+            different = sum(
+                not torch.equal(a, b) for a, b in zip(bare.weights(), checked.weights(), strict=True)
+            )
+            if different:
+                raise SystemExit(
+                    f"{title}: {different} parameters differ between the two sides; not reported"
+                )
+            checked.stop.__exit__()
+    return tables
+
+
+def stall(batch: int) -> dict[str, float]:
+    """Seconds of a ViT-Small step, alone and beside a checkpoint that is being written, and of the copy before it."""
+    side = Bare("mohsa_vit_small_patch16_224", 224, 3, 1000, batch, 1)  # type: ignore[arg-type]
+    state = TrainState(side.model, side.optimizer, None, None)
+    side.turn()
+    alone, beside, copies, writes = [], [], [], []
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        store = CheckpointStore(Path(folder))
+        with Saver(store, side.recipe.checkpoint, {}, active=True) as saver:
+            for number in range(3):
+                alone.append(timed(side.turn))
+                state.progress.step = number
+                copies.append(timed(partial(saver.save, state)))
+                beside.append(timed(side.turn))
+                writes += [event.details["seconds"] for event in saver.finish()]
+        tensors, values = state.snapshot()
+        waiting = timed(lambda: store.write(9, tensors, values))
+        size = sum(file.stat().st_size for file in store.path(9).iterdir())
+    step = statistics.median(alone)
+    slowed = statistics.median(beside) - step
+    return {
+        "checkpoint_mb": size / 1e6,
+        "step_s": step,
+        "copy_s": statistics.median(copies),
+        "written_in_background_in_s": statistics.median(writes),
+        "step_slowed_by_s": slowed,
+        "stall_in_steps": (statistics.median(copies) + slowed) / step,
+        "stall_in_steps_if_written_in_foreground": (statistics.median(copies) + waiting) / step,
+    }
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", action="store_true", help="the stall of a checkpoint")
+    parser.add_argument("--batch", type=int, default=32, help="of the step that the stall is counted in")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="how many turns to take, relative to the default"
+    )
+    options = parser.parse_args()
+    header = conditions(tune_allocator())
+    if not options.checkpoint:
+        report(RESULTS / "engine_overhead_cpu.json", header, overhead(options.scale))
+        return
+    found = stall(options.batch)
+    print(", ".join(f"{key} {value}" for key, value in header.items()))
+    print(f"ViT-Small, batch {options.batch}")
+    for key, value in found.items():
+        print(f"  {key:42s} {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

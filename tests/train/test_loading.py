@@ -1,0 +1,71 @@
+"""A run's model comes back as it was evaluated, and what cannot be loaded is explained."""
+
+import shutil
+
+import pytest
+import safetensors.torch
+from runs import ending, tiny_recipe
+
+from crosshead.train import Result, evaluate_run, find_weights, load_trained
+from crosshead.train.checkpoint import CheckpointStore
+
+
+def test_the_selected_weights_give_the_metrics_of_the_result(unstopped):
+    result = Result.load(unstopped)
+    assert find_weights(unstopped).resolve() == result.weights.resolve()
+    assert result.weights.name == "ema.safetensors"
+    assert evaluate_run(unstopped, split="test") == result.test
+    assert evaluate_run(unstopped, split="validation") == result.validation
+
+
+def test_a_model_is_loaded_with_its_classes_in_evaluation_mode(unstopped):
+    trained = load_trained(unstopped, checkpoint="last")
+    assert not trained.model.training
+    assert trained.info.class_names == tuple("0123456789")
+    assert trained.weights.parent == CheckpointStore(unstopped).path(18)
+    assert trained.recipe == tiny_recipe()
+
+
+def test_a_moved_run_is_still_read(unstopped, tmp_path):
+    moved = shutil.copytree(unstopped, tmp_path / "moved", symlinks=True)
+    assert evaluate_run(moved)["accuracy"] == ending(unstopped)["test"]["accuracy"]
+
+
+def test_a_step_can_be_named(unstopped):
+    step = CheckpointStore(unstopped).steps()[-1]
+    assert find_weights(unstopped, str(step)).parent == CheckpointStore(unstopped).path(step)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [("newest", "wanted best, last, or a step's number"), ("7", "no checkpoint '7'; there are the steps")],
+)
+def test_a_checkpoint_that_is_not_there_is_explained(unstopped, checkpoint, message):
+    with pytest.raises(ValueError) as caught:
+        find_weights(unstopped, checkpoint)
+    assert message in str(caught.value)
+
+
+def test_what_is_wrong_is_explained(unstopped, tmp_path):
+    with pytest.raises(ValueError, match="is not a run folder"):
+        load_trained(tmp_path)
+    with pytest.raises(ValueError, match="has no split 'training'"):
+        evaluate_run(unstopped, split="training")
+    copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
+    weights = find_weights(copy)
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is damaged"):
+        load_trained(copy)
+
+
+def test_weights_of_another_shape_are_named(unstopped):
+    trained = load_trained(unstopped)
+    from crosshead.train.state import load_weights
+
+    weights = safetensors.torch.load_file(trained.weights)
+    weights["blocks.0.attn.proj.weight"] = weights["blocks.0.attn.proj.weight"][:, :8]
+    del weights["head.bias"]
+    with pytest.raises(ValueError) as caught:
+        load_weights(trained.model, weights, "the file")
+    assert "1 missing (head.bias)" in str(caught.value)
+    assert "blocks.0.attn.proj.weight is (16, 8) there and (16, 16) in the model" in str(caught.value)

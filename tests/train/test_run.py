@@ -1,0 +1,121 @@
+"""What a run leaves in its folder, and the options of the loop."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from runs import TINY, Watcher, ending, tiny_recipe
+
+from crosshead.recipe import load_recipe
+from crosshead.tasks import ClassifyTask
+from crosshead.train import Result, train
+from crosshead.train.checkpoint import CheckpointStore, read_tensors
+from crosshead.train.folder import choose_folder
+from crosshead.train.measure import count_gmacs
+
+
+def test_a_run_leaves_everything_that_is_needed_to_understand_it(unstopped):
+    assert load_recipe(unstopped / "recipe.yaml") == tiny_recipe()
+    assert {"torch", "timm", "python"} <= json.loads((unstopped / "versions.json").read_text()).keys()
+    assert json.loads((unstopped / "classes.json").read_text())["class_names"] == [
+        str(digit) for digit in range(10)
+    ]
+    with Image.open(unstopped / "curves.png") as curves:
+        curves.load()
+    result = Result.load(unstopped)
+    assert result.exit_code == 0 and result.step == 18
+    assert result.test["count"] == 359 and result.validation["count"] == 1293
+    assert result.images_per_second > 0 and result.parameters > 0 and result.gmacs > 0
+
+
+def test_the_test_split_is_looked_at_once_and_at_the_end(tmp_path):
+    watcher = Watcher()
+    train(tiny_recipe(), folder=tmp_path / "run", observer=watcher)
+    splits = [record.split for record in watcher.records if hasattr(record, "split")]
+    assert splits == ["validation"] * 3 + ["test"]
+    assert watcher.end.status == "finished"
+
+
+def test_the_best_validation_is_selected_and_its_weights_are_tested(tmp_path, monkeypatch):
+    accuracies = iter([0.3, 0.9, 0.5, 0.7])  # three validations, one test
+    judge = type(ClassifyTask.evaluation(ClassifyTask(tiny_recipe().task, 10)))
+    original = judge.compute
+    monkeypatch.setattr(judge, "compute", lambda *given: {**original(*given), "accuracy": next(accuracies)})
+    result = train(tiny_recipe(), folder=tmp_path / "run")
+    assert (result.selected_step, result.validation["accuracy"], result.test["accuracy"]) == (12, 0.9, 0.7)
+    assert (tmp_path / "run" / "best").resolve() == CheckpointStore(tmp_path / "run").path(12).resolve()
+
+
+def test_tensorboard_gets_losses_and_metrics(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_recipe(log={"tensorboard": True}, train={"epochs": 2}), folder=tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [each.step for each in events.Scalars("train/loss")] == [*range(1, 13)]
+    assert [each.step for each in events.Scalars("validation/accuracy")] == [6, 12]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path):
+    plain = {"model": {"drop_path_rate": 0.0, "args": {**TINY["model"]["args"], "proj_drop_rate": 0.0}}}
+    plain |= {"augment": {"mixup": 0.0, "cutmix": 0.0}, "optimizer": {"name": "sgd", "lr": 0.05}}
+    whole = tiny_recipe(**plain, data={"batch_size": 24}, train={"accumulation_steps": 1})
+    train(whole, folder=tmp_path / "whole")
+    train(tiny_recipe(**plain), folder=tmp_path / "parts")
+    first, second = (
+        read_tensors(CheckpointStore(tmp_path / name).path(18))["model"] for name in ("whole", "parts")
+    )
+    for name, value in first.items():
+        assert torch.allclose(second[name], value, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_with_every_other_option_trains(tmp_path, precision):
+    options = {"precision": precision, "channels_last": True, "grad_checkpointing": True, "epochs": 2}
+    result = train(tiny_recipe(train=options), folder=tmp_path / "run")
+    assert result.status == "finished"
+    assert all(
+        value.isfinite().all()
+        for value in read_tensors(CheckpointStore(tmp_path / "run").path(12))["model"].values()
+    )
+
+
+def test_recomputed_activations_change_nothing(tmp_path, unstopped):
+    train(tiny_recipe(train={"grad_checkpointing": True}), folder=tmp_path / "run")
+    assert ending(tmp_path / "run")["tensors"] == ending(unstopped)["tensors"]
+
+
+def test_the_model_is_compiled_when_asked(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model: compiled.append(model))
+    train(tiny_recipe(train={"compile": True, "epochs": 2}), folder=tmp_path / "run")
+    assert len(compiled) == 1
+
+
+def test_folders_are_numbered_where_none_is_named(tmp_path, monkeypatch):
+    recipe = tiny_recipe(output=str(tmp_path), name="mine")
+    assert choose_folder(recipe, again=False) == tmp_path / "mine"
+    for name in ("mine", "mine-2"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    assert choose_folder(recipe, again=False) == tmp_path / "mine-3"
+    assert choose_folder(recipe, again=True) == tmp_path / "mine-2"
+
+
+def test_a_restarted_launch_finds_its_own_folder(tmp_path, monkeypatch):
+    recipe = tiny_recipe(output=str(tmp_path), name="mine", train={"epochs": 2})
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    folder = train(recipe).folder
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    assert train(recipe).folder == tmp_path / "mine-2"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert choose_folder(recipe, again=True) == folder
+
+
+def test_gmacs_are_those_of_timms_tables():
+    import timm
+
+    assert count_gmacs(timm.create_model("vit_tiny_patch16_224"), 3, (224, 224)) == pytest.approx(
+        1.26, abs=0.02
+    )
