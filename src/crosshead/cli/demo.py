@@ -16,9 +16,11 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "demo",
         help="train plain and overlapped heads on digits, and compare them",
+        usage="crosshead demo [KEY=VALUE ...] [options]",
         description="Trains the same small vision transformer twice on scikit-learn's handwritten digits, with "
         "plain\nand with overlapped heads, and prints a table. It takes a minute or two on two CPU cores.",
     )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="keys to change in both: train.epochs=10")
     parser.add_argument(
         "--output", default="runs", metavar="DIR", help="the folder of all runs (default: runs)"
     )
@@ -33,13 +35,13 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.train import train
     from crosshead.train.curves import compare_curves
 
-    folder = _free_folder(Path(args.output))
+    folder = free_folder(Path(args.output))
     values = {"train.seed": args.seed, "output": str(folder)}
     if args.device is not None:
         values["train.device"] = args.device
     results: dict[str, Result] = {}
     for heads, name in _RECIPES.items():
-        recipe = load_recipe(name, values=values)
+        recipe = load_recipe(name, args.words, values)
         results[heads] = train(recipe, folder=folder / name, observer=watch(recipe.log))
         if results[heads].status != "finished":
             return results[heads].exit_code
@@ -54,7 +56,8 @@ def run_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _free_folder(runs: Path) -> Path:
+def free_folder(runs: Path) -> Path:
+    """The first of demo-1, demo-2, ... that is not there."""
     number = 1
     while (runs / f"demo-{number}").exists():
         number += 1
