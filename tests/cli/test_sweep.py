@@ -69,7 +69,7 @@ def test_a_folder_of_another_sweep_is_refused(swept, fails):
         (("digits", "--seeds", "a"), "wanted different whole numbers"),
         (("digits", "--over", "optimizer.lr"), "wanted KEY=A,B,..., came 'optimizer.lr'"),
         (("digits", "--over", "optimizer.lrr=1,2"), "the nearest one is 'optimizer.lr'"),
-        (("digits", "--over", "optimizer.lr=1e-3,1e-3"), "names '1e-3' twice"),
+        (("digits", "--over", "optimizer.lr=1e-3,1e-3"), "names 'lr=1e-3' twice"),
         (
             ("digits_mohsa", "--schedules", "index", "--over", "model.overlap=none"),
             "model.overlap is swept over twice",

@@ -16,6 +16,7 @@ from crosshead.train.run import train
 
 # Keys that say where a run lies and how it is told, not what it computes.
 _NOT_COMPARED = {"name", "output", "notes", "log"}
+_PLAIN_WORDS = {"model.overlap", "model.name"}
 
 
 @dataclass(frozen=True)
@@ -66,23 +67,28 @@ def plan_sweep(
     """
     variants: dict[str, Variant] = {}
     for recipe, *values in itertools.product(recipes, *over.values()):
-        assigned = [f"{key}={value}" for key, value in zip(over, values, strict=True)]
-        label = _label(recipe if len(recipes) > 1 or not values else None, [str(value) for value in values])
+        assigned = dict(zip(over, map(str, values), strict=True))
+        label = _label(recipe if len(recipes) > 1 or not assigned else None, assigned)
         if label in variants:
             raise RecipeError(f"the sweep names {label!r} twice; every combination is to be another one")
-        place = folder / re.sub(r"[^A-Za-z0-9_.+-]+", "_", label)
+        place = folder / re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)
         runs = {seed: place / f"seed-{seed}" for seed in seeds}
         if any(runs.items() & variant.folders.items() for variant in variants.values()):
             raise RecipeError(
                 f"{label!r} would share its folder {place} with another variant; rename the recipe"
             )
-        settled = load_recipe(recipe, [*overrides, *assigned], {"name": label, "output": str(folder)})
+        settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
+        settled = load_recipe(recipe, settings, {"name": label, "output": str(folder)})
         variants[label] = Variant(label, settled, runs)
     return list(variants.values())
 
 
-def _label(recipe: str | Path | None, values: Sequence[str]) -> str:
-    return " ".join([*([] if recipe is None else [Path(recipe).stem]), *values])
+def _label(recipe: str | Path | None, assigned: Mapping[str, str]) -> str:
+    """The words that tell a variant from the others; schedules and models speak for themselves."""
+    words = [] if recipe is None else [Path(recipe).stem]
+    for key, value in assigned.items():
+        words.append(value if key in _PLAIN_WORDS else f"{key.rpartition('.')[2]}={value}")
+    return " ".join(words)
 
 
 def run_sweep(
