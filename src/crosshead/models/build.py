@@ -47,7 +47,11 @@ class ModelSettings(Protocol):
 
 
 def build_model(
-    model: ModelSettings, *, num_classes: int, in_chans: int = 3, img_size: int | tuple[int, int] | None = None
+    model: ModelSettings,
+    *,
+    num_classes: int,
+    in_chans: int = 3,
+    img_size: int | tuple[int, int] | None = None,
 ) -> nn.Module:
     """The model of timm's registry that ``model`` names, its attention swapped where it says so.
 
@@ -97,7 +101,9 @@ def _create(name: str, args: dict[str, Any], img_size: int | tuple[int, int] | N
                 raise
             return timm.create_model(name, **args)
     except TypeError as error:
-        raise ValueError(f"model {name} does not take what the recipe gives it: {error}; see model.args") from error
+        raise ValueError(
+            f"model {name} does not take what the recipe gives it: {error}; see model.args"
+        ) from error
 
 
 def _unknown_model(name: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from timm.layers import PatchEmbed, resample_abs_pos_embed
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.cait import Cait, checkpoint_filter_fn
 from torch import nn
 
 from ..layers.schedule import ScheduleSpec
 from ..swap import swap_attention
+from .variants import Variant, default_cfg, register_variants
 
 
 class ResizableCait(Cait):
@@ -63,93 +63,27 @@ XXS12 = dict(patch_size=16, embed_dim=192, depth=12, num_heads=4, qkv_bias=False
 XXS24 = dict(patch_size=16, embed_dim=192, depth=24, num_heads=4, qkv_bias=False, init_values=1e-5)
 MICRO = dict(img_size=32, embed_dim=96, depth=6, num_heads=4, qkv_bias=False, init_values=0.1)
 
-_SIZES = {"xxs12_224": 224, "xxs24_224": 224, "micro_patch2_32": 32, "micro_patch4_32": 32}
-
-
-def _cfg(size: int) -> dict[str, Any]:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "pool_size": None,
-        "crop_pct": 0.875 if size == 224 else 1.0,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
-        "license": "apache-2.0",
-    }
-
-
-default_cfgs = generate_default_cfgs(
+register_variants(
+    __name__,
+    {"mohsa": OverlappedCait, "plain": ResizableCait},
     {
-        f"{family}_cait_{size}": _cfg(pixels)
-        for family in ("mohsa", "plain")
-        for size, pixels in _SIZES.items()
-    }
+        "cait_xxs12_224": Variant(
+            "The paper's CaiT-XXS12: width 192, 12 patch blocks and 2 class blocks, 4 heads of 48", 224, XXS12
+        ),
+        "cait_xxs24_224": Variant(
+            "The paper's CaiT-XXS24: width 192, 24 patch blocks and 2 class blocks, 4 heads of 48", 224, XXS24
+        ),
+        "cait_micro_patch2_32": Variant(
+            "Width 96, 6 patch blocks and 2 class blocks, 4 heads of 24, patch 2: for 8 to 32 pixels",
+            32,
+            dict(MICRO, patch_size=2),
+        ),
+        "cait_micro_patch4_32": Variant(
+            "Width 96, 6 patch blocks and 2 class blocks, 4 heads of 24, patch 4: for 28 to 64 pixels",
+            32,
+            dict(MICRO, patch_size=4),
+        ),
+    },
+    cfg=partial(default_cfg, classifier="head", first_conv="patch_embed.proj"),
+    filter_fn=checkpoint_filter_fn,
 )
-
-
-def _create(cls: type[Cait], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    out_indices = kwargs.pop("out_indices", 3)
-    return build_model_with_cfg(
-        cls,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **kwargs,
-    )
-
-
-_mohsa = partial(_create, OverlappedCait)
-_plain = partial(_create, ResizableCait)
-
-
-@register_model
-def mohsa_cait_xxs12_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The paper's CaiT-XXS12: width 192, 12 patch blocks and 2 class blocks, 4 heads of 48."""
-    return _mohsa("mohsa_cait_xxs12_224", pretrained, **{**XXS12, **kwargs})
-
-
-@register_model
-def mohsa_cait_xxs24_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The paper's CaiT-XXS24: width 192, 24 patch blocks and 2 class blocks, 4 heads of 48."""
-    return _mohsa("mohsa_cait_xxs24_224", pretrained, **{**XXS24, **kwargs})
-
-
-@register_model
-def mohsa_cait_micro_patch2_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Width 96, 6 patch blocks and 2 class blocks, 4 heads of 24, patch 2: for 8 to 32 pixels."""
-    return _mohsa("mohsa_cait_micro_patch2_32", pretrained, **{**MICRO, "patch_size": 2, **kwargs})
-
-
-@register_model
-def mohsa_cait_micro_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Width 96, 6 patch blocks and 2 class blocks, 4 heads of 24, patch 4: for 28 to 64 pixels."""
-    return _mohsa("mohsa_cait_micro_patch4_32", pretrained, **{**MICRO, "patch_size": 4, **kwargs})
-
-
-@register_model
-def plain_cait_xxs12_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_cait_xxs12_224``."""
-    return _plain("plain_cait_xxs12_224", pretrained, **{**XXS12, **kwargs})
-
-
-@register_model
-def plain_cait_xxs24_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_cait_xxs24_224``."""
-    return _plain("plain_cait_xxs24_224", pretrained, **{**XXS24, **kwargs})
-
-
-@register_model
-def plain_cait_micro_patch2_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_cait_micro_patch2_32``."""
-    return _plain("plain_cait_micro_patch2_32", pretrained, **{**MICRO, "patch_size": 2, **kwargs})
-
-
-@register_model
-def plain_cait_micro_patch4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_cait_micro_patch4_32``."""
-    return _plain("plain_cait_micro_patch4_32", pretrained, **{**MICRO, "patch_size": 4, **kwargs})

@@ -5,15 +5,13 @@
 Micro is our own sizing, for pictures of 8 to 64 pixels.
 """
 
-from functools import partial
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
-from torch import nn
 
 from ..layers.schedule import ScheduleSpec
 from ..swap import swap_attention
+from .variants import Variant, default_cfg, register_variants
 
 
 class OverlappedSwin(SwinTransformer):
@@ -44,96 +42,29 @@ MICRO = dict(
     drop_path_rate=0.0,
 )
 
-_SIZES = {f"{size}_patch4_window7_224": 224 for size in ("tiny", "small", "base")} | {
-    "micro_patch2_window4_32": 32
-}
+
+def _cfg(image_size: int) -> dict[str, Any]:
+    grid = 7 if image_size == 224 else 4
+    return default_cfg(image_size, "head.fc", "patch_embed.proj", pool_size=(grid, grid))
 
 
-def _cfg(size: int) -> dict[str, Any]:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "pool_size": (7, 7) if size == 224 else (4, 4),
-        "crop_pct": 0.875 if size == 224 else 1.0,
-        "interpolation": "bicubic",
-        "fixed_input_size": True,
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-    }
-
-
-default_cfgs = generate_default_cfgs(
+register_variants(
+    __name__,
+    {"mohsa": OverlappedSwin, "plain": SwinTransformer},
     {
-        f"{family}_swin_{size}": _cfg(pixels)
-        for family in ("mohsa", "plain")
-        for size, pixels in _SIZES.items()
-    }
+        "swin_tiny_patch4_window7_224": Variant(
+            "The paper's Swin-Tiny: width 96, blocks 2-2-6-2, heads 3-6-12-24 of 32, window 7", 224, TINY
+        ),
+        "swin_small_patch4_window7_224": Variant(
+            "Swin-Small: width 96, blocks 2-2-18-2, heads 3-6-12-24 of 32, window 7", 224, SMALL
+        ),
+        "swin_base_patch4_window7_224": Variant(
+            "Swin-Base: width 128, blocks 2-2-18-2, heads 4-8-16-32 of 32, window 7", 224, BASE
+        ),
+        "swin_micro_patch2_window4_32": Variant(
+            "Width 48, blocks 2-2-2, heads 3-6-12 of 16, patch 2, window 4: for 8 to 64 pixels", 32, MICRO
+        ),
+    },
+    cfg=_cfg,
+    filter_fn=checkpoint_filter_fn,
 )
-
-
-def _create(cls: type[SwinTransformer], variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    stages = tuple(range(len(kwargs["depths"])))
-    out_indices = kwargs.pop("out_indices", stages)
-    return build_model_with_cfg(
-        cls,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **kwargs,
-    )
-
-
-_mohsa = partial(_create, OverlappedSwin)
-_plain = partial(_create, SwinTransformer)
-
-
-@register_model
-def mohsa_swin_tiny_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The paper's Swin-Tiny: width 96, blocks 2-2-6-2, heads 3-6-12-24 of 32, window 7."""
-    return _mohsa("mohsa_swin_tiny_patch4_window7_224", pretrained, **{**TINY, **kwargs})
-
-
-@register_model
-def mohsa_swin_small_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Swin-Small: width 96, blocks 2-2-18-2, heads 3-6-12-24 of 32, window 7."""
-    return _mohsa("mohsa_swin_small_patch4_window7_224", pretrained, **{**SMALL, **kwargs})
-
-
-@register_model
-def mohsa_swin_base_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Swin-Base: width 128, blocks 2-2-18-2, heads 4-8-16-32 of 32, window 7."""
-    return _mohsa("mohsa_swin_base_patch4_window7_224", pretrained, **{**BASE, **kwargs})
-
-
-@register_model
-def mohsa_swin_micro_patch2_window4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Width 48, blocks 2-2-2, heads 3-6-12 of 16, patch 2, window 4: for 8 to 64 pixels."""
-    return _mohsa("mohsa_swin_micro_patch2_window4_32", pretrained, **{**MICRO, **kwargs})
-
-
-@register_model
-def plain_swin_tiny_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_swin_tiny_patch4_window7_224``."""
-    return _plain("plain_swin_tiny_patch4_window7_224", pretrained, **{**TINY, **kwargs})
-
-
-@register_model
-def plain_swin_small_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_swin_small_patch4_window7_224``."""
-    return _plain("plain_swin_small_patch4_window7_224", pretrained, **{**SMALL, **kwargs})
-
-
-@register_model
-def plain_swin_base_patch4_window7_224(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_swin_base_patch4_window7_224``."""
-    return _plain("plain_swin_base_patch4_window7_224", pretrained, **{**BASE, **kwargs})
-
-
-@register_model
-def plain_swin_micro_patch2_window4_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """The baseline of ``mohsa_swin_micro_patch2_window4_32``."""
-    return _plain("plain_swin_micro_patch2_window4_32", pretrained, **{**MICRO, **kwargs})
