@@ -83,7 +83,7 @@ def test_other_windows_are_those_of_timms_model():
     plain, model = create("plain"), create("plain")
     swap_attention(model, overlap=3)
     for m in (plain, model):
-        m.set_input_size((48, 64))
+        m.set_input_size((48, 64), window_size=(6, 8))
     assert blocks(model)[0].attn.window_size == (6, 8)
     assert_close(model(images(48, 64)), plain(images(48, 64)), OUTPUT[torch.float32])
 

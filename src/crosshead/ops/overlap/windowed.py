@@ -50,6 +50,8 @@ def overlapped_window_attention(
     batch, tokens, num_heads, head_dim = check_packed(qkv)
     check_overlap(overlap, head_dim)
     check_dropout(dropout_p)
+    if torch.is_autocast_enabled(qkv.device.type):
+        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
     bias = window_bias(bias, mask, (batch, num_heads, tokens)).to(qkv.dtype)
     scale = head_dim**-0.5 if scale is None else scale
     factors = None
