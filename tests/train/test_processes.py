@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import time
 
 import pytest
@@ -104,9 +106,40 @@ def test_a_process_that_hangs_ends_the_group_in_time_and_is_named(tmp_path):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
     group = start(recipe, folder, resume=False, processes=2, prepare=FromCall(hang, 5))
-    assert wait(group, seconds=30) == [EXIT_HUNG, EXIT_HUNG]
-    assert "process 1 is at step 2, in the forward or backward pass" in log_of(folder, 0)
+    assert wait(group, seconds=60) == [EXIT_HUNG, EXIT_HUNG]
+    named = f"process 1 (pid {group[1].pid} on {socket.gethostname()}) is at step 2, in the forward or backward pass"
+    assert named in log_of(folder, 0)
     assert "in hang" in log_of(folder, 1), "where it hangs"
+    assert named in (folder / "events.jsonl").read_text()
+
+
+def freeze():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_process_that_is_frozen_ends_the_others_in_time_and_is_named(tmp_path):
+    folder = tmp_path / "run"
+    recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
+    going, frozen = start(recipe, folder, resume=False, processes=2, prepare=FromCall(freeze, 5))
+    try:
+        assert wait([going], seconds=60) == [EXIT_HUNG]
+    finally:
+        frozen.kill()
+        frozen.join()
+    assert f"process 1 (pid {frozen.pid}" in log_of(folder)
+    assert "and does not answer" in log_of(folder)
+
+
+def die_before_the_start():
+    if os.environ["RANK"] == "1":
+        os._exit(3)
+
+
+def test_a_process_that_dies_before_the_start_does_not_leave_the_others_waiting(tmp_path):
+    recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
+    group = start(recipe, tmp_path / "run", resume=False, processes=2, prepare=die_before_the_start)
+    assert wait(group, seconds=30) == [1, 3]
+    assert "1/2 clients joined" in log_of(tmp_path / "run")
 
 
 def test_a_process_that_fails_ends_the_group_with_its_message(tmp_path):

@@ -61,13 +61,18 @@ class World:
 
 
 def join(timeout_s: float) -> World:
-    """Join the other processes. A process started by itself is a world of one.
+    """``meet`` the other processes and ``connect`` to them."""
+    world = meet(timeout_s)
+    connect(world, timeout_s)
+    return world
 
-    ``timeout_s`` is how long a process may not move. The group's own time limit is longer: whoever runs into it
-    is told nothing about the cause, which the watchdog finds out before.
+
+def meet(timeout_s: float) -> World:
+    """Find the store that the processes share. A process started by itself is a world of one.
 
     Raises:
         ValueError: the variables that torchrun sets are incomplete or contradict each other.
+        RuntimeError: the others did not come within ``timeout_s``.
     """
     global _STORE
     size = _variable("WORLD_SIZE", 1)
@@ -78,14 +83,23 @@ def join(timeout_s: float) -> World:
         raise ValueError(
             f"RANK is {rank}, which does not fit WORLD_SIZE {size}; start the processes with torchrun"
         )
-    if not dist.is_initialized():
-        timeout = timedelta(seconds=2 * timeout_s + 30)
-        _STORE, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timeout))
-        # gloo beside nccl: decisions and metrics are a few numbers on the CPU, and need no device's attention.
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=_STORE, rank=rank, world_size=size, timeout=timeout)
-        atexit.register(leave)
+    if _STORE is None:
+        _STORE, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=timeout_s)))
     return World(rank, size, local_rank, _STORE)
+
+
+def connect(world: World, timeout_s: float) -> None:
+    """Form the group. Its own time limit is longer than ``timeout_s``: whoever runs into it is told nothing about
+    the cause, which a watchdog on the store finds out before."""
+    if world.size == 1 or dist.is_initialized():
+        return
+    # gloo beside nccl: decisions and metrics are a few numbers on the CPU, and need no device's attention.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    timeout = timedelta(seconds=2 * timeout_s + 30)
+    dist.init_process_group(
+        backend, store=world.store, rank=world.rank, world_size=world.size, timeout=timeout
+    )
+    atexit.register(leave)
 
 
 def leave() -> None:

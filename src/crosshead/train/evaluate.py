@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from crosshead.data.batch import Batch
 from crosshead.train.devices import autocast
 from crosshead.train.distributed import World
+from crosshead.train.watchdog import Phase
 
 
 class Evaluation(Protocol):
@@ -30,12 +31,12 @@ def evaluate(
     world: World,
     precision: str = "fp32",
     stopped: Callable[[], bool] = lambda: False,
-    beat: Callable[[int], None] = lambda batch: None,
+    beat: Callable[[Phase, int], None] = lambda phase, batch: None,
 ) -> dict[str, float] | None:
     """Metrics over the ``images`` that the loaders of all processes hold together, plus "skipped" if any were.
 
-    The model is left in the mode in which it was. ``stopped`` is asked after every batch; where any process
-    says yes, all return None.
+    The model is left in the mode in which it was. ``stopped`` is asked before every batch; where any process
+    says yes, all return None. ``beat`` is told how far this process has come.
 
     Raises:
         RuntimeError: an image came twice, or not at all.
@@ -50,13 +51,14 @@ def evaluate(
         for number, batch in enumerate(loader):
             if stop := stopped():
                 break
-            beat(number)
+            beat(Phase.EVALUATION, number)
             skipped += [name for name, _ in batch.skipped]
             if len(batch):
                 batch = batch.to(device)
                 evaluation.update(model(batch.images), batch)
                 seen += batch.index.tolist()
     model.train(was_training)
+    beat(Phase.EVALUATION_EXCHANGE, 0)
     parts = world.gather((evaluation.rows(), seen, skipped, stop))
     if any(part[3] for part in parts):
         return None

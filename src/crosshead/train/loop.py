@@ -226,7 +226,7 @@ class Loop:
             world=self.world,
             precision=self.recipe.train.precision,
             stopped=lambda: self.stop.name is not None,
-            beat=lambda batch: self.watchdog.beat(progress.step, Phase.EVALUATION, batch),
+            beat=partial(self.watchdog.beat, progress.step),
         )
         if metrics is None:
             self._tell(

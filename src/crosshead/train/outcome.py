@@ -1,6 +1,7 @@
 """The end of a run: the selected weights, the one look at the test split, and the result."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from crosshead.train.manifest import Damaged, replace_file, verify
 from crosshead.train.records import EvalRecord, EventRecord, Observer, RunInfo
 from crosshead.train.result import RESULT_FILE, Result
 from crosshead.train.state import TrainState, load_weights
+from crosshead.train.watchdog import Watchdog
 
 
 def stopped_result(state: TrainState, info: RunInfo, epoch: float, seconds: float) -> Result:
@@ -36,6 +38,7 @@ def finished_result(
     info: RunInfo,
     observer: Observer,
     world: World,
+    watchdog: Watchdog,
     seconds: float,
 ) -> Result:
     """Load the weights that were best on the validation split into ``state`` and test them, once."""
@@ -59,6 +62,7 @@ def finished_result(
             images=len(splits.test),
             world=world,
             precision=precision,
+            beat=partial(watchdog.beat, state.progress.step),
         )
         assert metrics is not None, "nothing was there to stop this evaluation"
         test, spent = metrics, time.perf_counter() - started

@@ -43,11 +43,10 @@ def settle_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> t
             raise ValueError(
                 f"nothing to resume at {resume}: no such folder; name a run folder or a checkpoint in one"
             )
-        own_run = resume.resolve().parent.parent if (resume / MANIFEST).exists() else resume
-        return folder or own_run, resume if (resume / MANIFEST).exists() or folder not in (
-            None,
-            own_run,
-        ) else True
+        names_checkpoint = (resume / MANIFEST).exists()
+        run = resume.resolve().parent.parent if names_checkpoint else resume
+        newest_of_this_run = not names_checkpoint and folder in (None, run)
+        return folder or run, True if newest_of_this_run else resume
     resume = resume or restarts() > 0
     if folder is None:
         folder = choose_folder(recipe, again=resume)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.utils import ModelEmaV3
@@ -62,10 +63,11 @@ def train(
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
         BadNumbers: too many steps in a row were not finite.
     """
-    world = distributed.join(recipe.train.rank_timeout_s)
+    world = distributed.meet(recipe.train.rank_timeout_s)
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
         try:
+            distributed.connect(world, recipe.train.rank_timeout_s)
             return _train(recipe, folder, resume, observer, world, watchdog, stack)
         except Exception as error:
             cause = watchdog.failure()
@@ -104,15 +106,12 @@ def _train(
 
     store = CheckpointStore(folder)
     context = {"recipe": recipe.model_dump(mode="json"), "processes": world.size}
-    start = world.lead(lambda: find_start(store, resume))
-    events = [*_lock_events(lock), *start.events]
-    if start.state:
-        events += compare(start.state, context)
-        state.restore(start.tensors, start.state)
-        if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
-            return Result.load(folder)
+    events = [*_lock_events(lock), *_restore(state, store, resume, context, world)]
+    if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
+        return Result.load(folder)
     set_rate = _schedule(recipe, state, source, world)
     audience = _audience(folder, recipe, observer, world)
+    watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
     if world.leads:
         describe_run(folder, recipe, splits.info)
@@ -125,21 +124,34 @@ def _train(
     started = time.perf_counter()
     try:
         finished = loop.run()
-    except Exception as error:
-        audience.on_end(EndRecord("failed", str(error), None))
-        raise
-    finally:
         for event in saver.finish():
             audience.on_event(event)
-    seconds = time.perf_counter() - started
-    if finished:
-        result = finished_result(recipe, splits, task, state, store, info, audience, world, seconds)
-        if world.leads:
-            write_result(result, audience)
-    else:
-        result = stopped_result(state, info, loop.epochs, seconds)
+        seconds = time.perf_counter() - started
+        if finished:
+            result = finished_result(
+                recipe, splits, task, state, store, info, audience, world, watchdog, seconds
+            )
+        else:
+            result = stopped_result(state, info, loop.epochs, seconds)
+    except Exception as error:
+        audience.on_end(EndRecord("failed", watchdog.failure() or str(error), None))
+        raise
+    if finished and world.leads:
+        write_result(result, audience)
     audience.on_end(EndRecord(result.status, _closing_words(result), result))
     return result
+
+
+def _restore(
+    state: TrainState, store: CheckpointStore, resume: Path | bool, context: dict[str, Any], world: World
+) -> list[EventRecord]:
+    """Rank 0 reads the checkpoint to go on from, if any, and everyone takes it over; what to say about it."""
+    start = world.lead(lambda: find_start(store, resume))
+    if not start.state:
+        return start.events
+    changes = compare(start.state, context)
+    state.restore(start.tensors, start.state)
+    return [*start.events, *changes]
 
 
 def _closing_words(result: Result) -> str:

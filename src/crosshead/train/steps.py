@@ -38,9 +38,6 @@ class Requests:
     save: bool = False
     events: bool = False
 
-    def __or__(self, other: "Requests") -> "Requests":
-        return Requests(self.stop or other.stop, self.save or other.save, self.events or other.events)
-
 
 @dataclass(frozen=True)
 class StepOutcome:
@@ -137,25 +134,15 @@ class Stepper:
         self, losses: list[Tensor], hits: list[Tensor], images: int, norm: Tensor, asked: Requests
     ) -> StepOutcome:
         """Exchange the step's numbers; every process comes to the same outcome."""
-        *values, norm_value = torch.stack(
-            [*losses, *hits, norm.to(losses[0])]
-        ).tolist()  # the one wait for a GPU
+        # The one place where the step waits for a GPU.
+        *values, norm_value = torch.stack([*losses, *hits, norm.to(losses[0])]).tolist()
         loss_sum, hit_sum = sum(values[: len(losses)]), sum(values[len(losses) :])
         own_fault = not math.isfinite(loss_sum)
         bad_gradient = not math.isfinite(norm_value)
         mixed = len(hits) < len(losses)
-        numbers = [
-            loss_sum,
-            hit_sum,
-            images,
-            own_fault,
-            bad_gradient,
-            mixed,
-            asked.stop,
-            asked.save,
-            asked.events,
-        ]
-        agreed = self.world.sum(torch.tensor(numbers, dtype=torch.float64)).tolist()
+        judged = [loss_sum, hit_sum, images, own_fault, bad_gradient, mixed]
+        numbers = torch.tensor([*judged, asked.stop, asked.save, asked.events], dtype=torch.float64)
+        agreed = self.world.sum(numbers).tolist()
         loss_sum, hit_sum, count, bad_losses, bad_gradients, mixed_count, stop, save, events = agreed
         skipped = bad_losses > 0 or bad_gradients > 0
         # Float16's scale starts too high on purpose and is halved until it fits: that is not a fault of the run.

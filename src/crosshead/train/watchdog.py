@@ -4,12 +4,14 @@ import contextlib
 import faulthandler
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from enum import IntEnum
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
@@ -21,14 +23,16 @@ from crosshead.train.result import EXIT_HUNG
 class Phase(IntEnum):
     """Where in a step a process is, in order."""
 
-    DATA = 0
-    FORWARD_BACKWARD = 1
-    EXCHANGE = 2
-    EVALUATION = 3
-    EVALUATION_EXCHANGE = 4
+    START = 0
+    DATA = 1
+    FORWARD_BACKWARD = 2
+    EXCHANGE = 3
+    EVALUATION = 4
+    EVALUATION_EXCHANGE = 5
 
     def __str__(self) -> str:
         return {
+            Phase.START: "starting",
             Phase.DATA: "waiting for data",
             Phase.FORWARD_BACKWARD: "in the forward or backward pass",
             Phase.EXCHANGE: "waiting for the other processes",
@@ -44,14 +48,15 @@ _FAILED = "crosshead/failed"
 class Watchdog:
     """Every process posts where it is; whoever has not moved for ``timeout_s`` looks who is behind.
 
-    The process that is behind is the one at fault: the others wait for it. It is named, its threads' stacks are
-    printed if it still can, and every process exits with ``EXIT_HUNG``. In a world of one nothing is watched.
+    A process that does not even post any more is dead or frozen; else the one that is behind is at fault, since the
+    others wait for it. It is named, its threads' stacks are printed if it still can, ``report`` is told in rank 0,
+    and every process exits with ``EXIT_HUNG``. In a world of one nothing is watched.
     """
 
-    def __init__(
-        self, world: World, timeout_s: float, report: Callable[[str], None] = lambda message: None
-    ) -> None:
-        self.world, self.timeout_s, self.report = world, timeout_s, report
+    def __init__(self, world: World, timeout_s: float) -> None:
+        self.world, self.timeout_s = world, timeout_s
+        self.report: Callable[[str], None] | None = None
+        self._looks = 0
         self._position: Position = (0, 0, 0)
         self._moved = time.monotonic()
         self._stop = threading.Event()
@@ -60,9 +65,8 @@ class Watchdog:
 
     def __enter__(self) -> "Watchdog":
         if self.world.store is not None:
-            self._store = (
-                self.world.store.clone()
-            )  # a connection of its own: the other one may be in a long wait
+            # A connection of its own: the other one may be in a long wait.
+            self._store = self.world.store.clone()
             self._store.set_timeout(timedelta(seconds=max(self.timeout_s, 5)))
             self._moved = time.monotonic()
             self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -97,49 +101,73 @@ class Watchdog:
         pause = min(max(self.timeout_s / 4, 0.1), 5.0)
         while not self._stop.wait(pause):
             try:
-                self._look()
+                self._look(pause)
             except RuntimeError as error:  # torch's store errors derive from it
                 if not self._stop.wait(2 * pause):
-                    self._end(
-                        f"the group's store, which process 0 or torchrun keeps, does not answer: {error}"
-                    )
+                    self._end(f"the store of the group, in process 0 or torchrun, does not answer: {error}")
 
-    def _look(self) -> None:
-        assert self._store is not None
-        self._store.set(f"crosshead/at/{self.world.rank}", json.dumps(self._position))
+    def _look(self, pause: float) -> None:
+        self._post()
         failure = self.failure()
         if failure is not None and not self._stop.wait(1.0):
             self._end(failure)
         still = time.monotonic() - self._moved
         if still > self.timeout_s:
-            behind = self._who_is_behind()
-            message = "; ".join(
-                f"process {rank} is at step {at[0]}, {Phase(at[1])}" for rank, at in behind.items()
-            )
+            fault = self._find_fault(pause)
+            if time.monotonic() - self._moved < still:  # it went on while this thread was looking
+                return
             message = (
-                f"nothing has moved for {still:.0f} s (train.rank_timeout_s {self.timeout_s:g}): {message}"
+                f"nothing has moved for {still:.0f} s (train.rank_timeout_s is {self.timeout_s:g}): {fault}"
             )
-            self._store.compare_set(_FAILED, "", message)
-            if self.world.rank in behind:
-                print(f"process {self.world.rank}, where every thread is:", file=sys.stderr)
-                faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            self._checked_store.compare_set(_FAILED, "", message)
+            print(f"process {self.world.rank}, where its threads are:", file=sys.stderr)
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
             self._end(message)
 
-    def _who_is_behind(self) -> dict[int, Position]:
-        assert self._store is not None
-        positions: dict[int, Position] = {}
-        for rank in range(self.world.size):
-            name = f"crosshead/at/{rank}"
-            positions[rank] = (
-                tuple(json.loads(self._store.get(name))) if self._store.check([name]) else (0, 0, 0)
-            )
-        positions[self.world.rank] = self._position
-        last = min(positions.values())
-        return {rank: position for rank, position in positions.items() if position == last}
+    def _post(self) -> None:
+        self._looks += 1
+        content = {
+            "at": self._position,
+            "looks": self._looks,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        self._checked_store.set(f"crosshead/at/{self.world.rank}", json.dumps(content))
+
+    def _find_fault(self, pause: float) -> str:
+        """Who is behind, in words, from two looks at what everybody posts."""
+        before = self._read()
+        self._stop.wait(2.5 * pause)
+        self._post()
+        after = self._read()
+        absent = [rank for rank, post in enumerate(after) if post is None]
+        if absent:
+            return f"no word from process {', '.join(map(str, absent))} since the start"
+        posts = [post for post in after if post is not None]
+        silent = [rank for rank, post in enumerate(posts) if post == before[rank]]
+        last = min(post["at"] for post in posts)
+        behind = silent or [rank for rank, post in enumerate(posts) if post["at"] == last]
+        ending = ", and does not answer" if silent else ""
+        return "; ".join(_describe(rank, posts[rank]) + ending for rank in behind)
+
+    def _read(self) -> list[dict[str, Any] | None]:
+        names = [f"crosshead/at/{rank}" for rank in range(self.world.size)]
+        store = self._checked_store
+        return [json.loads(store.get(name)) if store.check([name]) else None for name in names]
+
+    @property
+    def _checked_store(self) -> dist.Store:
+        assert self._store is not None, "only watched worlds have posts"
+        return self._store
 
     def _end(self, message: str) -> None:
         print(f"process {self.world.rank} ends: {message}", file=sys.stderr, flush=True)
         get_error_handler().record_exception(RuntimeError(message))
-        if self.world.leads:
+        if self.report is not None:
             self.report(message)
         os._exit(EXIT_HUNG)
+
+
+def _describe(rank: int, post: dict[str, Any]) -> str:
+    step, phase, _ = post["at"]
+    return f"process {rank} (pid {post['pid']} on {post['host']}) is at step {step}, {Phase(phase)}"
