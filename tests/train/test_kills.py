@@ -3,7 +3,6 @@
 import random
 import time
 
-import pytest
 from runs import assert_same_ending, start, tiny_recipe, wait
 
 
@@ -20,14 +19,13 @@ def kill_until_done(recipe, folder, *, kills, processes=1, seed=0, longest=1.5):
     assert codes == [0] * processes
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_killed_process_resumes_and_ends_the_same(tmp_path, unstopped, seed):
-    kill_until_done(tiny_recipe(), tmp_path / "run", kills=5, seed=seed)
+def test_a_killed_process_resumes_and_ends_the_same(tmp_path, unstopped):
+    kill_until_done(tiny_recipe(), tmp_path / "run", kills=6)
     assert_same_ending(tmp_path / "run", unstopped)
 
 
 def test_killing_one_of_two_processes_ends_both_and_the_run_resumes_and_ends_the_same(tmp_path):
     recipe = tiny_recipe(data={"batch_size": 6})
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]
-    kill_until_done(recipe, tmp_path / "run", kills=4, processes=2, longest=3.0)
+    kill_until_done(recipe, tmp_path / "run", kills=3, processes=2, longest=3.0)
     assert_same_ending(tmp_path / "run", tmp_path / "whole")

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 def halved(**changes):
     """The tiny recipe for two processes."""
     changes["data"] = {**changes.get("data", {}), "batch_size": 6}
+    changes["train"] = {"rank_timeout_s": 30, **changes.get("train", {})}
     return tiny_recipe(**changes)
 
 
