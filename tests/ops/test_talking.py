@@ -24,6 +24,7 @@ SHAPES = [
     (5, 13, 5, 7, 7),
     (2, 10, 4, 12, 0),
     (1, 17, 2, 3, 1),
+    (1, 12, 3, 4, 2),
 ]
 MODES = ["chunked", "full_width"]
 MIXING = ["pre_weight", "pre_bias", "post_weight", "post_bias"]
@@ -67,6 +68,13 @@ def test_fast_equals_naive(shape, mode, dtype):
         inputs,
         dtype,
     )
+
+
+def test_no_images_give_no_heads():
+    inputs = [x.requires_grad_() for x in arguments((0, 7, 3, 5, 2))]
+    out = talking_heads_attention(*inputs, overlap=2)
+    out.sum().backward()
+    assert out.shape == (0, 7, 27) and (inputs[1].grad == 0).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
