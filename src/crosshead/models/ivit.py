@@ -21,12 +21,7 @@ from timm.layers import (
     create_conv2d,
     trunc_normal_,
 )
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
@@ -34,6 +29,7 @@ from torch.nn import functional as F
 
 from ..layers.interactive import InteractiveAttention
 from ..ops.checks import check_head_width
+from .variants import Variant, default_cfg, register_variants
 
 AttentionName = Literal["imhsa", "mhsa"]
 
@@ -308,84 +304,28 @@ def _check_stages(
         raise ValueError(f"stem_stride must be 1, 2 or 4, got {stem_stride}")
 
 
-def _cfg(size: int, smallest: int) -> dict[str, Any]:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, size, size),
-        "min_input_size": (3, smallest, smallest),
-        "pool_size": None,
-        "crop_pct": 0.875 if size == 224 else 1.0,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "first_conv": "stem.0",
-        "classifier": "head.fc",
-        "license": "apache-2.0",
-    }
-
-
-default_cfgs = generate_default_cfgs(
-    {
-        "ivit_tiny": _cfg(224, 32),
-        "ivit_small": _cfg(224, 32),
-        "ivit_base": _cfg(224, 32),
-        "ivit_micro_stride1_8": _cfg(8, 4),
-        "ivit_micro_stride2_32": _cfg(32, 8),
-    }
-)
-
-
-def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    stages = len(kwargs["dims"])
-    out_indices = kwargs.pop("out_indices", tuple(range(stages)))
-    return build_model_with_cfg(
-        IViT,
-        variant,
-        pretrained,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **kwargs,
-    )
-
-
 TINY = dict(depths=(3, 4, 9, 2), dims=(56, 112, 224, 416), num_heads=(2, 4, 7, 13))
 SMALL = dict(depths=(4, 4, 14, 3), dims=(64, 128, 288, 512), num_heads=(2, 4, 9, 16))
 BASE = dict(depths=(4, 6, 18, 4), dims=(88, 176, 352, 640), num_heads=(2, 4, 11, 20))
 MICRO = dict(depths=(1, 2, 1), dims=(32, 64, 128), num_heads=(2, 4, 8), landmarks=4)
 
-
-@register_model
-def ivit_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """About 11 million parameters and 2 GMACs at 224 pixels."""
-    return _create("ivit_tiny", pretrained, **{**TINY, **kwargs})
-
-
-@register_model
-def ivit_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """About 25 million parameters and 4.5 GMACs at 224 pixels."""
-    return _create("ivit_small", pretrained, **{**SMALL, **kwargs})
-
-
-@register_model
-def ivit_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """About 50 million parameters and 9 GMACs at 224 pixels."""
-    return _create("ivit_base", pretrained, **{**BASE, **kwargs})
-
-
-@register_model
-def ivit_micro_stride1_8(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Three stages at strides 1, 2 and 4, all attending to 4 x 4 landmarks, for 8 to 16 pixels."""
-    return _create(
-        "ivit_micro_stride1_8",
-        pretrained,
-        **{**MICRO, "stem_stride": 1, "attention_stages": (0, 1, 2), **kwargs},
-    )
-
-
-@register_model
-def ivit_micro_stride2_32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Three stages at strides 2, 4 and 8, the last two attending to 4 x 4 landmarks, for 16 to 64 pixels."""
-    return _create(
-        "ivit_micro_stride2_32",
-        pretrained,
-        **{**MICRO, "stem_stride": 2, "attention_stages": (1, 2), **kwargs},
-    )
+register_variants(
+    __name__,
+    {"ivit": IViT},
+    {
+        "tiny": Variant("11.1 million parameters, 2.1 GMACs at 224 pixels", 224, TINY),
+        "small": Variant("25.5 million parameters, 4.4 GMACs at 224 pixels", 224, SMALL),
+        "base": Variant("50.3 million parameters, 8.8 GMACs at 224 pixels", 224, BASE),
+        "micro_stride1_8": Variant(
+            "Three stages at strides 1, 2 and 4, all attending to 4 x 4 landmarks: for 8 to 16 pixels",
+            8,
+            dict(MICRO, stem_stride=1, attention_stages=(0, 1, 2)),
+        ),
+        "micro_stride2_32": Variant(
+            "Three stages at strides 2, 4 and 8, the last two attending to 4 x 4 landmarks: for 16 to 64 pixels",
+            32,
+            dict(MICRO, stem_stride=2, attention_stages=(1, 2)),
+        ),
+    },
+    cfg=partial(default_cfg, classifier="head.fc", first_conv="stem.0", fixed_input_size=False),
+)

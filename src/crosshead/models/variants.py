@@ -42,7 +42,7 @@ def register_variants(
     variants: Mapping[str, Variant],
     *,
     cfg: Callable[[int], dict[str, Any]],
-    filter_fn: Callable[..., Any],
+    filter_fn: Callable[..., Any] | None = None,
 ) -> None:
     """Registers ``PREFIX_NAME`` for every prefix in ``classes`` and every name in ``variants``.
 
@@ -51,7 +51,7 @@ def register_variants(
         classes: prefix of the name -> class of the model. The first is the one that the texts describe.
         variants: rest of the name -> variant.
         cfg: timm's configuration for images of a side.
-        filter_fn: timm's adapter of checkpoints to the model.
+        filter_fn: timm's adapter of checkpoints to the model, where there are others' checkpoints.
     """
     names = {f"{prefix}_{name}": (cls, v) for prefix, cls in classes.items() for name, v in variants.items()}
     sys.modules[module].default_cfgs = generate_default_cfgs(  # type: ignore[attr-defined] # timm looks there
@@ -62,7 +62,7 @@ def register_variants(
 
 
 def _entry(
-    module: str, name: str, cls: type[nn.Module], variant: Variant, filter_fn: Callable[..., Any]
+    module: str, name: str, cls: type[nn.Module], variant: Variant, filter_fn: Callable[..., Any] | None
 ) -> Callable[..., nn.Module]:
     """The function that timm calls; it finds its module and name on the function itself."""
 
