@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -126,8 +127,9 @@ def test_a_process_that_is_frozen_ends_the_others_in_time_and_is_named(tmp_path)
     finally:
         frozen.kill()
         frozen.join()
-    assert f"process 1 (pid {frozen.pid}" in log_of(folder)
-    assert "and does not answer" in log_of(folder)
+    # Its pid and place are known from its first word to the group, which it can be too early frozen to say.
+    late = rf"process 1 \(pid {frozen.pid} .*and does not answer"
+    assert re.search(rf"{late}|no word from process 1 since the start", log_of(folder))
 
 
 def die_before_the_start():
