@@ -4,7 +4,13 @@ import pytest
 
 from crosshead.cli import main
 
-SHORT = ["train.epochs=2", "schedule.warmup_epochs=0", "train.device=cpu", "log.every_steps=1"]
+SHORT = [
+    "train.epochs=2",
+    "data.validation=0.1",
+    "schedule.warmup_epochs=0",
+    "train.device=cpu",
+    "log.every_steps=1",
+]
 
 
 @pytest.fixture(scope="session")
