@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--output", default="runs", metavar="DIR", help="the folder of all runs (default: runs)"
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=int, metavar="N", help="default: the recipes'")
     add_device(parser)
     parser.set_defaults(run=run_command)
 
@@ -36,7 +36,9 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.train.curves import compare_curves
 
     folder = free_folder(Path(args.output))
-    values = {"train.seed": args.seed, "output": str(folder)}
+    values: dict[str, object] = {"output": str(folder)}
+    if args.seed is not None:
+        values["train.seed"] = args.seed
     if args.device is not None:
         values["train.device"] = args.device
     results: dict[str, Result] = {}
