@@ -7,11 +7,11 @@ The operator is what lies between qkv and the output projection in timm's Talkin
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +23,9 @@ from crosshead.ops.talking import naive_talking_heads_attention, talking_heads_a
 from crosshead.train.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
-# (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third CaiT-M's heads.
-SHAPES = [(16, 4, 196, 48), (4, 4, 784, 48), (8, 16, 196, 48)]
+# (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third has CaiT-M's heads,
+# the last is CaiT-Micro on 32 pixels.
+SHAPES = [(16, 4, 196, 48), (4, 4, 784, 48), (8, 16, 196, 48), (64, 4, 64, 24)]
 OVERLAP = 5
 LONG = (1, 4, 4096, 48)
 Attend = Callable[..., Tensor]
@@ -142,9 +143,16 @@ def peak(name: str) -> float:
     warm = Operator((1, LONG[1], 64, LONG[3]), attend, overlap, torch.float32)
     warm.both()
     operator = Operator(LONG, attend, overlap, torch.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     operator.both()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(what: str) -> float:
+    """This process' memory in MiB: VmRSS what it holds now, VmHWM the most that it held."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(what))
+    return int(line.split()[1]) / 1024
 
 
 def main() -> None:
