@@ -1,6 +1,6 @@
 """The interactive operator against its peers: time, how it scales, FLOPs, and memory.
 
-    python benchmarks/interactive.py --only time       forward, and forward + backward, at 1,024 to 16,384 tokens
+    python benchmarks/interactive.py                   forward, and forward + backward, at 1,024 to 16,384 tokens
     python benchmarks/interactive.py --only memory     kept for the backward, and peaks, at 4,096 to 65,536 tokens
     python benchmarks/interactive.py --device cuda     the fused kernels against the compiled unfused path
 
@@ -230,6 +230,18 @@ def memory_figures() -> dict[str, dict[str, float]]:
     return figures
 
 
+def report_memory(header: dict) -> None:
+    """Prints a row a form and writes them as JSON beside the conditions."""
+    figures = memory_figures()
+    for name, row in figures.items():
+        print(name)
+        for what, count in row.items():
+            print(f"  {what:48s} {count:6.0f}")
+    path = RESULTS / "interactive_cpu_memory.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"conditions": header, "memory": figures}, indent=1) + "\n")
+
+
 def cuda_tables(rounds: int) -> dict[str, list[Timing]]:
     """bfloat16 on a GPU: fused, unfused and compiled, and flash attention."""
     where = dict(device="cuda", dtype=torch.bfloat16)
@@ -264,22 +276,21 @@ def main() -> None:
     )
     parser.add_argument("--allocator", choices=["tuned", "default"], default="tuned")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--only", choices=["time", "memory"])
+    parser.add_argument("--only", choices=["memory"])
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     header: dict = conditions(tune_allocator() if args.allocator == "tuned" else "default", args.device)
     check_flops()
+    if args.only == "memory":
+        report_memory(header)
+        return
     tables: dict[str, list[Timing]] = {}
     if args.device == "cuda":
         tables |= cuda_tables(args.rounds)
-    elif args.only != "memory":
+    else:
         tables |= time_tables(args.rounds)
         header["time at 16384 over time at 1024 tokens"] = growth(tables)
-    if args.device == "cpu" and args.only != "time":
-        header["memory"] = memory_figures()
-        print(json.dumps(header["memory"], indent=1))
-    only = f"_{args.only}" if args.only else ""
-    report(RESULTS / f"interactive_{args.device}_{args.allocator}{only}.json", header, tables)
+    report(RESULTS / f"interactive_{args.device}_{args.allocator}.json", header, tables)
 
 
 if __name__ == "__main__":

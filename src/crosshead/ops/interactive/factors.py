@@ -48,10 +48,9 @@ def attention_factors(
     scale = q.shape[3] ** -0.5 if scale is None else scale
     if q.dtype != torch.float64:
         q, k = q.float(), k.float()
-    q_landmarks = pool_landmarks(q, geometry) * scale
-    k_landmarks = pool_landmarks(k, geometry) * scale
-    a_q = torch.softmax(q @ k_landmarks.mT, dim=-1)
-    a_k = torch.softmax(q_landmarks @ k.mT, dim=-1)
+    q_landmarks, k_landmarks = pool_landmarks(q, k, geometry)
+    a_q = torch.softmax(q @ (k_landmarks * scale).mT, dim=-1)
+    a_k = torch.softmax((q_landmarks * scale) @ k.mT, dim=-1)
     return AttentionFactors(a_q, a_k, _mixed(mix_query, a_q), _mixed(mix_key, a_k))
 
 

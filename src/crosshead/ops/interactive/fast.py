@@ -114,8 +114,7 @@ def _pool_and_attend(
     dropout_p: float,
     geometry: Geometry,
 ) -> Tensor:
-    q_landmarks, k_landmarks = pool_landmarks(q, geometry), pool_landmarks(k, geometry)
-    return attend_stored(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale, dropout_p)
+    return attend_stored(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale, dropout_p)
 
 
 def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float) -> Mode:

@@ -43,8 +43,7 @@ def attend_fused(
     """
     if obstacles := _obstacles(q, geometry.num_landmarks, dropout_p):
         raise ValueError(f"mode='triton' can't serve this: {'; '.join(obstacles)}; use mode='auto'")
-    q_landmarks, k_landmarks = pool_landmarks(q, geometry), pool_landmarks(k, geometry)
-    return _attend(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale)[0]
+    return _attend(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale)[0]
 
 
 def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:

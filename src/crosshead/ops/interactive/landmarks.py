@@ -20,15 +20,25 @@ def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
     return ((row >= start) & (row < stop)).to(like.dtype) / (stop - start).to(like.dtype)
 
 
-def pool_landmarks(x: Tensor, geometry: Geometry) -> Tensor:
-    """Landmarks of ``x`` (B, heads, N, head_dim): (B, heads, L, head_dim), the prefix tokens first."""
+def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the rows and of the columns."""
+    (rows, columns), cells, _ = geometry
+    along_rows = pooling_matrix(rows, cells[0], like)
+    same = rows == columns and cells[0] == cells[1]
+    return along_rows, along_rows if same else pooling_matrix(columns, cells[1], like)
+
+
+def pool_landmarks(q: Tensor, k: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Landmarks of q and of k (B, heads, N, head_dim): each (B, heads, L, head_dim), the prefix tokens first."""
+    along = pooling_matrices(geometry, q)
+    return _pool(q, geometry, *along), _pool(k, geometry, *along)
+
+
+def _pool(x: Tensor, geometry: Geometry, along_rows: Tensor, along_columns: Tensor) -> Tensor:
     (rows, columns), cells, num_prefix_tokens = geometry
     batch, heads, _, width = x.shape
-    along_rows, along_columns = pooling_matrix(rows, cells[0], x), pooling_matrix(columns, cells[1], x)
     on_grid = x[:, :, num_prefix_tokens:]
-    if _heads_are_packed(
-        x
-    ):  # the usual view of a packed projection: all heads of a token in one go, uncopied
+    if _heads_are_packed(x):  # views of a projection's output: all heads of a token in one go, uncopied
         on_grid = on_grid.transpose(1, 2).reshape(batch * rows, columns, heads * width)
         half = torch.bmm(along_columns.expand(batch * rows, -1, -1), on_grid)
         half = half.reshape(batch, rows, cells[1] * heads * width)
@@ -49,8 +59,7 @@ def add_pooling_gradient_(grad_x: Tensor, grad_landmarks: Tensor, geometry: Geom
     """Adds to ``grad_x`` (B, heads, N, head_dim) what the gradient of its landmarks sends back through the pooling."""
     (rows, columns), cells, num_prefix_tokens = geometry
     batch, heads, _, width = grad_x.shape
-    along_rows = pooling_matrix(rows, cells[0], grad_landmarks)
-    along_columns = pooling_matrix(columns, cells[1], grad_landmarks)
+    along_rows, along_columns = pooling_matrices(geometry, grad_landmarks)
     grad_x[:, :, :num_prefix_tokens] += grad_landmarks[:, :, :num_prefix_tokens]
     pooled = grad_landmarks[:, :, num_prefix_tokens:].transpose(1, 2)
     pooled = pooled.reshape(batch, cells[0], cells[1] * heads * width)

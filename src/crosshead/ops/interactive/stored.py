@@ -17,12 +17,12 @@ def attend_stored(
     dropout_p: float,
 ) -> Tensor:
     """O = Â_Q (Â_K V), (B, heads, N, head_dim), from tokens of that shape and landmarks (B, heads, L, head_dim)."""
-    # The scale goes onto the landmarks: they are few.
-    a_q = softmax(flat(q), flat(k_landmarks * scale))
-    a_k = softmax(flat(q_landmarks * scale), flat(k))
-    a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)
-    context = torch.bmm(mix_heads(mix_key, a_k), flat(v))
-    return torch.bmm(mix_heads(mix_query, a_q), context).view(q.shape)
+    # The scale goes onto the landmarks: they are few. A_K first, and gone before A_Q comes where nothing is kept.
+    mixed_key = mix_heads(mix_key, F.dropout(softmax(flat(q_landmarks * scale), flat(k)), dropout_p))
+    context = torch.bmm(mixed_key, flat(v))
+    del mixed_key
+    mixed_query = mix_heads(mix_query, F.dropout(softmax(flat(q), flat(k_landmarks * scale)), dropout_p))
+    return torch.bmm(mixed_query, context).view(q.shape)
 
 
 def flat(x: Tensor) -> Tensor:
@@ -46,3 +46,16 @@ def mix_heads(mix: Tensor | None, attention: Tensor) -> Tensor:
     if images == 1:
         return torch.mm(mix, attention.reshape(heads, -1)).view(attention.shape)
     return torch.bmm(mix.expand(images, -1, -1), attention.reshape(images, heads, -1)).view(attention.shape)
+
+
+def mix_heads_into(mix: Tensor | None, attention: Tensor, out: Tensor) -> Tensor:
+    """``mix_heads`` that writes to ``out``, of the shape of ``attention``, where there is something to mix."""
+    if mix is None:
+        return attention
+    heads = mix.shape[0]
+    rows, mixed = attention.view(-1, heads, attention[0].numel()), out.view(-1, heads, out[0].numel())
+    if len(rows) == 1:
+        torch.mm(mix, rows[0], out=mixed[0])
+    else:
+        torch.bmm(mix.expand(len(rows), -1, -1), rows, out=mixed)
+    return out
