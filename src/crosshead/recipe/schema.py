@@ -110,6 +110,7 @@ class TrainConfig(Section):
     channels_last: bool = False
     compile: bool = False
     grad_checkpointing: bool = False
+    parallel: Literal["copies", "shards"] = "copies"  # of the model in several processes: DDP, or FSDP2
     deterministic: bool = False
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     eval_every_epochs: Positive = 1

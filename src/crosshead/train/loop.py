@@ -12,7 +12,7 @@ from torch import nn
 from crosshead.data.batch import Batch
 from crosshead.recipe.schema import Recipe
 from crosshead.train.distributed import World
-from crosshead.train.evaluate import Evaluation, evaluate
+from crosshead.train.evaluate import Batches, Evaluation, blank_image, evaluate
 from crosshead.train.pace import Pace
 from crosshead.train.records import EvalRecord, EventRecord, Observer, StepRecord
 from crosshead.train.result import BadNumbers
@@ -33,7 +33,7 @@ class Source:
     ``start`` samples (over all processes), ``validation()`` its share of the validation split."""
 
     training: Callable[[int, int], Iterable[Batch]]
-    validation: Callable[[], Iterable[Batch]]
+    validation: Callable[[], Batches]
     samples_per_epoch: int
     validation_images: int
 
@@ -225,6 +225,7 @@ class Loop:
             images=self.source.validation_images,
             world=self.world,
             precision=self.recipe.train.precision,
+            blank=blank_image(self.state.model, self.recipe.data),
             stopped=lambda: self.stop.name is not None,
             beat=partial(self.watchdog.beat, progress.step),
         )

@@ -13,7 +13,7 @@ from crosshead.recipe.schema import Recipe
 from crosshead.train.checkpoint import CheckpointStore
 from crosshead.train.curves import draw_curves
 from crosshead.train.distributed import World
-from crosshead.train.evaluate import evaluate
+from crosshead.train.evaluate import blank_image, evaluate
 from crosshead.train.loop import JudgedTask
 from crosshead.train.manifest import Damaged, replace_file, verify
 from crosshead.train.records import EvalRecord, EventRecord, Observer, RunInfo
@@ -62,6 +62,7 @@ def finished_result(
             images=len(splits.test),
             world=world,
             precision=precision,
+            blank=blank_image(state.model, recipe.data),
             beat=partial(watchdog.beat, state.progress.step),
         )
         assert metrics is not None, "nothing was there to stop this evaluation"

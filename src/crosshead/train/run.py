@@ -18,6 +18,7 @@ from crosshead.data.catalog import open_splits
 from crosshead.data.loader import evaluation_loader, training_loader
 from crosshead.data.order import samples_per_epoch
 from crosshead.data.sets import Splits
+from crosshead.data.transforms import image_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train import distributed
@@ -36,6 +37,7 @@ from crosshead.train.records import EndRecord, EventRecord, Observer, RunInfo
 from crosshead.train.result import RESULT_FILE, BadNumbers, Result
 from crosshead.train.resume import compare, find_start, settle_folder
 from crosshead.train.saving import Saver
+from crosshead.train.sharding import is_sharded, shard
 from crosshead.train.signals import StopRequest
 from crosshead.train.state import TrainState
 from crosshead.train.watchdog import Watchdog
@@ -101,7 +103,9 @@ def _train(
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     task = ClassifyTask(recipe.task, len(splits.info.class_names))
     source = _source(recipe, splits, world)
-    state = _build_state(recipe, splits, device, world)
+    model = _build_model(recipe, splits)
+    gmacs = count_gmacs(model, splits.info.channels, image_size(recipe.data))
+    state = _build_state(model, recipe, device, world)
     network = _wrap(state.model, recipe, device, world)
 
     store = CheckpointStore(folder)
@@ -115,7 +119,7 @@ def _train(
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
     if world.leads:
         describe_run(folder, recipe, splits.info)
-    info = _run_info(recipe, splits, state, source, folder, device, world)
+    info = _run_info(recipe, splits, state, source, folder, device, world, gmacs)
     audience.on_start(info)
     for event in events:
         audience.on_event(event)
@@ -216,21 +220,33 @@ def _source(recipe: Recipe, splits: Splits, world: World) -> Source:
     )
 
 
-def _build_state(recipe: Recipe, splits: Splits, device: torch.device, world: World) -> TrainState:
+def _build_model(recipe: Recipe, splits: Splits) -> nn.Module:
     torch.manual_seed(recipe.train.seed)
     model = models.build_model(
         recipe.model,
         num_classes=len(splits.info.class_names),
         in_chans=splits.info.channels,
-        img_size=_image_size(recipe),
+        img_size=image_size(recipe.data),
     )
     if recipe.train.grad_checkpointing:
         _checkpoint_activations(model, recipe.model.name)
-    model.to(device)
+    return model
+
+
+def _build_state(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> TrainState:
+    """The model where it computes, its average, and the optimizer."""
+    sharded = recipe.train.parallel == "shards" and world.size > 1
+    if sharded and recipe.train.precision == "fp16":
+        raise ValueError("train.parallel=shards has no loss scaling; use train.precision=bf16, or copies")
+    if not sharded:
+        model.to(device)
     if recipe.train.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
     decay = recipe.train.ema_decay
-    ema = None if decay is None else ModelEmaV3(model, decay=decay)
+    ema = None if decay is None else ModelEmaV3(model, decay=decay, foreach=not sharded)
+    if sharded:  # moves block by block, so that a device never holds more than one whole block
+        for each in (model, *([] if ema is None else [ema.module])):
+            shard(each, world, device)
     if recipe.train.compile:
         model.compile()
     total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
@@ -246,7 +262,7 @@ def _checkpoint_activations(model: nn.Module, name: str) -> None:
 
 
 def _wrap(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> nn.Module:
-    if world.size == 1:
+    if world.size == 1 or is_sharded(model):
         return model
     return DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
@@ -283,6 +299,7 @@ def _run_info(
     folder: Path,
     device: torch.device,
     world: World,
+    gmacs: float,
 ) -> RunInfo:
     total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
     steps_per_epoch = source.samples_per_epoch // total_batch
@@ -295,7 +312,7 @@ def _run_info(
         precision=recipe.train.precision,
         processes=world.size,
         parameters=count_parameters(state.model),
-        gmacs=count_gmacs(state.evaluated_model, splits.info.channels, _image_size(recipe)),
+        gmacs=gmacs,
         train_images=len(splits.train),
         validation_images=len(splits.validation),
         test_images=0 if splits.test is None else len(splits.test),
@@ -304,8 +321,3 @@ def _run_info(
         total_steps=recipe.train.epochs * steps_per_epoch,
         start_step=state.progress.step,
     )
-
-
-def _image_size(recipe: Recipe) -> tuple[int, int]:
-    size = recipe.data.image_size
-    return (size, size) if isinstance(size, int) else size

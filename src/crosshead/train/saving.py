@@ -9,6 +9,7 @@ from crosshead.recipe.schema import CheckpointConfig
 from crosshead.train.checkpoint import CheckpointStore
 from crosshead.train.manifest import Damaged
 from crosshead.train.records import EventRecord
+from crosshead.train.sharding import is_sharded
 from crosshead.train.state import TrainState
 from crosshead.train.writer import BackgroundWriter, Written, failure
 
@@ -38,8 +39,9 @@ class Saver:
     def save(self, state: TrainState) -> None:
         """Copy the state now and have it written."""
         self._last_save = time.monotonic()
-        if self.active:
+        if self.active or is_sharded(state.model):
             tensors, values = state.snapshot()
+        if self.active:
             step, best_step = state.progress.step, state.progress.best_step
             job = lambda: self._write(step, best_step, tensors, {**self.context, **values})  # noqa: E731
             self._ended += self._writer.submit(job)

@@ -7,6 +7,8 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from crosshead.train.sharding import shared_out, whole
+
 MODEL, EMA, OPTIMIZER = "model", "ema", "optimizer"  # the names of a checkpoint's files
 
 
@@ -69,7 +71,10 @@ class TrainState:
         return "model" if self.ema is None else "ema"
 
     def snapshot(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-        """Copies of all tensors on the CPU, by file, and everything else as plain values for JSON."""
+        """Copies of all tensors on the CPU, by file, and everything else as plain values for JSON.
+
+        All processes call it where the model is sharded.
+        """
         optimizer_tensors, optimizer_values = flatten_optimizer(self.model, self.optimizer)
         tensors = {MODEL: _copy(self.model.state_dict()), OPTIMIZER: _copy(optimizer_tensors)}
         if self.ema is not None:
@@ -122,7 +127,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], what: str) -> Non
             f"{what} does not fit this model: {'; '.join(parts)}. Use the model, overlap schedule, image size and "
             "class count that it was trained with"
         )
-    model.load_state_dict(weights)
+    model.load_state_dict({name: shared_out(value, own[name]) for name, value in weights.items()})
 
 
 def flatten_optimizer(
@@ -161,12 +166,15 @@ def restore_optimizer(
             f"the checkpoint's optimizer has {len(values['groups'])} parameter groups and this one "
             f"{len(own['param_groups'])}; resume with the optimizer and weight decay that it was written with"
         )
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    named = dict(model.named_parameters())
+    names = {id(parameter): name for name, parameter in named.items()}
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[str, dict[str, Any]] = {}
     for path, value in {**tensors, **values["scalars"]}.items():
         name, _, key = path.rpartition("/")
-        states.setdefault(name, {})[key] = value
+        states.setdefault(name, {})[key] = (
+            shared_out(value, named[name]) if isinstance(value, Tensor) else value
+        )
     groups = [
         {**{key: _tupled(value) for key, value in saved.items()}, "params": group["params"]}
         for saved, group in zip(values["groups"], own["param_groups"], strict=True)
@@ -177,7 +185,9 @@ def restore_optimizer(
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Contiguous copies on the CPU, one storage each (safetensors refuses shared ones)."""
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return {
+        name: whole(tensor.detach()).to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -16,6 +17,7 @@ from crosshead.data.keys import key
 from crosshead.recipe.schema import Recipe
 from crosshead.train.devices import autocast
 from crosshead.train.distributed import World
+from crosshead.train.sharding import whole
 from crosshead.train.state import TrainState
 from crosshead.train.watchdog import Phase, Watchdog
 
@@ -105,7 +107,9 @@ class Stepper:
         could not be read adds nothing, and the others weigh the same on any number of processes.
         """
         exchange: AbstractContextManager[object] = nullcontext()
-        if not synchronise and isinstance(self.network, DistributedDataParallel):
+        if isinstance(self.network, FSDPModule):
+            self.network.set_requires_gradient_sync(synchronise)
+        elif not synchronise and isinstance(self.network, DistributedDataParallel):
             exchange = self.network.no_sync()
         images, step = len(batch), self.state.progress.step
         with exchange:
@@ -128,7 +132,7 @@ class Stepper:
     def _gradient_norm(self) -> Tensor:
         if self.state.scaler is not None:
             self.state.scaler.unscale_(self.state.optimizer)
-        return get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        return whole(get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
 
     def _decide(
         self, losses: list[Tensor], hits: list[Tensor], images: int, norm: Tensor, asked: Requests
