@@ -1,7 +1,8 @@
 """The reverse order a block of tokens at a time: no matrix of (heads, N, L) outlives its block, forward or backward.
 
-The forward keeps its inputs, the row statistics of A_K and the context Â_K V; the backward forms the attention
-matrices again. Both need the statistics of A_K, which run over all N, before its rows can be mixed over the heads.
+The forward keeps its inputs, the context C = Â_K V, and how the rows of A_K share their sum among the blocks; the
+backward forms the attention matrices again. A tile is a block of an attention matrix, (B * heads, L, n), A_Q's too:
+along n its softmax over L is the faster one. A_K's rows run over all N, so that more than one block takes two passes.
 """
 
 from typing import Any
@@ -12,10 +13,12 @@ from torch.autograd.function import once_differentiable
 
 from .arguments import Geometry
 from .landmarks import add_pooling_gradient_, pool_landmarks
-from .stored import mix_heads, mix_heads_into
+from .stored import mix_heads_into
 
-# Of one attention matrix. Measured: from 2^18 to 2^20 nothing changes, smaller blocks pay for their calls.
+# Elements of a tile. Measured: from 2^18 to 2^20 nothing changes, smaller ones pay for their calls.
 BLOCK_ELEMENTS = 1 << 19
+# A_K in one tile up to this: it needs no second pass, and beyond the tiles leave the cache.
+WHOLE_ELEMENTS = 1 << 21
 # A leading dimension off the vector width slows the products of a block by a fifth.
 TOKEN_MULTIPLE = 64
 
@@ -37,182 +40,189 @@ class RecomputedAttention(torch.autograd.Function):
         m_q, m_k = _precise(mix_query), _precise(mix_key)
         q_landmarks, k_landmarks = (_precise(t) * scale for t in pool_landmarks(q, k, geometry))
         out, context = _empty_tokens(q), torch.empty_like(q_landmarks)
-        log_sums, tiles = torch.empty_like(q_landmarks[..., :1]), _Tiles(q_landmarks)
-        for images, spans in _blocks(q, q_landmarks.shape[2]):
+        tiles, shares = _Tiles(q_landmarks, 2), []
+        for images, spans, key_spans in _blocks(q, q_landmarks.shape[2]):
             q_l, k_l = q_landmarks[images].flatten(0, 1), k_landmarks[images].flatten(0, 1)
-            log_sum, c = _gather_context(q_l, k[images], v[images], m_k, spans, tiles)
+            shares.append(_row_shares(q_l, k[images], key_spans, tiles))
+            c = _gather_context(q_l, k[images], v[images], m_k, shares[-1], key_spans, tiles)
             for span in spans:
                 queries = _rows(q[images], span)
-                scores, weights = tiles(len(queries), queries.shape[1])
-                torch.bmm(k_l, queries.mT, out=scores)  # transposed: its softmax is the faster one
-                torch.softmax(scores, 1, out=weights)
-                _put(out[images], span, torch.bmm(mix_heads_into(m_q, weights, scores).mT, c))
-            log_sums[images], context[images] = log_sum.view_as(log_sums[images]), c.view_as(context[images])
-        ctx.save_for_backward(q, k, v, mix_query, mix_key, q_landmarks, k_landmarks, log_sums, context)
+                scores, a_q = tiles(queries)
+                _query_attention(k_l, queries, scores, a_q)
+                _put(out[images], span, torch.bmm(mix_heads_into(m_q, a_q, scores).mT, c))
+            context[images] = c.view_as(context[images])
+        ctx.save_for_backward(q, k, v, mix_query, mix_key, q_landmarks, k_landmarks, context, *shares)
         ctx.scale, ctx.geometry = scale, geometry
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mix_query, mix_key, q_landmarks, k_landmarks, log_sums, context = ctx.saved_tensors
-        m_q, m_k = _precise(mix_query), _precise(mix_key)
-        grad_q, grad_k, grad_v = _empty_tokens(q), _empty_tokens(k), _empty_tokens(v)
-        grad_q_l, grad_k_l = torch.empty_like(q_landmarks), torch.empty_like(k_landmarks)
-        grad_m_q = None if m_q is None else torch.zeros_like(m_q)
-        grad_m_k = None if m_k is None else torch.zeros_like(m_k)
-        for images, spans in _blocks(q, context.shape[2]):
-            q_l, k_l, c, log_sum = (
-                t[images].flatten(0, 1) for t in (q_landmarks, k_landmarks, context, log_sums)
-            )
-            grad_c, grad_k_rows = _backward_query(
-                q[images], grad_out[images], k_l, c, m_q, grad_q[images], grad_m_q, spans
-            )
-            grad_q_rows = _backward_key(
-                k[images],
-                v[images],
-                q_l,
-                log_sum,
-                grad_c,
-                m_k,
-                grad_k[images],
-                grad_v[images],
-                grad_m_k,
-                spans,
-            )
-            grad_k_l[images] = grad_k_rows.view_as(grad_k_l[images])
-            grad_q_l[images] = grad_q_rows.view_as(grad_q_l[images])
-        add_pooling_gradient_(grad_q, grad_q_l * ctx.scale, ctx.geometry)
-        add_pooling_gradient_(grad_k, grad_k_l * ctx.scale, ctx.geometry)
-        grad_mixes = [None if g is None else g.to(q.dtype) for g in (grad_m_q, grad_m_k)]
-        return grad_q, grad_k, grad_v, *grad_mixes, None, None
+        q, k, v, mix_query, mix_key, q_landmarks, k_landmarks, context, *shares = ctx.saved_tensors
+        query, key = _Side(q, mix_query, k_landmarks), _Side(k, mix_key, q_landmarks)
+        grad_v, tiles = _empty_tokens(v), _Tiles(context, 4)
+        for (images, spans, key_spans), share in zip(_blocks(q, context.shape[2]), shares, strict=True):
+            c = context[images].flatten(0, 1)
+            grad_c = _backward_query(query, images, spans, grad_out[images], c, tiles)
+            _backward_key(key, images, key_spans, v[images], grad_v[images], grad_c, share, tiles)
+        # The queries met k's landmarks, and the keys q's.
+        add_pooling_gradient_(query.grad, key.grad_landmarks * ctx.scale, ctx.geometry)
+        add_pooling_gradient_(key.grad, query.grad_landmarks * ctx.scale, ctx.geometry)
+        grad_mixes = [None if g is None else g.to(q.dtype) for g in (query.grad_mix, key.grad_mix)]
+        return query.grad, key.grad, grad_v, *grad_mixes, None, None
 
 
 class _Tiles:
-    """Two attention tiles that every block of the forward uses again: fresh ones would not be in the cache."""
+    """Tiles that every block uses again: fresh ones would not be in the cache."""
 
-    def __init__(self, landmarks: Tensor) -> None:
-        self._like, self._landmarks = landmarks, landmarks.shape[2]
-        self._flat = [landmarks.new_empty(0), landmarks.new_empty(0)]
+    def __init__(self, landmarks: Tensor, count: int) -> None:
+        self._landmarks = landmarks.shape[2]
+        self._flat = [landmarks.new_empty(0)] * count
 
-    def __call__(self, heads: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Both as (heads, L, tokens), with whatever is in them."""
-        size = heads * self._landmarks * tokens
+    def __call__(self, rows: Tensor) -> list[Tensor]:
+        """All as (B * heads, L, n) for ``rows`` (B * heads, n, head_dim), with whatever is in them."""
+        shape = (rows.shape[0], self._landmarks, rows.shape[1])
+        size = shape[0] * shape[1] * shape[2]
         if self._flat[0].numel() < size:
-            self._flat = [self._like.new_empty(size) for _ in range(2)]
-        first, second = (flat[:size].view(heads, self._landmarks, tokens) for flat in self._flat)
-        return first, second
+            self._flat = [flat.new_empty(size) for flat in self._flat]
+        return [flat[:size].view(shape) for flat in self._flat]
+
+
+class _Side:
+    """One of the two attention matrices in the backward: its tokens, mixing, landmarks, and their gradients."""
+
+    def __init__(self, tokens: Tensor, mix: Tensor | None, landmarks: Tensor) -> None:
+        self.tokens, self.mix, self.landmarks = tokens, _precise(mix), landmarks
+        self.grad, self.grad_landmarks = _empty_tokens(tokens), torch.empty_like(landmarks)
+        self.grad_mix = None if self.mix is None else torch.zeros_like(self.mix)
+
+    def unmixed(self, grad: Tensor, attention: Tensor, out: Tensor) -> Tensor:
+        """The gradient of A from that of Â = M A, in ``out``; adds to the gradient of M."""
+        if self.mix is None or self.grad_mix is None:
+            return grad
+        heads = self.mix.shape[0]
+        grad_rows, rows = (t.view(-1, heads, t[0].numel()) for t in (grad, attention))
+        self.grad_mix += torch.bmm(grad_rows, rows.mT).sum(0)
+        return mix_heads_into(self.mix.mT, grad, out)
+
+
+def _query_attention(k_l: Tensor, queries: Tensor, scores: Tensor, out: Tensor) -> Tensor:
+    """A tile of A_Q in ``out``; ``scores`` is another."""
+    torch.bmm(k_l, queries.mT, out=scores)
+    return torch.softmax(scores, 1, out=out)
+
+
+def _key_attention(q_l: Tensor, keys: Tensor, share: Tensor | None, scores: Tensor, out: Tensor) -> Tensor:
+    """A tile of A_K in ``out``, from its rows' share in their sum (B * heads, L, 1), None for all of it."""
+    torch.bmm(q_l, keys.mT, out=scores)
+    torch.softmax(scores, -1, out=out)
+    return out if share is None else out.mul_(share)
+
+
+def _row_shares(q_l: Tensor, k: Tensor, spans: list[slice], tiles: _Tiles) -> Tensor | None:
+    """Of the sums of exp over A_K's rows, how much lies in each span, (spans, B * heads, L, 1); None for one span."""
+    if len(spans) == 1:
+        return None
+    log_sums = []
+    for span in spans:
+        keys = _rows(k, span)
+        scores, logs = tiles(keys)[:2]
+        torch.bmm(q_l, keys.mT, out=scores)
+        torch.log_softmax(scores, -1, out=logs)  # twice as fast as torch.logsumexp
+        log_sums.append(scores[..., :1] - logs[..., :1])
+    return torch.softmax(torch.stack(log_sums), 0)
 
 
 def _gather_context(
-    q_l: Tensor, k: Tensor, v: Tensor, m_k: Tensor | None, spans: list[slice], tiles: _Tiles
-) -> tuple[Tensor, Tensor]:
-    """log Σ_n exp of the rows of A_K's scores (B * heads, L, 1), and C = Â_K V (B * heads, L, head_dim)."""
-    parts = []
-    for span in spans:
-        keys = _rows(k, span)
-        scores, logs = tiles(len(keys), keys.shape[1])
-        torch.bmm(q_l, keys.mT, out=scores)
-        torch.log_softmax(scores, -1, out=logs)  # twice as fast as torch.logsumexp
-        parts.append(scores[..., :1] - logs[..., :1])
-    log_sum = torch.logsumexp(torch.cat(parts, -1), -1, keepdim=True)
+    q_l: Tensor,
+    k: Tensor,
+    v: Tensor,
+    m_k: Tensor | None,
+    shares: Tensor | None,
+    spans: list[slice],
+    tiles: _Tiles,
+) -> Tensor:
+    """C = Â_K V, (B * heads, L, head_dim)."""
     context = torch.zeros_like(q_l)
-    for span, part in zip(spans, parts, strict=True):
+    for i, span in enumerate(spans):
         keys = _rows(k, span)
-        scores, weights = tiles(len(keys), keys.shape[1])
-        torch.bmm(q_l, keys.mT, out=scores)
-        torch.softmax(scores, -1, out=weights)
-        weights.mul_((part - log_sum).exp_())
-        context += torch.bmm(mix_heads_into(m_k, weights, scores), _rows(v, span))
-    return log_sum, context
-
-
-def _key_attention(q_l: Tensor, keys: Tensor, log_sum: Tensor) -> Tensor:
-    """A block of A_K, (B * heads, L, n), from the statistics of its whole rows."""
-    return torch.baddbmm(-log_sum, q_l, keys.mT).exp_()
+        scores, a_k = tiles(keys)[:2]
+        _key_attention(q_l, keys, None if shares is None else shares[i], scores, a_k)
+        context.baddbmm_(mix_heads_into(m_k, a_k, scores), _rows(v, span))
+    return context
 
 
 def _backward_query(
-    q: Tensor,
-    grad_out: Tensor,
-    k_l: Tensor,
-    context: Tensor,
-    m_q: Tensor | None,
-    grad_q: Tensor,
-    grad_m_q: Tensor | None,
-    spans: list[slice],
-) -> tuple[Tensor, Tensor]:
-    """Through O = Â_Q C: fills ``grad_q``, adds to ``grad_m_q``; the gradients of C and of the scaled k landmarks."""
+    side: _Side, images: slice, spans: list[slice], grad_out: Tensor, context: Tensor, tiles: _Tiles
+) -> Tensor:
+    """Through O = Â_Q C: the gradients of the queries, of their mixing and of k's landmarks; returns that of C."""
+    k_l = side.landmarks[images].flatten(0, 1)
     grad_c, grad_k_l = torch.zeros_like(context), torch.zeros_like(k_l)
     for span in spans:
-        queries, grad_rows = _rows(q, span), _rows(grad_out, span)
-        a_q = torch.softmax(torch.bmm(queries, k_l.mT), -1)
-        grad_c += torch.bmm(mix_heads(m_q, a_q).mT, grad_rows)
-        inner = _unmix(m_q, torch.bmm(grad_rows, context.mT), a_q, grad_m_q).mul_(a_q)
-        grad_scores = torch.addcmul(inner, a_q, inner.sum(-1, keepdim=True), value=-1)
-        _put(grad_q, span, torch.bmm(grad_scores, k_l))
-        grad_k_l += torch.bmm(grad_scores.mT, queries)
-    return grad_c, grad_k_l
+        queries, grad_rows = _rows(side.tokens[images], span), _rows(grad_out, span)
+        scores, a_q, grad, spare = tiles(queries)
+        _query_attention(k_l, queries, scores, a_q)
+        grad_c.baddbmm_(mix_heads_into(side.mix, a_q, scores), grad_rows)
+        torch.bmm(context, grad_rows.mT, out=grad)
+        inner = side.unmixed(grad, a_q, spare).mul_(a_q)
+        grad_scores = inner.addcmul_(a_q, inner.sum(1, keepdim=True), value=-1)
+        _put(side.grad[images], span, torch.bmm(grad_scores.mT, k_l))
+        grad_k_l.baddbmm_(grad_scores, queries)
+    side.grad_landmarks[images] = grad_k_l.view_as(side.grad_landmarks[images])
+    return grad_c
 
 
 def _backward_key(
-    k: Tensor,
-    v: Tensor,
-    q_l: Tensor,
-    log_sum: Tensor,
-    grad_c: Tensor,
-    m_k: Tensor | None,
-    grad_k: Tensor,
-    grad_v: Tensor,
-    grad_m_k: Tensor | None,
+    side: _Side,
+    images: slice,
     spans: list[slice],
-) -> Tensor:
-    """Through C = Â_K V: fills ``grad_k`` and ``grad_v``, adds to ``grad_m_k``; the gradient of the scaled q landmarks.
+    v: Tensor,
+    grad_v: Tensor,
+    grad_c: Tensor,
+    shares: Tensor | None,
+    tiles: _Tiles,
+) -> None:
+    """Through C = Â_K V: the gradients of the keys, the values, their mixing and q's landmarks.
 
-    dS = A ∘ dA - A ∘ Σ_n A ∘ dA. The sum needs every block, so the second term follows in a pass of its own.
+    dS = A ∘ dA - A ∘ Σ_n A ∘ dA. The sum needs all spans, so with more than one the second term follows later.
     """
-    grad_q_l, attended_keys, inner_sum = (
-        torch.zeros_like(q_l),
-        torch.zeros_like(q_l),
-        torch.zeros_like(log_sum),
-    )
-    for span in spans:
-        keys = _rows(k, span)
-        a_k = _key_attention(q_l, keys, log_sum)
-        _put(grad_v, span, torch.bmm(mix_heads(m_k, a_k).mT, grad_c))
-        inner = _unmix(m_k, torch.bmm(grad_c, _rows(v, span).mT), a_k, grad_m_k).mul_(a_k)
-        _put(grad_k, span, torch.bmm(inner.mT, q_l))
-        grad_q_l += torch.bmm(inner, keys)
-        attended_keys += torch.bmm(a_k, keys)
+    q_l = side.landmarks[images].flatten(0, 1)
+    grad_q_l, attended_keys = torch.zeros_like(q_l), torch.zeros_like(q_l)
+    inner_sum = torch.zeros_like(q_l[..., :1])
+    for i, span in enumerate(spans):
+        keys = _rows(side.tokens[images], span)
+        scores, a_k, grad, spare = tiles(keys)
+        _key_attention(q_l, keys, None if shares is None else shares[i], scores, a_k)
+        _put(grad_v, span, torch.bmm(mix_heads_into(side.mix, a_k, scores).mT, grad_c))
+        torch.bmm(grad_c, _rows(v, span).mT, out=grad)
+        inner = side.unmixed(grad, a_k, spare).mul_(a_k)
         inner_sum += inner.sum(-1, keepdim=True)
-    grad_q_l.addcmul_(inner_sum, attended_keys, value=-1)
-    weighted = -inner_sum * q_l
-    for span in spans:
-        a_k = _key_attention(q_l, _rows(k, span), log_sum)
-        _put(grad_k, span, torch.bmm(a_k.mT, weighted), add=True)
-    return grad_q_l
+        if shares is None:
+            inner.addcmul_(a_k, inner_sum, value=-1)
+        else:
+            attended_keys.baddbmm_(a_k, keys)
+        _put(side.grad[images], span, torch.bmm(inner.mT, q_l))
+        grad_q_l.baddbmm_(inner, keys)
+    if shares is not None:
+        grad_q_l.addcmul_(inner_sum, attended_keys, value=-1)
+        weighted = -inner_sum * q_l
+        for share, span in zip(shares, spans, strict=True):
+            keys = _rows(side.tokens[images], span)
+            scores, a_k = tiles(keys)[:2]
+            _key_attention(q_l, keys, share, scores, a_k)
+            _put(side.grad[images], span, torch.bmm(a_k.mT, weighted), add=True)
+    side.grad_landmarks[images] = grad_q_l.view_as(side.grad_landmarks[images])
 
 
-def _unmix(mix: Tensor | None, grad: Tensor, attention: Tensor, grad_mix: Tensor | None) -> Tensor:
-    """The gradient of A from that of Â = M A, both (B * heads, n, m); adds the gradient of M to ``grad_mix``."""
-    if mix is None or grad_mix is None:
-        return grad
-    heads = mix.shape[0]
-    grad_rows, rows = grad.reshape(-1, heads, grad[0].numel()), attention.reshape(-1, heads, grad[0].numel())
-    if len(grad_rows) == 1:
-        grad_mix.addmm_(grad_rows[0], rows[0].mT)
-    else:
-        grad_mix += torch.bmm(grad_rows, rows.mT).sum(0)
-    return mix_heads(mix.mT, grad)
-
-
-def _blocks(x: Tensor, landmarks: int) -> list[tuple[slice, list[slice]]]:
-    """Groups of whole images, or spans of one image's tokens: about BLOCK_ELEMENTS of attention each."""
+def _blocks(x: Tensor, landmarks: int) -> list[tuple[slice, list[slice], list[slice]]]:
+    """Groups of whole images, or one image and spans of its queries and of its keys."""
     batch, heads, tokens, _ = x.shape
-    images = max(1, BLOCK_ELEMENTS // (heads * landmarks * tokens))
-    step = max(TOKEN_MULTIPLE, BLOCK_ELEMENTS // (heads * landmarks) // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
+    row = heads * landmarks
+    images = max(1, BLOCK_ELEMENTS // (row * tokens))
+    step = max(TOKEN_MULTIPLE, BLOCK_ELEMENTS // row // TOKEN_MULTIPLE * TOKEN_MULTIPLE)
     spans = [slice(first, first + step) for first in range(0, tokens, step)]
-    return [(slice(first, first + images), spans) for first in range(0, batch, images)]
+    key_spans = [slice(0, tokens)] if row * tokens <= WHOLE_ELEMENTS else spans
+    return [(slice(first, first + images), spans, key_spans) for first in range(0, batch, images)]
 
 
 def _rows(x: Tensor, span: slice) -> Tensor:
