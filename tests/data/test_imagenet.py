@@ -72,6 +72,23 @@ def test_zip_files_are_read_by_workers_and_after_pickling(zipped: Path) -> None:
     assert again.load(0).size == splits.train.load(0).size
 
 
+def test_members_may_stand_behind_the_name_of_their_archive(zipped: Path) -> None:
+    want = opened(zipped)
+    for part, files in {"train": TRAIN, "val": VAL}.items():
+        lines = "".join(f"{part}.zip@/{name}\t{target}\n" for name, target in files.items())
+        (zipped / f"{part}_map.txt").write_text(lines)
+    got = opened(zipped)
+    assert got.info == want.info
+    for mine, theirs in ((got.train, want.train), (got.validation, want.validation)):
+        assert [mine.name(i) for i in range(len(mine))] == [theirs.name(i) for i in range(len(theirs))]
+        assert (
+            list(mine.targets) == list(theirs.targets) and mine.load(0).tobytes() == theirs.load(0).tobytes()
+        )
+    (zipped / "val_map.txt").write_text("train.zip@/n01440764/n01440764_1.JPEG\t0\n")  # another archive's
+    with pytest.raises(ValueError, match=r"1 of the 1 pictures in val_map.txt are not in it"):
+        opened(zipped)
+
+
 def test_nothing_is_unpacked_and_no_archive_stays_open(zipped: Path) -> None:
     before = sorted(zipped.rglob("*"))
     splits = opened(zipped)
@@ -86,14 +103,16 @@ def test_nothing_is_unpacked_and_no_archive_stays_open(zipped: Path) -> None:
     "name", ["../outside.JPEG", "/etc/passwd", "a/../../b.JPEG", "..\\b.JPEG", "C:/b.JPEG"]
 )
 def test_paths_that_leave_the_archive_are_refused(zipped: Path, name: str) -> None:
+    whole = (zipped / "train_map.txt").read_text()
     write_zip(zipped, "train", {**TRAIN, name: 1})
+    (zipped / "train_map.txt").write_text(whole)
     with pytest.raises(ValueError, match=r"train.zip: the path .* leaves the archive"):
         opened(zipped)
     write_zip(zipped, "train", TRAIN)
-    with open(zipped / "train_map.txt", "a") as text:
-        text.write(f"{name}\t1\n")
-    with pytest.raises(ValueError, match=r"train.zip: the path .* leaves the archive"):
-        opened(zipped)
+    for prefix in ("", "train.zip@/"):
+        (zipped / "train_map.txt").write_text(f"{whole}{prefix}{name}\t1\n")
+        with pytest.raises(ValueError, match=r"train_map.txt:4: the path .* leaves train.zip"):
+            opened(zipped)
 
 
 def test_maps_that_do_not_fit_are_named_with_the_line(zipped: Path) -> None:

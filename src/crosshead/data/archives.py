@@ -75,10 +75,15 @@ def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
     return body
 
 
+def leaves_archive(name: str) -> bool:
+    """Whether a member's path leads out of its archive, on any operating system."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or (bool(path.parts) and path.parts[0].endswith(":"))
+
+
 def check_member(archive: Path, name: str) -> None:
     """ValueError for a member whose path would leave the archive."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":")):
+    if leaves_archive(name):
         raise ValueError(
             f"{display_name(archive)}: the path {display_name(name)!r} in it leaves the archive; "
             "it may be hostile: get the archive from its source again"

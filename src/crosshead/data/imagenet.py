@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crosshead.data.archives import ENTRY, ArchivedImages, check_member, read_exactly
+from crosshead.data.archives import ENTRY, ArchivedImages, check_member, leaves_archive, read_exactly
 from crosshead.data.image_folder import data_root, open_folder
 from crosshead.data.sets import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.recipe.schema import DataConfig
@@ -39,13 +39,16 @@ def open_imagenet(data: DataConfig, *, seed: int) -> Splits:
 
 
 def _zipped(archive: Path, map_file: Path, data: DataConfig) -> ArchivedImages:
-    names, targets = read_map(map_file)
+    names, targets = read_map(map_file, archive.name)
     entries = _entries(archive, names, map_file)
     return ArchivedImages([archive], entries, names, targets, read_zip_member, data.max_megapixels)
 
 
-def read_map(map_file: Path) -> tuple[list[str], list[int]]:
-    """(members, classes) of a text with one member, a tab and its class number a line."""
+def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:
+    """(members, classes) of a text with one member, a tab and its class number a line.
+
+    A member may stand behind the name of its ``archive``, ``train.zip@/MEMBER``, as Swin's loader joins the two.
+    """
     names, targets = [], []
     text = map_file.read_text(encoding="utf-8", errors="surrogateescape")
     for number, line in enumerate(text.split("\n"), start=1):
@@ -56,7 +59,13 @@ def read_map(map_file: Path) -> tuple[list[str], list[int]]:
             raise ValueError(
                 f"{map_file}:{number}: {line!r}; wanted a path in the zip, a tab and a class number"
             )
-        names.append(name)
+        member = name.removeprefix(f"{archive}@/")
+        if leaves_archive(member):
+            raise ValueError(
+                f"{map_file}:{number}: the path {name!r} leaves {archive}; it may be hostile: get the map from its "
+                "source again"
+            )
+        names.append(member)
         targets.append(int(target))
     if not names:
         raise ValueError(f"{map_file}: empty; wanted a path in the zip, a tab and a class number a line")
@@ -70,7 +79,7 @@ def _entries(archive: Path, names: list[str], map_file: Path) -> np.ndarray:
             directory = {info.filename: info for info in file.infolist()}
     except (zipfile.BadZipFile, OSError) as error:
         raise ValueError(f"{archive}: no whole zip file ({error}); copy it again") from error
-    for name in (*directory, *names):
+    for name in directory:
         check_member(archive, name)
     if missing := [name for name in names if name not in directory]:
         raise ValueError(
