@@ -12,6 +12,8 @@ def test_an_epoch_uses_whole_steps() -> None:
     assert samples_per_epoch(103, 10, world_size=2, accumulation_steps=2) == 80
     with pytest.raises(ValueError, match=r"5 training images are fewer than one step of 6 .*to 1 or less"):
         samples_per_epoch(5, 2, world_size=3)
+    with pytest.raises(ValueError, match=r"5 training images .* x 8 processes .*: start fewer processes"):
+        samples_per_epoch(5, 1, world_size=8)
 
 
 def seen(order: np.ndarray, batch_size: int, start: int, world_size: int) -> list[list[int]]:

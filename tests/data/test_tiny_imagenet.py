@@ -87,3 +87,9 @@ def test_what_is_missing_is_named_with_the_layout(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"val missing; wanted ROOT/tiny-imagenet-200/train"):
         open_splits(config(tmp_path), seed=0)
+    folder = write(tmp_path)
+    (folder / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(
+        ValueError, match=r"val_annotations.txt missing, .*; wanted ROOT/tiny-imagenet-200/train"
+    ):
+        open_splits(config(tmp_path), seed=0)

@@ -14,10 +14,15 @@ def samples_per_epoch(length: int, batch_size: int, world_size: int = 1, accumul
     """
     step = batch_size * world_size * accumulation_steps
     if length < step:
+        fitting = length // (world_size * accumulation_steps)
+        remedy = (
+            f"lower data.batch_size to {fitting} or less"
+            if fitting
+            else "start fewer processes or lower train.accumulation_steps"
+        )
         raise ValueError(
             f"{length} training images are fewer than one step of {step} "
-            f"(data.batch_size {batch_size} x {world_size} processes x {accumulation_steps} accumulated): "
-            f"lower data.batch_size to {max(1, length // (world_size * accumulation_steps))} or less"
+            f"(data.batch_size {batch_size} x {world_size} processes x {accumulation_steps} accumulated): {remedy}"
         )
     return length // step * step
 

@@ -23,6 +23,8 @@ def open_tiny_imagenet(data: DataConfig, *, seed: int) -> Splits:
     wnids = class_folders(root / "train")
     train = read_classes(root / "train", wnids, data, inside=root)
     annotations = root / "val" / "val_annotations.txt"
+    if (root / "val" / "images").is_dir() and not annotations.is_file():
+        raise ValueError(f"{annotations} missing, which has the classes of val/images; wanted {LAYOUT}")
     if annotations.is_file():
         validation = _annotated(annotations, wnids, data, inside=root)
     else:
