@@ -9,7 +9,7 @@ from crosshead.cli import main
 from crosshead.cli.authors import KEYS
 from crosshead.cli.parser import parse
 from crosshead.cli.train import plan
-from crosshead.recipe.check import recipe_keys
+from crosshead.recipe.check import check_key
 
 CFG = ["--cfg", "configs/vit/vit_tiny_16_224_imagenet.yaml"]
 
@@ -54,7 +54,8 @@ def test_opts_take_their_keys_and_ours_and_arguments_win():
 
 
 def test_their_keys_all_lead_to_keys_of_a_recipe():
-    assert set(KEYS.values()) <= recipe_keys().keys()
+    for key in KEYS.values():
+        check_key(key, "here")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,13 @@ def test_starting_weights_come_before_the_swap_and_a_new_classifier_starts_anew(
     )
 
 
+def test_settings_that_say_what_the_data_says_change_nothing():
+    config = ModelConfig(
+        name="mohsa_vit_micro_patch2_32", args={"num_classes": 3, "in_chans": 1, "img_size": [8, 8]}
+    )
+    assert build_model(config, **MICRO).head.out_features == 3
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
@@ -58,6 +65,18 @@ def test_starting_weights_come_before_the_swap_and_a_new_classifier_starts_anew(
         ),
         (dict(name="plain_vit_micro_patch2_32", overlap=2), "has no overlapped heads; use a mohsa_"),
         (dict(name="mohsa_vit_micro_patch2_32", args=dict(heads=3)), "does not take .*'heads'"),
+        (
+            dict(name="mohsa_vit_micro_patch2_32", args=dict(num_classes=10)),
+            "num_classes is 10, and the data has 3 classes: give the data",
+        ),
+        (
+            dict(name="mohsa_vit_micro_patch2_32", args=dict(in_chans=3)),
+            "in_chans is 3, and the images have 1",
+        ),
+        (
+            dict(name="mohsa_vit_micro_patch2_32", args=dict(img_size=[8, 4])),
+            r"img_size is \[8, 4\], and the images have a size of 8",
+        ),
         (
             dict(name="mohsa_vit_micro_patch2_32", init_from="absent.safetensors"),
             "absent.safetensors: not a readable",

@@ -21,6 +21,7 @@ KEYS = {
     "DATA.NUM_WORKERS": "data.num_workers",
     "MODEL.DROP_PATH_RATE": "model.drop_path_rate",
     "MODEL.LABEL_SMOOTHING": "task.label_smoothing",
+    "MODEL.NUM_CLASSES": "model.args.num_classes",
     "OUTPUT": "output",
     "PRINT_FREQ": "log.every_steps",
     "SEED": "train.seed",

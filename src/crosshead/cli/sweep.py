@@ -119,7 +119,10 @@ def _check_models(variants: "list[Variant]") -> None:
         with torch.device("meta"):
             settings = recipe.model.model_copy(update={"init_from": None})
             build_model(
-                settings, num_classes=2, in_chans=recipe.data.channels, img_size=recipe.data.image_size
+                settings,
+                num_classes=settings.args.get("num_classes", 2),
+                in_chans=recipe.data.channels,
+                img_size=recipe.data.image_size,
             )
 
 

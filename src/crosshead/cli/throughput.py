@@ -23,8 +23,9 @@ def print_throughput(recipe: "Recipe") -> int:
     device = choose_device(recipe.train.device)
     data = recipe.data
     size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
+    classes = recipe.model.args.get("num_classes", _CLASSES)
     model = (
-        build_model(recipe.model, num_classes=_CLASSES, in_chans=data.channels, img_size=size)
+        build_model(recipe.model, num_classes=classes, in_chans=data.channels, img_size=size)
         .to(device)
         .eval()
     )

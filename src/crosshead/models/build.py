@@ -62,11 +62,15 @@ def build_model(
         img_size: their side in pixels, or (height, width). Models that take any size don't need it.
 
     Raises:
-        ValueError: for an unknown name, options that the model doesn't know, or weights of another model.
+        ValueError: for an unknown name, options that the model doesn't know or that contradict the data, or weights
+            of another model.
     """
     if not timm.is_model(model.name):
         raise ValueError(_unknown_model(model.name))
+    _check_against_data(model.args, num_classes, in_chans, img_size)
     args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
+    if img_size is not None:
+        args.pop("img_size", None)
     if model.drop_path_rate:
         args["drop_path_rate"] = model.drop_path_rate
     overlapped = model.name.startswith("mohsa_")
@@ -89,6 +93,26 @@ def build_model(
         )
         _logger.info("%s", report)
     return module
+
+
+def _check_against_data(
+    args: Mapping[str, Any], num_classes: int, in_chans: int, img_size: int | tuple[int, int] | None
+) -> None:
+    """The data decides these three; a recipe may say them too, to be sure that they are what it expects."""
+    for key, given, what in (
+        ("num_classes", num_classes, f"the data has {num_classes} classes"),
+        ("in_chans", in_chans, f"the images have {in_chans} channels (data.channels)"),
+        ("img_size", img_size, f"the images have a size of {img_size} (data.image_size)"),
+    ):
+        own = args.get(key)
+        if own is not None and given is not None and _sides(own) != _sides(given):
+            raise ValueError(
+                f"model.args.{key} is {own!r}, and {what}: give the data that the recipe is for, or leave the key out"
+            )
+
+
+def _sides(size: Any) -> tuple[Any, Any]:
+    return tuple(size) if isinstance(size, list | tuple) else (size, size)  # type: ignore[return-value]
 
 
 def _create(name: str, args: dict[str, Any], img_size: int | tuple[int, int] | None) -> nn.Module:
