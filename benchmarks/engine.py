@@ -1,6 +1,7 @@
 """What the training engine's care costs: a step with all checks against a bare one, and the stall of a checkpoint.
 
     python benchmarks/engine.py                  the digits recipe at batch 64, and ViT-Tiny at batch 32
+    python benchmarks/engine.py --only tiny      one of them (digits, tiny)
     python benchmarks/engine.py --checkpoint     the stall of one checkpoint of ViT-Small, in steps
 
 Bare is forward, loss, backward, clipping, optimizer step and learning rate. Checked is the engine's own loop around
@@ -8,6 +9,7 @@ the same: seeds for every step, numbers looked at before the update, counts, sto
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -33,12 +35,12 @@ from crosshead.train.saving import Saver
 from crosshead.train.signals import StopRequest
 from crosshead.train.state import TrainState
 from crosshead.train.watchdog import Watchdog
-from interleave import RESULTS, compare, conditions, report
+from interleave import RESULTS, Timing, compare, conditions, report
 
-CASES = {
-    # name: model, image size, channels, classes, batch, steps in a turn, turns
-    "digits recipe, batch 64": ("mohsa_vit_micro_patch2_32", 8, 1, 10, 64, 10, 30),
-    "ViT-Tiny, batch 32": ("mohsa_vit_tiny_patch16_224", 224, 3, 1000, 32, 1, 15),
+CASES: dict[str, tuple] = {
+    # name: title, model, image size, channels, classes, batch, steps in a turn, turns
+    "digits": ("digits recipe, batch 64", "mohsa_vit_micro_patch2_32", 8, 1, 10, 64, 10, 30),
+    "tiny": ("ViT-Tiny, batch 32", "mohsa_vit_tiny_patch16_224", 224, 3, 1000, 32, 1, 15),
 }
 
 
@@ -124,25 +126,18 @@ class Checked(Side):
         self.loop.train_epoch()
 
 
-def overhead(rounds_scale: float) -> dict:
-    tables = {}
-    for title, (*case, turns) in CASES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            bare, checked = Bare(*case), Checked(Path(folder), *case)
-            tables[f"{title}, {case[-1]} steps a turn"] = compare(
-                {"bare": bare.turn, "checked": checked.turn},
-                rounds=max(5, round(turns * rounds_scale)),
-                warmup=2,
-            )
-            different = sum(
-                not torch.equal(a, b) for a, b in zip(bare.weights(), checked.weights(), strict=True)
-            )
-            if different:
-                raise SystemExit(
-                    f"{title}: {different} parameters differ between the two sides; not reported"
-                )
-            checked.stop.__exit__()
-    return tables
+def overhead(name: str, rounds_scale: float) -> dict[str, list[Timing]]:
+    title, *case, turns = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        bare, checked = Bare(*case), Checked(Path(folder), *case)
+        timings = compare(
+            {"bare": bare.turn, "checked": checked.turn}, rounds=max(5, round(turns * rounds_scale)), warmup=2
+        )
+        different = sum(not torch.equal(a, b) for a, b in zip(bare.weights(), checked.weights(), strict=True))
+        if different:
+            raise SystemExit(f"{title}: {different} parameters differ between the two sides; not reported")
+        checked.stop.__exit__()
+    return {f"{title}, {case[-1]} steps a turn": timings}
 
 
 def stall(batch: int) -> dict[str, float]:
@@ -186,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", choices=CASES, help="one of the two models")
     parser.add_argument("--checkpoint", action="store_true", help="the stall of a checkpoint")
     parser.add_argument("--batch", type=int, default=32, help="of the step that the stall is counted in")
     parser.add_argument(
@@ -193,14 +189,20 @@ def main() -> None:
     )
     options = parser.parse_args()
     header = conditions(tune_allocator())
-    if not options.checkpoint:
-        report(RESULTS / "engine_overhead_cpu.json", header, overhead(options.scale))
+    if options.checkpoint:
+        report_stall(header, stall(options.batch), options.batch)
         return
-    found = stall(options.batch)
+    for name in [options.only] if options.only else CASES:
+        report(RESULTS / f"engine_{name}_cpu.json", header, overhead(name, options.scale))
+
+
+def report_stall(header: dict, found: dict[str, float], batch: int) -> None:
     print(", ".join(f"{key} {value}" for key, value in header.items()))
-    print(f"ViT-Small, batch {options.batch}")
+    print(f"ViT-Small, batch {batch}")
     for key, value in found.items():
         print(f"  {key:42s} {value:.3f}")
+    content = {"conditions": header, f"ViT-Small, batch {batch}": found}
+    (RESULTS / "engine_checkpoint_cpu.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Stepper:
         self.state.optimizer.zero_grad(set_to_none=True)
         losses, hits = [], []
         for micro, batch in enumerate(batches):
-            seed_model(self.recipe.train.seed, self.state.progress.step, micro, self.world.rank)
+            seed_model(self.device, self.recipe.train.seed, self.state.progress.step, micro, self.world.rank)
             loss, right = self._backward(
                 batch.to(self.device, self.memory_format), micro, synchronise=micro == len(batches) - 1
             )
@@ -183,9 +183,14 @@ class Stepper:
             self.state.scaler.update()
 
 
-def seed_model(seed: int, step: int, micro: int, rank: int) -> None:
+def seed_model(device: torch.device, seed: int, step: int, micro: int, rank: int) -> None:
     """Seed what dropout and drop path draw from, as a function of the place in the run: nothing is left to save."""
-    torch.manual_seed(key(f"model {micro} {rank}", seed, 0, step) >> 1)
+    drawn = key(f"model {micro} {rank}", seed, 0, step) >> 1
+    if device.type == "cpu":
+        # ``torch.manual_seed`` also seeds accelerators, and formats a stack trace (0.5 ms) where none was used yet.
+        torch.default_generator.manual_seed(drawn)
+    else:
+        torch.manual_seed(drawn)
 
 
 def describe_bad(batches: Sequence[Batch]) -> list[str]:

@@ -17,8 +17,8 @@ from .stored import mix_heads_into
 
 # Elements of a tile. Measured: from 2^18 to 2^20 nothing changes, smaller ones pay for their calls.
 BLOCK_ELEMENTS = 1 << 19
-# A_K in one tile up to this: it needs no second pass, and beyond the tiles leave the cache.
-WHOLE_ELEMENTS = 1 << 21
+# A_K in one tile up to this: it needs no second pass. Beyond, the tiles would leave the cache.
+WHOLE_ELEMENTS = 1 << 20
 # A leading dimension off the vector width slows the products of a block by a fifth.
 TOKEN_MULTIPLE = 64
 
