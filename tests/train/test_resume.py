@@ -1,5 +1,6 @@
 """A run that is stopped and resumed ends as if it had never been stopped, bit for bit."""
 
+import shutil
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ from runs import StopAfter, Watcher, assert_same_ending, ending, tiny_recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train import StepRecord, train
 from crosshead.train.checkpoint import CheckpointStore
+from crosshead.train.result import RESULT_FILE
 
 
 @pytest.mark.parametrize("step", [1, 5, 14])
@@ -106,6 +108,16 @@ def test_resuming_a_finished_run_gives_its_result_and_tests_nothing_again(tmp_pa
     result = train(tiny_recipe(), folder=unstopped, resume=True, observer=watcher)
     assert result.status == "finished" and result.test == ending(unstopped)["test"]
     assert witness.calls == 0 and not watcher.records
+
+
+def test_a_run_that_was_killed_between_its_test_and_its_result_is_tested_again_and_logs_it_once(
+    tmp_path, unstopped
+):
+    folder = tmp_path / "run"
+    shutil.copytree(unstopped, folder, symlinks=True)
+    (folder / RESULT_FILE).unlink()
+    train(tiny_recipe(), folder=folder, resume=True)
+    assert_same_ending(folder, unstopped)
 
 
 def test_resuming_where_nothing_was_saved_starts_from_the_beginning_and_says_so(tmp_path, unstopped):

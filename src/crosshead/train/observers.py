@@ -42,8 +42,9 @@ class LinesFile:
 class JsonLines:
     """``metrics.jsonl``: steps (every ``every_steps``) and evaluations. ``events.jsonl``: everything else.
 
-    Metrics after the step at which a run is resumed are of a future that is computed again: they are dropped.
-    Events happened, and stay.
+    Metrics after the step at which a run is resumed are of a future that is computed again: they are dropped. So is
+    the test, which ends a run: one that was killed before it had written its result is tested again. Events
+    happened, and stay.
     """
 
     def __init__(self, folder: Path, every_steps: int) -> None:
@@ -51,7 +52,11 @@ class JsonLines:
         self._metrics, self._events = LinesFile(folder / METRICS_FILE), LinesFile(folder / EVENTS_FILE)
 
     def on_start(self, info: RunInfo) -> None:
-        kept = [record for record in read_lines(self._metrics.path) if record["step"] <= info.start_step]
+        kept = [
+            record
+            for record in read_lines(self._metrics.path)
+            if record["step"] <= info.start_step and record.get("split") != "test"
+        ]
         aside = self._metrics.path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(aside, self._metrics.path)
