@@ -37,8 +37,10 @@ check: $(READY) ## lint and type check
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-bench: $(READY) ## measure the operators and models side by side with their peers
-	$(PY) benchmarks/overlap.py
+bench: $(READY) ## measure operators, models and engine side by side with their peers (half an hour)
+	set -e; for each in overlap talking window models interactive "interactive --only memory" image_size \
+		input_pipeline engine "engine --checkpoint"; do \
+		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
 
 soak: $(READY)  ## the long fault tests
 	$(PY) -m pytest -m soak
