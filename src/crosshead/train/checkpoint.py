@@ -122,12 +122,12 @@ class CheckpointStore:
         self._put(aside, self.folder / path.name)
 
     def prune(self, keep_last: int, best_step: int | None) -> None:
-        """Delete all but the newest ``keep_last`` and the best."""
+        """Delete all but the newest ``keep_last`` and the best, and what a failed deletion left."""
         for step in self.steps()[:-keep_last]:
             if step != best_step:
-                going = self.folder / f"{_DELETING}{step:08d}"
-                os.rename(self.path(step), going)
-                shutil.rmtree(going)
+                os.rename(self.path(step), self.folder / f"{_DELETING}{step:08d}")
+        for going in self.folder.glob(f"{_DELETING}*"):
+            shutil.rmtree(going)
 
     def point_best(self, step: int) -> None:
         """Let ``best`` be the checkpoint of ``step``, in one rename."""

@@ -70,8 +70,9 @@ class EvalRecord:
 class EventRecord:
     """Something that a reader of the log must see.
 
-    ``kind``: "resume", "checkpoint", "checkpoint_failed", "damage", "bad_step", "broken_image", "signal",
-    "lock", "hung", "recipe_changed", "world_changed", "log_failed" or "note". ``details``: the facts for a program.
+    ``kind``: "resume", "checkpoint", "checkpoint_failed", "tidying_failed", "damage", "bad_step", "broken_image",
+    "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed" or "note". ``details``: the facts for a
+    program.
     """
 
     kind: str

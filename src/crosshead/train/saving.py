@@ -66,24 +66,38 @@ class Saver:
         self, step: int, best_step: int | None, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]
     ) -> Written:
         started = time.perf_counter()
-        error = None
+        error = untidy = None
         try:
             self.store.write(step, tensors, state)
-            if best_step is not None and self.store.path(best_step).exists():
-                self.store.point_best(best_step)
-            self.store.prune(self.config.keep_last, best_step)
         except (OSError, Damaged) as problem:
             error = failure(problem)
-        return Written(step, time.perf_counter() - started, error)
+        else:
+            untidy = self._tidy(best_step)
+        return Written(step, time.perf_counter() - started, error, untidy)
+
+    def _tidy(self, best_step: int | None) -> str | None:
+        """Point ``best`` and delete what is not kept; says what could not be done."""
+        doing = "best could not be pointed at the best one"
+        try:
+            if best_step is not None and self.store.path(best_step).exists():
+                self.store.point_best(best_step)
+            doing = "older ones could not be deleted"
+            self.store.prune(self.config.keep_last, best_step)
+        except OSError as problem:
+            return f"{doing}: {failure(problem)}"
+        return None
 
 
 def _event(written: Written) -> EventRecord:
     details = {"seconds": written.seconds}
-    if written.error is None:
-        message = f"checkpoint of step {written.step} written in {written.seconds:.1f} s"
-        return EventRecord("checkpoint", message, written.step, details)
-    message = (
-        f"the checkpoint of step {written.step} could not be written: {written.error}. Training goes on, the "
-        "checkpoints before are untouched, and the next one is tried when it is due"
-    )
-    return EventRecord("checkpoint_failed", message, written.step, details)
+    if written.error is not None:
+        message = (
+            f"the checkpoint of step {written.step} could not be written: {written.error}. Training goes on, the "
+            "checkpoints before are untouched, and the next one is tried when it is due"
+        )
+        return EventRecord("checkpoint_failed", message, written.step, details)
+    message = f"checkpoint of step {written.step} written in {written.seconds:.1f} s"
+    if written.untidy is not None:
+        message += f", but {written.untidy}. Training goes on, and this is tried again after the next one"
+        return EventRecord("tidying_failed", message, written.step, details)
+    return EventRecord("checkpoint", message, written.step, details)

@@ -9,11 +9,12 @@ from crosshead.train.manifest import Damaged
 
 @dataclass(frozen=True)
 class Written:
-    """A finished job; ``error`` says why it failed."""
+    """A finished job. ``error`` says why there is no checkpoint; ``untidy`` what failed after it was there."""
 
     step: int
     seconds: float
     error: str | None
+    untidy: str | None
 
 
 class BackgroundWriter:
@@ -44,7 +45,7 @@ class BackgroundWriter:
 
 
 def failure(error: OSError | Damaged) -> str:
-    """What to say about a checkpoint that could not be written."""
+    """What to say about work on a checkpoint that failed."""
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({error.filename or 'while writing'})"
     return f"what was written does not read back: {error}"
