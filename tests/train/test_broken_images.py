@@ -62,11 +62,8 @@ def test_broken_images_are_named_once_counted_and_change_no_other(tmp_path, monk
     assert len(missing) == 3
     assert seen_hurt == [[index for index in batch if index not in missing] for batch in seen]
     events = [event for event in watcher.events if event.kind == "broken_image"]
-    assert sorted(event.details["image"].split("train/")[1] for event in events) == [
-        "cat/03.png",
-        "dog/07.png",
-        "dog/11.png",
-    ]
+    named = sorted(event.details["image"] for event in events)
+    assert named == [str(tmp_path / "hurt" / f"{name}.png") for name in BROKEN]
     assert all(event.details["reason"] for event in events)
     assert result.broken_images == 3
 
@@ -88,8 +85,9 @@ def test_more_broken_images_than_the_limit_end_the_run(tmp_path):
 
 def test_failing_at_the_first_broken_image_when_asked(tmp_path):
     recipe = folder_recipe(image_folder(tmp_path / "data", BROKEN), on_broken_train="fail")
-    with pytest.raises(BrokenImage, match=r"train/(cat|dog)"):
+    with pytest.raises(BrokenImage) as first:
         train(recipe, folder=tmp_path / "run")
+    assert first.value.name in [str(tmp_path / "data" / f"{name}.png") for name in BROKEN]
 
 
 def test_a_broken_validation_image_ends_the_run_and_is_named(tmp_path):
