@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from crosshead.data.batch import Batch
 from crosshead.models import build_model
-from crosshead.recipe.schema import Recipe
+from crosshead.recipe.compose import load_recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train.allocator import tune_allocator
 from crosshead.train.checkpoint import CheckpointStore
@@ -30,44 +31,47 @@ from crosshead.train.distributed import World
 from crosshead.train.loop import Loop, Source
 from crosshead.train.observers import Audience, JsonLines, TensorBoard
 from crosshead.train.optim import build_optimizer, build_schedule
-from crosshead.train.records import RunInfo
+from crosshead.train.records import EndRecord, RunInfo
 from crosshead.train.saving import Saver
 from crosshead.train.signals import StopRequest
 from crosshead.train.state import TrainState
 from crosshead.train.watchdog import Watchdog
 from interleave import RESULTS, Timing, compare, conditions, report
 
-CASES: dict[str, tuple] = {
-    # name: title, model, image size, channels, classes, batch, steps in a turn, turns
-    "digits": ("digits recipe, batch 64", "mohsa_vit_micro_patch2_32", 8, 1, 10, 64, 10, 30),
-    "tiny": ("ViT-Tiny, batch 32", "mohsa_vit_tiny_patch16_224", 224, 3, 1000, 32, 1, 15),
+PLAIN = ["train.precision=fp32", "train.device=cpu", "train.epochs=999"]
+CASES = {
+    # name: title, recipe, batch, classes, steps in a turn, turns
+    "digits": ("digits recipe, batch 64", "digits_mohsa", 64, 10, 10, 90),
+    "tiny": ("ViT-Tiny, batch 32", "vit_tiny_16_224_imagenet", 32, 1000, 1, 15),
 }
 
 
 class Side:
-    """One model with its optimizer and schedule, and the batches of a turn; both sides begin alike."""
+    """A recipe's model, average, optimizer and schedule, and the batches of a turn; both sides begin alike."""
 
-    def __init__(self, model: str, size: int, channels: int, classes: int, batch: int, steps: int) -> None:
-        self.recipe = Recipe.model_validate(
-            {
-                "model": {"name": model},
-                "data": {"batch_size": batch},
-                "log": {"every_steps": 5},
-                "train": {"epochs": 999},
-            }
-        )
+    def __init__(self, recipe: str, batch: int, classes: int, steps: int) -> None:
+        self.recipe = load_recipe(recipe, [*PLAIN, f"data.batch_size={batch}"])
+        data, train = self.recipe.data, self.recipe.train
         torch.manual_seed(0)
-        self.model = build_model(self.recipe.model, num_classes=classes, in_chans=channels, img_size=size)
+        self.model = build_model(
+            self.recipe.model, num_classes=classes, in_chans=data.channels, img_size=data.image_size
+        )
+        self.ema = None if train.ema_decay is None else ModelEmaV3(self.model, train.ema_decay, foreach=True)
         self.optimizer = build_optimizer(self.model, self.recipe.optimizer, batch)
         self.set_rate: Callable[[int], float] = build_schedule(
-            self.optimizer, self.recipe.schedule, total_steps=999 * steps, steps_per_epoch=steps, scale=1.0
+            self.optimizer,
+            self.recipe.schedule,
+            total_steps=train.epochs * steps,
+            steps_per_epoch=steps,
+            scale=1.0,
         )
         self.task = ClassifyTask(self.recipe.task, classes)
         generator = torch.Generator().manual_seed(1)
+        shape = (batch, data.channels, data.image_size, data.image_size)
         names = tuple(f"image {number}" for number in range(batch))
         self.batches = [
             Batch(
-                torch.randn(batch, channels, size, size, generator=generator),
+                torch.randn(shape, generator=generator),
                 torch.randint(classes, (batch,), generator=generator),
                 torch.arange(batch),
                 names,
@@ -80,9 +84,10 @@ class Side:
 
 
 class Bare(Side):
-    def __init__(self, *case: int) -> None:
-        super().__init__(*case)  # type: ignore[arg-type]
+    def __init__(self, recipe: str, batch: int, classes: int, steps: int) -> None:
+        super().__init__(recipe, batch, classes, steps)
         self.step = 0
+        self.parameters = list(self.model.parameters())
 
     def turn(self) -> None:
         self.model.train()
@@ -90,23 +95,25 @@ class Bare(Side):
             self.set_rate(self.step)
             self.optimizer.zero_grad(set_to_none=True)
             self.task.loss(self.model(batch.images), batch).backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_grad)
+            if self.recipe.optimizer.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_grad)
             self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update(self.model)
             self.step += 1
 
 
 class Checked(Side):
-    def __init__(self, folder: Path, *case: int) -> None:
-        super().__init__(*case)  # type: ignore[arg-type]
+    def __init__(self, folder: Path, recipe: str, batch: int, classes: int, steps: int) -> None:
+        super().__init__(recipe, batch, classes, steps)
         count = sum(map(len, self.batches))
         source = Source(lambda epoch, start: self.batches, lambda: [], count, 0)
-        self.state = TrainState(self.model, self.optimizer, None, None)
+        self.state = TrainState(self.model, self.optimizer, self.ema, None)
         every = self.recipe.log.every_steps
-        audience = Audience([JsonLines(folder, every), TensorBoard(folder, every)])
-        audience.on_start(RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0))
+        self.audience = Audience([JsonLines(folder, every), TensorBoard(folder, every)])
+        self.audience.on_start(RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0))
         saver = Saver(CheckpointStore(folder), self.recipe.checkpoint, {}, active=True)
         world = World()
-        self.stop = StopRequest().__enter__()
         self.loop = Loop(
             self.recipe,
             self.state,
@@ -115,8 +122,8 @@ class Checked(Side):
             source,
             self.set_rate,
             saver,
-            audience,
-            self.stop,
+            self.audience,
+            StopRequest(),  # not entered: a signal ends the benchmark
             world,
             Watchdog(world, 600),
         )
@@ -125,25 +132,29 @@ class Checked(Side):
         self.state.progress.samples = 0
         self.loop.train_epoch()
 
+    def close(self) -> None:
+        self.audience.on_end(EndRecord("finished", "", None))
+
 
 def overhead(name: str, rounds_scale: float) -> dict[str, list[Timing]]:
-    title, *case, turns = CASES[name]
+    title, recipe, batch, classes, steps, turns = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        bare, checked = Bare(*case), Checked(Path(folder), *case)
+        bare = Bare(recipe, batch, classes, steps)
+        checked = Checked(Path(folder), recipe, batch, classes, steps)
         timings = compare(
             {"bare": bare.turn, "checked": checked.turn}, rounds=max(5, round(turns * rounds_scale)), warmup=2
         )
+        checked.close()
         different = sum(not torch.equal(a, b) for a, b in zip(bare.weights(), checked.weights(), strict=True))
         if different:
             raise SystemExit(f"{title}: {different} parameters differ between the two sides; not reported")
-        checked.stop.__exit__()
-    return {f"{title}, {case[-1]} steps a turn": timings}
+    return {f"{title}, {steps} steps a turn": timings}
 
 
 def stall(batch: int) -> dict[str, float]:
     """Seconds of a ViT-Small step, alone and beside a checkpoint that is being written, and of the copy before it."""
-    side = Bare("mohsa_vit_small_patch16_224", 224, 3, 1000, batch, 1)  # type: ignore[arg-type]
-    state = TrainState(side.model, side.optimizer, None, None)
+    side = Bare("vit_small_16_224_imagenet", batch, 1000, 1)
+    state = TrainState(side.model, side.optimizer, side.ema, None)
     side.turn()
     alone, beside, copies, writes = [], [], [], []
     with tempfile.TemporaryDirectory(dir=".") as folder:
