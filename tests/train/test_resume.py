@@ -2,10 +2,12 @@
 
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, ending, tiny_recipe
 
+from crosshead.data.catalog import open_splits
 from crosshead.tasks import ClassifyTask
 from crosshead.train import StepRecord, train
 from crosshead.train.checkpoint import CheckpointStore
@@ -176,6 +178,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     other = tiny_recipe(model={"name": "vit_small_patch16_224"})
     with pytest.raises(ValueError, match=r"another model: model\.name was 'vit_tiny_patch16_224'"):
         train(other, folder=folder, resume=True)
+
+
+def test_data_with_other_classes_than_the_run_learned_is_refused(tmp_path, unstopped, monkeypatch):
+    def renamed(*args, **options):
+        splits = open_splits(*args, **options)
+        return replace(splits, info=replace(splits.info, class_names=tuple("0123465789")))
+
+    monkeypatch.setattr("crosshead.train.run.open_splits", renamed)
+    with pytest.raises(ValueError, match="class 5 of the data is '6', and the run learned '5' there"):
+        train(tiny_recipe(), folder=tmp_path / "run", resume=unstopped)
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(unstopped):

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def read_info(folder: Path) -> DatasetInfo:
         channels=values["channels"],
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
+    )
+
+
+def check_classes(data: Sequence[str], learned: Sequence[str]) -> None:
+    """Raises ValueError where the data's classes are not those that a run learned, in the same order."""
+    if list(data) == list(learned):
+        return
+    if len(data) != len(learned):
+        message = f"the data has {len(data)} classes, and the run learned {len(learned)}"
+    else:
+        place = next(i for i, (now, before) in enumerate(zip(data, learned, strict=True)) if now != before)
+        message = (
+            f"class {place} of the data is {data[place]!r}, and the run learned {learned[place]!r} there"
+        )
+    raise ValueError(
+        f"{message}; use the data of that run, or start a new one (model.init_from takes over weights)"
     )
 
 

@@ -17,7 +17,7 @@ from crosshead.train import distributed
 from crosshead.train.checkpoint import BEST, CheckpointStore
 from crosshead.train.devices import choose_device
 from crosshead.train.evaluate import evaluate
-from crosshead.train.folder import RECIPE_FILE, read_info
+from crosshead.train.folder import RECIPE_FILE, check_classes, read_info
 from crosshead.train.manifest import MANIFEST, Damaged, verify
 from crosshead.train.state import EMA, MODEL, load_weights
 
@@ -115,11 +115,7 @@ def evaluate_run(
         raise ValueError(
             f"{data.name} has no split {split!r}; there are train, validation and, in some, test"
         )
-    if splits.info.class_names != trained.info.class_names:
-        raise ValueError(
-            f"the data has {len(splits.info.class_names)} classes ({', '.join(splits.info.class_names[:3])}, ...) and "
-            f"the run was trained on {len(trained.info.class_names)} ({', '.join(trained.info.class_names[:3])}, ...)"
-        )
+    check_classes(splits.info.class_names, trained.info.class_names)
     world = distributed.join(recipe.train.rank_timeout_s)
     task = ClassifyTask(recipe.task, len(trained.info.class_names))
     loader = evaluation_loader(images, data, trained.info, rank=world.rank, world_size=world.size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from crosshead.recipe.schema import Recipe
 from crosshead.train import checkpoint
 from crosshead.train.checkpoint import CheckpointStore, read_state, read_tensors, step_of
-from crosshead.train.folder import choose_folder, holds_run, restarts
+from crosshead.train.folder import check_classes, choose_folder, holds_run, restarts
 from crosshead.train.lock import FolderBusy, is_held
 from crosshead.train.manifest import MANIFEST, Damaged, verify
 from crosshead.train.records import EventRecord
@@ -145,8 +145,9 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
     """What is not as it was when the checkpoint was written.
 
     Raises:
-        ValueError: the checkpoint is of another model.
+        ValueError: the checkpoint is of another model, or has learned other classes.
     """
+    check_classes(context["classes"], state["classes"])
     before, now = _flatten(state["recipe"]), _flatten(context["recipe"])
     changed = {
         key: (before.get(key), now.get(key))

@@ -109,7 +109,11 @@ def _train(
     network = _wrap(state.model, recipe, device, world)
 
     store = CheckpointStore(folder)
-    context = {"recipe": recipe.model_dump(mode="json"), "processes": world.size}
+    context = {
+        "recipe": recipe.model_dump(mode="json"),
+        "classes": list(splits.info.class_names),
+        "processes": world.size,
+    }
     events = [*_lock_events(lock), *_restore(state, store, resume, context, world)]
     if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
         return Result.load(folder)
