@@ -1,6 +1,7 @@
 """InteractiveAttention, alone and inside timm's ViTs."""
 
 import copy
+from inspect import signature
 
 import pytest
 import timm
@@ -69,9 +70,9 @@ def test_input_size_may_change_between_calls():
 
 
 def test_takes_the_options_of_timms_attention():
-    options = dict(
-        dim_out=16, qk_norm=True, scale_norm=True, gated=True, norm_layer=nn.LayerNorm, attn_head_dim=6
-    )
+    options = dict(dim_out=16, qk_norm=True, scale_norm=True, norm_layer=nn.LayerNorm, attn_head_dim=6)
+    if "gated" in signature(Attention).parameters:  # from timm 1.0.28 on
+        options["gated"] = True
     plain, layer = Attention(24, 3, **options), InteractiveAttention(24, 3, **options)
     assert set(layer.state_dict()) - set(plain.state_dict()) == {"mix_query", "mix_key"}
     assert layer(tokens(9)).shape == (2, 9, 16)

@@ -15,9 +15,8 @@ CLASSES = 7
 
 
 def side(name):
-    """A side small enough to test quickly: what the model is for, or about 64 in place of 224."""
-    size = timm.get_pretrained_cfg(name).input_size[-1]
-    return min(size, 56 if "swin" in name else 64)
+    """A side small enough to test quickly: what the model is for, or 64 in place of 224."""
+    return min(timm.get_pretrained_cfg(name).input_size[-1], 64)
 
 
 def create(name, **options):
