@@ -40,10 +40,15 @@ def full_width_attention(
 def _channels_read(qkv: Tensor, overlap: int, borrow_gain: Tensor | None) -> Tensor:
     """With which factor head i reads each channel of the layer, (h, h·d): 1 or its gain in its window, else 0."""
     num_heads, head_dim = qkv.shape[3:]
-    gain = qkv.new_ones(num_heads, 2 * overlap) if borrow_gain is None else borrow_gain.to(qkv.dtype)
     rest = head_dim - overlap
-    before = F.pad(gain[:, :overlap], (rest, 0)).unsqueeze(1)
-    after = F.pad(gain[:, overlap:], (0, rest)).unsqueeze(1)
+    if borrow_gain is None:
+        # No padded ones: PyTorch 2.11's compiler writes C++ for them that does not compile.
+        channel = torch.arange(head_dim, device=qkv.device)
+        before, after = (channel >= rest).to(qkv.dtype), (channel < overlap).to(qkv.dtype)
+    else:
+        gain = borrow_gain.to(qkv.dtype)
+        before = F.pad(gain[:, :overlap], (rest, 0)).unsqueeze(1)
+        after = F.pad(gain[:, overlap:], (0, rest)).unsqueeze(1)
     neighbour = qkv.new_ones(max(num_heads - 1, 0))
     own, below, above = (
         torch.diag(diagonal, offset).unsqueeze(2)
