@@ -35,6 +35,7 @@ test: $(READY)  ## run the tests
 
 check: $(READY) ## lint and type check
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers (half an hour)

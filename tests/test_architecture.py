@@ -41,7 +41,9 @@ def imported_rooms(path: Path) -> set[str]:
             targets = [tuple(alias.name.split(".")) for alias in node.names]
         else:
             continue
-        found |= {target[1] for target in targets if target[0] == "crosshead" and len(target) > 1 and target[1]}
+        found |= {
+            target[1] for target in targets if target[0] == "crosshead" and len(target) > 1 and target[1]
+        }
     return found
 
 

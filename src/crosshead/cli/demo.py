@@ -20,7 +20,9 @@ def register(commands: Commands) -> None:
         description="Trains the same small vision transformer twice on scikit-learn's handwritten digits, with "
         "plain\nand with overlapped heads, and prints a table. It takes a minute or two on two CPU cores.",
     )
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="keys to change in both: train.epochs=10")
+    parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="keys to change in both: train.epochs=10"
+    )
     parser.add_argument(
         "--output", default="runs", metavar="DIR", help="the folder of all runs (default: runs)"
     )

@@ -126,7 +126,9 @@ class OverlappedAttention(nn.Module):
         )
         return self.proj_drop(self.proj(x))
 
-    def attention_weights(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+    def attention_weights(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
         """The attention weights (B, h, N, N) for tokens (B, N, dim), which ``forward`` never forms."""
         return overlapped_attention_weights(
             self._packed(x),
