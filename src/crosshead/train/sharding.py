@@ -1,5 +1,7 @@
 """A model that outgrows one device, spread over the processes (FSDP2), and its tensors, whole again."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -14,6 +16,8 @@ def shard(model: nn.Module, world: World, device: torch.device) -> None:
 
     Each block of a stack of equal ones is gathered by itself, when it is at work.
     """
+    # Blocks that return a view are safe as long as nothing is added to it in place, and timm's blocks add out of place.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
     mesh = init_device_mesh(device.type, (world.size,))
     for stack in reversed([*model.modules()]):  # inner stacks first, as FSDP2 wants
         if isinstance(stack, nn.Sequential | nn.ModuleList) and _is_stack_of_blocks(stack):
