@@ -24,10 +24,12 @@ SHAPES = [
 MODES = ["stored", "recompute"]
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of four tokens, so that the block-wise path has seams at these sizes."""
+@pytest.fixture(params=["A_K in blocks", "A_K whole"])
+def small_blocks(monkeypatch, request):
+    """Blocks of four tokens, so that the block-wise path has seams at these sizes; A_K takes two passes or one."""
     monkeypatch.setattr(recompute, "BLOCK_ELEMENTS", 16)
+    if request.param == "A_K in blocks":
+        monkeypatch.setattr(recompute, "WHOLE_ELEMENTS", 16)
     monkeypatch.setattr(recompute, "TOKEN_MULTIPLE", 4)
 
 
