@@ -75,10 +75,11 @@ def test_the_number_of_loader_workers_changes_nothing(tmp_path, unstopped):
     assert_same_ending(folder, unstopped)
 
 
-def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped, monkeypatch):
+@pytest.mark.parametrize("epoch", [2, 3], ids=["in the middle", "the last"])
+def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped, monkeypatch, epoch):
     folder = tmp_path / "run"
     evaluation = ClassifyTask.evaluation
-    signals = iter([None, signal.SIGTERM])
+    signals = iter([None] * (epoch - 1) + [signal.SIGTERM])
 
     def interrupted(task):
         number = next(signals, None)
@@ -89,10 +90,18 @@ def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped,
     monkeypatch.setattr(ClassifyTask, "evaluation", interrupted)
     watcher = Watcher()
     stopped = train(tiny_recipe(), folder=folder, observer=watcher)
-    assert (stopped.status, stopped.step) == ("stopped", 12)
+    assert (stopped.status, stopped.step) == ("stopped", 6 * epoch)
     assert "signal" in watcher.kinds()
     train(tiny_recipe(), folder=folder, resume=True)
     assert_same_ending(folder, unstopped)
+
+
+def test_a_constant_rate_stays_what_it_is_when_the_run_was_stopped_in_the_warm_up(tmp_path):
+    recipe = tiny_recipe(schedule={"name": "constant"})
+    train(recipe, folder=tmp_path / "whole")
+    train(recipe, folder=tmp_path / "run", observer=StopAfter(2))
+    train(recipe, folder=tmp_path / "run", resume=True)
+    assert_same_ending(tmp_path / "run", tmp_path / "whole")
 
 
 def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):

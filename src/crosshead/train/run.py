@@ -107,6 +107,8 @@ def _train(
     gmacs = count_gmacs(model, splits.info.channels, image_size(recipe.data))
     state = _build_state(model, recipe, device, world)
     network = _wrap(state.model, recipe, device, world)
+    # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
+    set_rate = _schedule(recipe, state, source, world)
 
     store = CheckpointStore(folder)
     context = {
@@ -117,7 +119,6 @@ def _train(
     events = [*_lock_events(lock), *_restore(state, store, resume, context, world)]
     if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
         return Result.load(folder)
-    set_rate = _schedule(recipe, state, source, world)
     audience = _audience(folder, recipe, observer, world)
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
