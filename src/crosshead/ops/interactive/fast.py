@@ -19,7 +19,7 @@ HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
 Mode = Literal["auto", "stored", "recompute", "triton"]
 
 # Elements of one attention matrix from which ``auto`` recomputes on a CPU: there the memory kept, seven times less, is
-# worth more than the time, which is 0.95 of the stored form's where the cores share a cache and 1.4 where they don't.
+# worth more than the time, measured at 0.9 to 1.4 of the stored form's with the state of the machine.
 RECOMPUTE_FROM = 1 << 24
 
 
