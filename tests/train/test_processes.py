@@ -26,6 +26,7 @@ from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_HUNG, evaluate_run, train
 from crosshead.train.checkpoint import CheckpointStore, read_tensors
 from crosshead.train.distributed import join
+from crosshead.train.watchdog import Watchdog
 from tolerances import OUTPUT, assert_close
 
 PLAIN = {
@@ -76,13 +77,13 @@ def test_any_number_of_processes_evaluates_to_the_last_digit_the_same(tmp_path, 
 
 
 class FromCall:
-    """Does ``deed`` in process 1 from the given call of the loss on."""
+    """Does ``deed`` in one process from the given call of the loss on."""
 
-    def __init__(self, deed, call):
-        self.deed, self.call = deed, call
+    def __init__(self, deed, call, rank=1):
+        self.deed, self.call, self.rank = deed, call, rank
 
     def __call__(self):
-        if os.environ.get("RANK") != "1":
+        if os.environ.get("RANK") != str(self.rank):
             return
         calls, original = [], ClassifyTask.loss
 
@@ -112,6 +113,22 @@ def test_a_process_that_hangs_ends_the_group_in_time_and_is_named(tmp_path):
     assert named in log_of(folder, 0)
     assert "in hang" in log_of(folder, 1), "where it hangs"
     assert named in (folder / "events.jsonl").read_text()
+
+
+def hang_without_finding_out():
+    def _find_fault(watchdog):
+        raise RuntimeError("the store is gone")
+
+    Watchdog._find_fault = _find_fault
+    hang()
+
+
+def test_a_process_that_hangs_shows_where_also_when_another_one_finds_out_first(tmp_path):
+    folder = tmp_path / "run"
+    recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
+    group = start(recipe, folder, resume=False, processes=2, prepare=FromCall(hang_without_finding_out, 5))
+    assert wait(group, seconds=60) == [EXIT_HUNG, EXIT_HUNG]
+    assert "in hang" in log_of(folder, 1)
 
 
 def freeze():
@@ -152,6 +169,16 @@ def test_a_process_that_fails_ends_the_group_with_its_message(tmp_path):
     codes = wait(group, seconds=30)
     assert 0 not in codes
     assert "process 1 failed: RuntimeError: the disk of machine B is on fire" in log_of(folder, 0)
+
+
+def test_a_failure_of_the_process_that_keeps_the_store_reaches_the_others(tmp_path):
+    folder = tmp_path / "run"
+    group = start(
+        tiny_recipe(data={"batch_size": 6}), folder, resume=False, processes=2, prepare=FromCall(fail, 5, rank=0)
+    )
+    codes = wait(group, seconds=60)
+    assert 0 not in codes
+    assert "process 0 failed: RuntimeError: the disk of machine B is on fire" in log_of(folder, 1)
 
 
 def test_going_on_with_another_number_of_processes_keeps_weights_and_says_what_is_new(tmp_path):

@@ -42,19 +42,21 @@ class Phase(IntEnum):
 
 
 Position = tuple[int, int, int]  # step, phase, part of it
-_FAILED = "crosshead/failed"
+_FAILED = "crosshead/failed"  # why the group ends, from whoever found out first
+_LEAVING = "crosshead/leaving"  # how many know that it ends
 
 
 class Watchdog:
     """Every process posts where it is; whoever has not moved for ``timeout_s`` looks who is behind.
 
     A process that does not even post any more is dead or frozen; else the one that is behind is at fault, since the
-    others wait for it. It is named, its threads' stacks are printed if it still can, ``report`` is told in rank 0,
-    and every process exits with ``EXIT_HUNG``. In a world of one nothing is watched.
+    others wait for it. It is named, every process that stands still prints its threads' stacks if it still can,
+    ``report`` is told in rank 0, and every process exits with ``EXIT_HUNG``. In a world of one nothing is watched.
     """
 
     def __init__(self, world: World, timeout_s: float) -> None:
         self.world, self.timeout_s = world, timeout_s
+        self._pause = min(max(timeout_s / 4, 0.1), 5.0)
         self.report: Callable[[str], None] | None = None
         self._looks = 0
         self._position: Position = (0, 0, 0)
@@ -85,9 +87,11 @@ class Watchdog:
 
     def fail(self, message: str) -> None:
         """Tell the others why this process ends, so that they end too and can say whose fault it was."""
+        self._stop.set()
         if self._store is not None:
             with contextlib.suppress(RuntimeError):  # the store went with the process that kept it
                 self._store.compare_set(_FAILED, "", f"process {self.world.rank} failed: {message}")
+            self._let_others_know()
 
     def failure(self) -> str | None:
         """What another process said before it failed; None also where the store went with it."""
@@ -98,30 +102,27 @@ class Watchdog:
         return None
 
     def _watch(self) -> None:
-        pause = min(max(self.timeout_s / 4, 0.1), 5.0)
-        while not self._stop.wait(pause):
+        while not self._stop.wait(self._pause):
             try:
-                self._look(pause)
+                self._look()
             except RuntimeError as error:  # torch's store errors derive from it
-                if not self._stop.wait(2 * pause):
+                if not self._stop.wait(2 * self._pause):
                     self._end(f"the store of the group, in process 0 or torchrun, does not answer: {error}")
 
-    def _look(self, pause: float) -> None:
+    def _look(self) -> None:
         self._post()
         failure = self.failure()
         if failure is not None and not self._stop.wait(1.0):
             self._end(failure)
         still = time.monotonic() - self._moved
         if still > self.timeout_s:
-            fault = self._find_fault(pause)
+            fault = self._find_fault()
             if time.monotonic() - self._moved < still:  # it went on while this thread was looking
                 return
             message = (
                 f"nothing has moved for {still:.0f} s (train.rank_timeout_s is {self.timeout_s:g}): {fault}"
             )
             self._checked_store.compare_set(_FAILED, "", message)
-            print(f"process {self.world.rank}, where its threads are:", file=sys.stderr)
-            faulthandler.dump_traceback(sys.stderr, all_threads=True)
             self._end(message)
 
     def _post(self) -> None:
@@ -134,10 +135,10 @@ class Watchdog:
         }
         self._checked_store.set(f"crosshead/at/{self.world.rank}", json.dumps(content))
 
-    def _find_fault(self, pause: float) -> str:
+    def _find_fault(self) -> str:
         """Who is behind, in words, from two looks at what everybody posts."""
         before = self._read()
-        self._stop.wait(2.5 * pause)
+        self._stop.wait(2.5 * self._pause)
         self._post()
         after = self._read()
         absent = [rank for rank, post in enumerate(after) if post is None]
@@ -161,11 +162,28 @@ class Watchdog:
         return self._store
 
     def _end(self, message: str) -> None:
+        # Also where another process was the first to find out: the one at fault is the one to show its stacks.
+        if time.monotonic() - self._moved > self.timeout_s / 2:
+            print(f"process {self.world.rank}, where its threads are:", file=sys.stderr)
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
         print(f"process {self.world.rank} ends: {message}", file=sys.stderr, flush=True)
         get_error_handler().record_exception(RuntimeError(message))
         if self.report is not None:
             self.report(message)
+        self._let_others_know()
         os._exit(EXIT_HUNG)
+
+    def _let_others_know(self) -> None:
+        """Process 0 may keep the store in which the message stands, so it leaves last, if the others leave at all."""
+        deadline = time.monotonic() + 2 * self._pause
+        with contextlib.suppress(RuntimeError):
+            self._checked_store.add(_LEAVING, 1)
+            while (
+                self.world.leads
+                and self._checked_store.add(_LEAVING, 0) < self.world.size
+                and time.monotonic() < deadline
+            ):
+                time.sleep(0.05)
 
 
 def _describe(rank: int, post: dict[str, Any]) -> str:
