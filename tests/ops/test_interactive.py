@@ -5,9 +5,10 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 import crosshead.ops.interactive.fast as fast
-import crosshead.ops.interactive.recompute as recompute
+import crosshead.ops.interactive.tiled as tiled
 from crosshead.ops.interactive import attention_factors, interactive_attention, naive_interactive_attention
 from golden_files import load_golden
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
@@ -27,10 +28,10 @@ MODES = ["stored", "recompute"]
 @pytest.fixture(params=["A_K in blocks", "A_K whole"])
 def small_blocks(monkeypatch, request):
     """Blocks of four tokens, so that the block-wise path has seams at these sizes; A_K takes two passes or one."""
-    monkeypatch.setattr(recompute, "BLOCK_ELEMENTS", 16)
+    monkeypatch.setattr(tiled, "BLOCK_ELEMENTS", 16)
     if request.param == "A_K in blocks":
-        monkeypatch.setattr(recompute, "WHOLE_ELEMENTS", 16)
-    monkeypatch.setattr(recompute, "TOKEN_MULTIPLE", 4)
+        monkeypatch.setattr(tiled, "WHOLE_ELEMENTS", 16)
+    monkeypatch.setattr(tiled, "TOKEN_MULTIPLE", 4)
 
 
 def operands(shape, dtype=torch.float64, seed=0, packed=False):
@@ -309,6 +310,72 @@ def test_auto_follows_the_size(forced, monkeypatch):
     out = call(interactive_attention, shape)(*inputs)
     assert ("RecomputedAttention" in type(out.grad_fn).__name__) == (forced == 1)
     assert_close(out, call(naive_interactive_attention, shape)(*inputs), OUTPUT[torch.float64])
+
+
+@pytest.mark.parametrize("at_once", [1 << 24, 0], ids=["A_K at once", "A_K in two passes"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tiles_without_a_gradient_are_the_equations(shape, at_once, small_blocks, monkeypatch):
+    monkeypatch.setattr(tiled, "AT_ONCE_ELEMENTS", at_once)
+    for dtype in (torch.float64, torch.float32):
+        inputs = operands(shape, dtype, packed=True)
+        for given in (inputs, inputs[:3]):
+            got = call(interactive_attention, shape, mode="recompute")(*given)
+            assert got.grad_fn is None
+            assert_close(got, call(naive_interactive_attention, shape)(*given), OUTPUT[dtype])
+
+
+@pytest.mark.parametrize("size", [(1, 8, 32, (56, 56), (7, 7), 0), (1, 5, 16, (71, 67), (7, 5), 3)])
+def test_tiles_without_a_gradient_at_their_own_size(size):
+    """More than one tile, and A_K beyond one: what the smaller tests reach by smaller tiles only."""
+    assert size[1] * size[3][0] * size[3][1] * 35 > tiled.BLOCK_ELEMENTS
+    inputs = operands(size, torch.float32, packed=True)
+    got = call(interactive_attention, size, mode="recompute")(*inputs)
+    assert_close(got, call(naive_interactive_attention, size)(*inputs), OUTPUT[torch.float32])
+
+
+def _runs_in_tiles(monkeypatch, run):
+    calls = []
+    original = fast.attend_tiled
+    with monkeypatch.context() as patch:
+        patch.setattr(fast, "TILE_FROM", 1)
+        patch.setattr(fast, "attend_tiled", lambda *a, **k: calls.append(1) or original(*a, **k))
+        run()
+    return bool(calls)
+
+
+def test_auto_without_a_gradient_takes_tiles_in_full_precision(monkeypatch):
+    shape = SHAPES[0]
+    attend = call(interactive_attention, shape)
+    inputs = [t.requires_grad_() for t in operands(shape, torch.float32)]
+    with torch.no_grad():
+        assert _runs_in_tiles(monkeypatch, lambda: attend(*inputs))
+        assert not _runs_in_tiles(monkeypatch, lambda: attend(*(t.bfloat16() for t in inputs)))
+    with torch.inference_mode():
+        assert _runs_in_tiles(monkeypatch, lambda: attend(*inputs))
+    assert not _runs_in_tiles(monkeypatch, lambda: attend(*inputs))
+
+
+def test_auto_without_a_gradient_can_still_be_transformed(monkeypatch):
+    """``torch.func`` and forward-mode differentiation, which the tiles cannot follow."""
+    monkeypatch.setattr(fast, "TILE_FROM", 1)
+    shape = SHAPES[0]
+    inputs = operands(shape)
+    q, rest = inputs[0], inputs[1:]
+    function = partial(_of_query, call(interactive_attention, shape), rest)
+    naive = partial(_of_query, call(naive_interactive_attention, shape), rest)
+    tangent = torch.ones_like(q)
+    want = torch.func.jvp(naive, (q,), (tangent,))
+    for got, one in zip(torch.func.jvp(function, (q,), (tangent,)), want, strict=True):
+        assert_close(got, one, OUTPUT[torch.float64])
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(function(forward_ad.make_dual(q, tangent)))
+    assert_close(dual.tangent, want[1], GRADIENT[torch.float64])
+    several = torch.stack([q, 2 * q])
+    assert_close(torch.func.vmap(function)(several)[1], naive(2 * q), OUTPUT[torch.float64])
+
+
+def _of_query(attend, rest, q):
+    return attend(q, *rest)
 
 
 def test_factors_are_those_of_the_output():

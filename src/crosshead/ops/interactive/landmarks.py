@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool1d
 
 from .arguments import Geometry
 
@@ -13,11 +14,7 @@ def cell_spans(length: int, cells: int) -> list[tuple[int, int]]:
 
 def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
     """(cells, length), each row the average over its cell's span; dtype and device of ``like``."""
-    cell = torch.arange(cells, device=like.device).unsqueeze(1)
-    row = torch.arange(length, device=like.device)
-    start = cell * length // cells
-    stop = ((cell + 1) * length + cells - 1) // cells
-    return ((row >= start) & (row < stop)).to(like.dtype) / (stop - start).to(like.dtype)
+    return adaptive_avg_pool1d(torch.eye(length, dtype=like.dtype, device=like.device), cells).mT
 
 
 def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:
