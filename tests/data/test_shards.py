@@ -10,7 +10,7 @@ from odd_files import encoded, picture
 
 from crosshead.data.catalog import open_splits
 from crosshead.data.sets import Splits
-from crosshead.data.shards import shard_samples
+from crosshead.data.shards import INDEX_SUFFIX, shard_files, shard_samples
 from crosshead.recipe.schema import DataConfig
 
 
@@ -134,6 +134,28 @@ def test_class_names_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         (tmp_path / "classes.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             opened(tmp_path)
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    for number in (3, 4, 7, 8):
+        write_tar(tmp_path / f"train-{number:06d}.tar", sample(f"{number}", number % 2))
+    with pytest.raises(
+        ValueError, match=r"2 of train.s shards missing, wanted train-000005.tar, train-000006"
+    ):
+        opened(tmp_path)
+    for number in (5, 6):
+        write_tar(tmp_path / f"train-{number:06d}.tar", sample(f"{number}", number % 2))
+    assert len(opened(tmp_path).train) + len(opened(tmp_path).validation) == 6
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / f"b-12.tar{INDEX_SUFFIX}").write_text("{}")
+    with pytest.raises(ValueError, match=r"1 of train's shards missing, wanted train/b-12.tar; copy"):
+        opened(tmp_path)
+
+
+def test_numbers_of_unlike_names_are_no_gap(tmp_path: Path) -> None:
+    for name in ("train-1", "train-b-3", "train-00005", "train-20260101", "train-20261121", "train-last"):
+        write_tar(tmp_path / f"{name}.tar", sample(name, len(name) % 2))
+    assert len(shard_files(tmp_path, "train")) == 6
 
 
 def test_a_folder_without_shards_shows_the_layout(tmp_path: Path) -> None:

@@ -174,7 +174,11 @@ def test_a_process_that_fails_ends_the_group_with_its_message(tmp_path):
 def test_a_failure_of_the_process_that_keeps_the_store_reaches_the_others(tmp_path):
     folder = tmp_path / "run"
     group = start(
-        tiny_recipe(data={"batch_size": 6}), folder, resume=False, processes=2, prepare=FromCall(fail, 5, rank=0)
+        tiny_recipe(data={"batch_size": 6}),
+        folder,
+        resume=False,
+        processes=2,
+        prepare=FromCall(fail, 5, rank=0),
     )
     codes = wait(group, seconds=60)
     assert 0 not in codes

@@ -5,6 +5,7 @@ A sample is a run of members with one key: ``KEY.jpg`` (or another picture) and 
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from itertools import groupby
@@ -23,6 +24,7 @@ CLASSES = "classes.json"
 INDEX_SUFFIX = ".index.json"
 _END = bytes(1024)  # a tar file ends in two empty blocks
 _MOST_DIGITS = 9
+_NUMBERED = re.compile(r"(.*?)([0-9]{1,9})\.tar")
 
 Sample = tuple[str, int, int, int]  # member, class, where its bytes begin, how many
 
@@ -44,8 +46,38 @@ def open_shards(data: DataConfig, *, seed: int) -> Splits:
 
 
 def shard_files(root: Path, part: str) -> list[Path]:
-    """``PART-*.tar`` and ``PART/*.tar``, in the order of their names."""
-    return sorted([*root.glob(f"{part}-*.tar"), *(root / part).glob("*.tar")])
+    """``PART-*.tar`` and ``PART/*.tar``, in the order of their names.
+
+    Raises:
+        ValueError: one is missing: a number is left out, or an index lies there without its shard.
+    """
+    files = sorted([*root.glob(f"{part}-*.tar"), *(root / part).glob("*.tar")])
+    missing = _left_out(files)
+    for index in [*root.glob(f"{part}-*.tar{INDEX_SUFFIX}"), *(root / part).glob(f"*.tar{INDEX_SUFFIX}")]:
+        missing |= {index.with_name(index.name.removesuffix(INDEX_SUFFIX))} - set(files)
+    if missing:
+        first = ", ".join(display_name(str(file.relative_to(root))) for file in sorted(missing)[:3])
+        raise ValueError(
+            f"{root}: {len(missing)} of {part}'s shards missing, wanted {first}{', ...' if len(missing) > 3 else ''}; "
+            "copy them here, or number the others without a gap and remove the indices of those left out"
+        )
+    return files
+
+
+def _left_out(files: list[Path]) -> set[Path]:
+    """Between the first and the last number of files that only differ in it; numbers mostly absent are no row."""
+    rows: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        numbered = _NUMBERED.fullmatch(file.name)
+        if numbered:
+            head, digits = numbered.groups()
+            rows.setdefault((file.parent, head, len(digits)), set()).add(int(digits))
+    return {
+        folder / f"{head}{number:0{width}d}.tar"
+        for (folder, head, width), numbers in rows.items()
+        if max(numbers) - min(numbers) < 2 * len(numbers)
+        for number in set(range(min(numbers), max(numbers))) - numbers
+    }
 
 
 def _read(files: list[Path], data: DataConfig) -> ArchivedImages:
