@@ -36,6 +36,12 @@ def test_without_overlap_it_is_timms_attention(options, mask):
         assert_close(mine.grad, parameter.grad, GRADIENT[torch.float32], name)
 
 
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_no_windows_give_no_output(differentiable):
+    with torch.set_grad_enabled(differentiable):
+        assert create(overlap=3)(windows()[:0]).shape == (0, 16, 24)
+
+
 def test_forward_is_projection_operator_projection():
     layer = create(overlap=3)
     qkv = layer.qkv(windows()).view(12, 16, 3, 3, 8)

@@ -55,6 +55,16 @@ def test_forward_and_its_parts(name, model):
     assert model.num_features == model.head_hidden_size
 
 
+def test_no_images_give_no_logits(name, model):
+    if "swin" in name:
+        pytest.skip(
+            "timm's Swin takes no empty batch: it counts images by dividing what it has by the windows"
+        )
+    for differentiable in (False, True):
+        with torch.set_grad_enabled(differentiable):
+            assert model(images(name)[:0]).shape == (0, CLASSES)
+
+
 def test_every_parameter_gets_a_gradient(name):
     model = create(name).train()
     (model(images(name)) * torch.arange(CLASSES)).sum().backward()

@@ -333,6 +333,13 @@ def test_tiles_without_a_gradient_at_their_own_size(size):
     assert_close(got, call(naive_interactive_attention, size)(*inputs), OUTPUT[torch.float32])
 
 
+@pytest.mark.parametrize("mode", ["auto", *MODES])
+def test_no_images_give_no_output(mode):
+    shape = (0, *SHAPES[0][1:])
+    inputs = operands(shape)
+    assert call(interactive_attention, shape, mode=mode)(*inputs).shape == inputs[0].shape
+
+
 def _runs_in_tiles(monkeypatch, run):
     calls = []
     original = fast.attend_tiled

@@ -45,7 +45,8 @@ def mix_heads(mix: Tensor | None, attention: Tensor) -> Tensor:
     images = attention.shape[0] // heads
     if images == 1:
         return torch.mm(mix, attention.reshape(heads, -1)).view(attention.shape)
-    return torch.bmm(mix.expand(images, -1, -1), attention.reshape(images, heads, -1)).view(attention.shape)
+    rows = attention.reshape(images, heads, attention.shape[1] * attention.shape[2])
+    return torch.bmm(mix.expand(images, -1, -1), rows).view(attention.shape)
 
 
 def mix_heads_into(mix: Tensor | None, attention: Tensor, out: Tensor) -> Tensor:

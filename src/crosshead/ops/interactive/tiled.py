@@ -53,8 +53,9 @@ def attend_tiled(
     q_landmarks, k_landmarks = (precise(t) * scale for t in pool_landmarks(q, k, geometry))
     out, context = empty_tokens(q), torch.empty_like(q_landmarks)
     tiles, shares = Tiles(q_landmarks, 2), []
-    at_once = not for_backward and q[0, ..., 0].numel() * q_landmarks.shape[2] <= AT_ONCE_ELEMENTS
-    for images, spans, key_spans in blocks(q, q_landmarks.shape[2]):
+    heads, tokens, landmarks = q.shape[1], q.shape[2], q_landmarks.shape[2]
+    at_once = not for_backward and heads * tokens * landmarks <= AT_ONCE_ELEMENTS
+    for images, spans, key_spans in blocks(q, landmarks):
         q_l, k_l = q_landmarks[images].flatten(0, 1), k_landmarks[images].flatten(0, 1)
         if at_once and len(key_spans) > 1:
             c = _gather_at_once(q_l, k[images], v[images], m_k, key_spans, tiles)

@@ -102,7 +102,7 @@ class _WindowProducts(torch.autograd.Function):
         batch, tokens, _, num_heads, head_dim = qkv.shape
         width = head_dim + 2 * overlap
         chunks = _chunks(batch, bias)
-        room = batch if keep else chunks[0][0].stop
+        room = batch if keep or not chunks else chunks[0][0].stop
         heads = qkv.new_empty(3, room, num_heads, tokens, width)
         weights = qkv.new_empty(room, num_heads, tokens, tokens)
         out = qkv.new_empty(batch, tokens, num_heads, width)
