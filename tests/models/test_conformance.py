@@ -55,6 +55,14 @@ def test_forward_and_its_parts(name, model):
     assert model.num_features == model.head_hidden_size
 
 
+@torch.no_grad()
+def test_shapes_without_memory(name):
+    """On the meta device, as one asks for shapes and sizes."""
+    with torch.device("meta"):
+        model = create(name).eval()
+        assert model(images(name).to("meta")).shape == (2, CLASSES)
+
+
 def test_no_images_give_no_logits(name, model):
     if "swin" in name:
         pytest.skip(

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,8 +19,10 @@ def count_gmacs(model: nn.Module, channels: int, image_size: tuple[int, int]) ->
     was_training = model.training
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
-    # As matrix products: PyTorch 2.11 does not count its fused attention on a CPU.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    # Attention as matrix products, since PyTorch 2.11 does not count its fused one on a CPU; and all on tensors
+    # without memory, since these products are quadratic in the image. Gradients stay on: with them off, a parameter
+    # that CaiT hands from module to module makes the counter fail.
+    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), counter:
         model.eval()(torch.zeros(1, channels, *image_size, device=device))
     model.train(was_training)
     return counter.get_total_flops() / 2e9

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 
+from ..autocast import autocast_dtype, without_autocast
 from ..checks import check_dropout
 from .arguments import Geometry, check_operands, check_tokens
 from .landmarks import pool_landmarks
@@ -70,15 +71,12 @@ def interactive_attention(
         raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
     scale = q.shape[3] ** -0.5 if scale is None else scale
 
-    device = q.device.type
-    # PyTorch 2.11 cannot compile the first question, whose answer is yes wherever it compiles for.
-    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
-    if not available or not torch.is_autocast_enabled(device):
+    lower = autocast_dtype(q)
+    if lower is None:
         return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
-    lower = torch.get_autocast_dtype(device)
     if q.dtype != torch.float64:
         q, k, v = q.to(lower), k.to(lower), v.to(lower)
-    with torch.autocast(device, enabled=False):
+    with without_autocast(q):
         return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..autocast import autocast_dtype
 from ..checks import check_dropout, check_overlap, check_packed
 from .naive import spread_gain
 from .windows import overlapped_heads
@@ -50,8 +51,7 @@ def overlapped_window_attention(
     batch, tokens, num_heads, head_dim = check_packed(qkv)
     check_overlap(overlap, head_dim)
     check_dropout(dropout_p)
-    if torch.is_autocast_enabled(qkv.device.type):
-        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
+    qkv = qkv.to(autocast_dtype(qkv) or qkv.dtype)
     bias = window_bias(bias, mask, (batch, num_heads, tokens)).to(qkv.dtype)
     scale = head_dim**-0.5 if scale is None else scale
     factors = None

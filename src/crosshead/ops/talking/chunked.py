@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..autocast import without_autocast
+
 # Attention weights (all heads) of one chunk: measured, from half to twice as many change little.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 800_000, 1 << 26
 
@@ -47,7 +49,7 @@ def _forward(
     seed: Tensor | None,
 ) -> Tensor:
     out = _empty_heads(q)
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         scratch = _Scratch(q, k, 2)
         dropout = _Dropout(q.device, dropout_p, seed)
         for images in scratch.images:
@@ -83,7 +85,7 @@ def _backward(
     sums = torch.promote_types(q.dtype, torch.float32)
     mixing = (pre_weight, post_weight, post_bias)
     grad_mixing = [torch.zeros_like(t, dtype=sums) for t in mixing]
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q):
         scratch = _Scratch(q, k, 4)
         dropout = _Dropout(q.device, dropout_p, seed)
         for images in scratch.images:

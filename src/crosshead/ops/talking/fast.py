@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..autocast import autocast_dtype
 from ..checks import check_dropout, check_overlap, check_packed
 from ..overlap.naive import spread_gain
 from ..overlap.windows import overlapped_heads
@@ -60,8 +61,7 @@ def talking_heads_attention(
     check_mixing(num_heads, pre_weight, pre_bias, post_weight, post_bias)
     check_overlap(overlap, head_dim)
     check_dropout(dropout_p)
-    if torch.is_autocast_enabled(qkv.device.type):
-        qkv = qkv.to(torch.get_autocast_dtype(qkv.device.type))
+    qkv = qkv.to(autocast_dtype(qkv) or qkv.dtype)
     scale = head_dim**-0.5 if scale is None else scale
     pre_weight = pre_weight * scale
     if pre_bias is not None:
