@@ -3,6 +3,8 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from odd_files import write_class_folders
 from crosshead.data.batch import Batch
 from crosshead.data.catalog import open_splits
 from crosshead.data.images import BrokenImage
-from crosshead.data.loader import Loader, evaluation_loader, training_loader
+from crosshead.data.loader import Loader, evaluation_loader, training_loader, worker_advice
 from crosshead.data.sets import ArrayImages, FileImages, Splits
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
@@ -66,6 +68,18 @@ def test_workers_read_files_as_this_process_does(folder: Path) -> None:
         list(evaluation_loader(splits.validation, spread, splits.info)),
         list(evaluation_loader(splits.validation, data, splits.info)),
     )
+
+
+@pytest.mark.filterwarnings("error")
+def test_more_workers_than_cores_are_spoken_of_once(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3, 4})
+    assert worker_advice(5, 1) is None and worker_advice(2, 2) is None and worker_advice(0, 9) is None
+    assert worker_advice(6, 1) == (
+        "data.num_workers=6 is more than this machine's 5 cores; data.num_workers=5 asks less of them"
+    )
+    assert (worker_advice(3, 2) or "").startswith("data.num_workers=3 for each of 2 processes is more than")
+    data = DataConfig(num_workers=7)  # no warning of PyTorch's beside it
+    assert len(next(iter(evaluation_loader(digits.validation, data, digits.info))).images) == data.batch_size
 
 
 @pytest.mark.parametrize("augment", [WHOLE_RECIPE, BATCHED], ids=["one by one", "batched"])
@@ -226,3 +240,21 @@ def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
     images = SignalsItself(splits.validation.paths, splits.validation.targets, 64)
     assert sum(len(batch) for batch in evaluation_loader(images, data, splits.info)) == 7
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+LEFT = """
+import sys
+from crosshead.data.catalog import open_splits
+from crosshead.data.loader import evaluation_loader
+from crosshead.recipe.schema import DataConfig
+
+data = DataConfig(num_workers=2, batch_size=16)
+splits = open_splits(data, seed=0)
+held = iter(evaluation_loader(splits.validation, data, splits.info))
+next(held)
+sys.exit(3)
+"""
+
+
+def test_a_loader_left_in_the_middle_keeps_no_process_from_its_end() -> None:
+    assert subprocess.run([sys.executable, "-c", LEFT], timeout=60).returncode == 3

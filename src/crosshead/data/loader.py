@@ -1,7 +1,11 @@
 """Batches for training and evaluation, the same whatever the number of worker processes."""
 
+import atexit
+import os
 import signal
 import sys
+import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +30,8 @@ from crosshead.data.transforms import (
     training_transform,
 )
 from crosshead.recipe.schema import AugmentConfig, DataConfig
+
+_OPEN: "weakref.WeakSet[Iterator[Batch]]" = weakref.WeakSet()
 
 Place = tuple[int, Indices]  # where a batch begins in the epoch's order, and its pictures
 Read = tuple[
@@ -154,6 +160,17 @@ class EvaluationBatches(Batches):
         return self.labelled(normalise(pixels, self.info), indices, [])
 
 
+def worker_advice(num_workers: int, processes: int) -> str | None:
+    """What to say of ``num_workers`` for each of the ``processes`` of this machine; None where it has the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if num_workers * processes <= cores:
+        return None
+    return (
+        f"data.num_workers={num_workers}{f' for each of {processes} processes' if processes > 1 else ''} is more than "
+        f"this machine's {cores} cores; data.num_workers={cores // processes} asks less of them"
+    )
+
+
 class Loader:
     """Iterates over batches made in ``data.num_workers`` processes, or in this one.
 
@@ -176,8 +193,11 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         broken: dict[str, str] = {}
-        with _signals_held():
+        with _signals_held(), warnings.catch_warnings():
+            # Twice an epoch, from every process, what a run says once.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
             source = iter(self._torch_loader())
+        _OPEN.add(source)
         for batch in source:
             self._judge(batch, broken)
             yield batch
@@ -212,6 +232,17 @@ def _start_method() -> str | None:
     # Python 3.14's own choice on Linux would import everything anew in each worker of each epoch, and its
     # workers would not start with the signals blocked.
     return "fork" if sys.platform == "linux" else None
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Ends the workers of loaders that were left in the middle and are still held, by a traceback say.
+
+    Python itself would send them SIGTERM and wait for them, which ignore it.
+    """
+    for source in list(_OPEN):
+        if hasattr(source, "_shutdown_workers"):
+            source._shutdown_workers()
 
 
 def _ignore_signals(worker: int) -> None:

@@ -1,6 +1,7 @@
 """A run from its recipe to its result: this is where the parts of training are put together."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crosshead import models
 from crosshead.data.catalog import open_splits
-from crosshead.data.loader import evaluation_loader, training_loader
+from crosshead.data.loader import evaluation_loader, training_loader, worker_advice
 from crosshead.data.order import samples_per_epoch
 from crosshead.data.sets import Splits
 from crosshead.data.transforms import image_size
@@ -116,7 +117,11 @@ def _train(
         "classes": list(splits.info.class_names),
         "processes": world.size,
     }
-    events = [*_lock_events(lock), *_restore(state, store, resume, context, world)]
+    events = [
+        *_lock_events(lock),
+        *_restore(state, store, resume, context, world),
+        *_worker_events(recipe, world, state),
+    ]
     if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
         return Result.load(folder)
     audience = _audience(folder, recipe, observer, world)
@@ -190,6 +195,12 @@ def _lock_events(lock: FolderLock) -> list[EventRecord]:
     if lock.stale_owner is None:
         return []
     return [EventRecord("lock", f"{lock.stale_owner} held this folder and ended without releasing it", 0)]
+
+
+def _worker_events(recipe: Recipe, world: World, state: TrainState) -> list[EventRecord]:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    advice = worker_advice(recipe.data.num_workers, here)
+    return [] if advice is None else [EventRecord("note", advice, state.progress.step)]
 
 
 def _check_same_recipe(recipe: Recipe, world: World) -> None:
