@@ -99,7 +99,7 @@ def pack_data(args: argparse.Namespace) -> int:
 def _data_config(args: argparse.Namespace) -> "DataConfig":
     """The data section of the recipe that is named, or the defaults for a data set's name."""
     from crosshead.data.catalog import dataset_names
-    from crosshead.recipe import default_recipe, load_recipe
+    from crosshead.recipe import default_recipe, load_recipe, shipped_recipes
 
     name, overrides = split_words(args.words)
     if name is None:
@@ -108,6 +108,10 @@ def _data_config(args: argparse.Namespace) -> "DataConfig":
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in dataset_names():
         return default_recipe(overrides, {"data.name": name} | values).data
+    if not name.endswith((".yaml", ".yml")) and name not in shipped_recipes():
+        raise ValueError(
+            f"no data set and no recipe is called {name!r}; the data sets are {', '.join(dataset_names())}"
+        )
     return load_recipe(name, overrides, values).data
 
 
