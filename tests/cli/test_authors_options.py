@@ -1,6 +1,7 @@
 """The MOHSA authors' command line: their words set the keys that they are to set."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,12 @@ def planned(*words):
 def test_their_arguments_set_our_keys():
     recipe, folder = planned(
         *("--data-path", "/data/imagenet", "--batch-size", "64", "--accumulation-steps", "2"),
-        *("--use-checkpoint", "--disable_amp", "--output", "out", "--tag", "first"),
+        *("--use-checkpoint", "--disable_amp", "--output", "out", "--tag", "first", "--pretrained", "a.pth"),
     )
     assert recipe.name == "vit_tiny_16_224_imagenet"
     assert (recipe.data.root, recipe.data.batch_size) == ("/data/imagenet", 64)
     assert (recipe.train.accumulation_steps, recipe.train.grad_checkpointing) == (2, True)
-    assert recipe.train.precision == "fp32"
+    assert recipe.train.precision == "fp32" and recipe.model.init_from == "a.pth"
     assert folder == Path("out/vit_tiny_16_224_imagenet/first")
 
 
@@ -84,6 +85,27 @@ def test_eval_evaluates_the_run(run, capsys):
     capsys.readouterr()
     assert main(["train", "--cfg", str(run / "recipe.yaml"), "--eval", "--resume", str(run)]) == 0
     assert capsys.readouterr().out.startswith("test: accuracy ")
+
+
+def test_eval_evaluates_a_checkpoint_or_a_file_of_weights(run, tmp_path, capsys, fails):
+    recipe = ["--cfg", str(run / "recipe.yaml"), "--eval", "--resume"]
+    step = sorted((run / "checkpoints").glob("step-*"))[0]
+    capsys.readouterr()
+    assert main(["train", *recipe, str(step)]) == 0
+    of_step = capsys.readouterr().out
+    assert f"{int(step.name[5:])} weights of {run})" in of_step
+
+    weights = next(step.glob("*.safetensors"))
+    average = step / "ema.safetensors"
+    outside = Path(shutil.copy(average if average.exists() else weights, tmp_path / "mine.safetensors"))
+    assert main(["train", *recipe, str(outside)]) == 0
+    of_file = capsys.readouterr().out
+    assert of_file.split(" (")[0] == of_step.split(" (")[0] and str(outside) in of_file
+    assert "holds the weights of another model" in fails("train", "digits", "--eval", "--resume", outside)
+    assert "--resume" in fails("train", "digits", "--eval")
+    refused = fails("train", *recipe[:2], "--resume", outside)
+    assert "names a file of weights, and only a run can be gone on with" in refused
+    assert f"model.init_from={outside}" in refused
 
 
 def test_the_page_for_their_users_lists_every_key():

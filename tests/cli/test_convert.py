@@ -3,8 +3,10 @@
 import torch
 
 from crosshead.cli import main
-from crosshead.models import build_model
+from crosshead.cli.convert import model_section
+from crosshead.models import build_model, load_authors_checkpoint
 from crosshead.recipe import load_recipe
+from crosshead.recipe.schema import ModelConfig
 from golden_files import load_golden
 from tolerances import GOLDEN_OUTPUT, assert_close
 
@@ -26,6 +28,16 @@ def test_the_converted_model_computes_what_the_authors_did(tmp_path, capsys):
     assert recipe.model.init_from == str(path.with_suffix(".safetensors"))
     size, classes = file["x"].shape[-1], file["logits"].shape[-1]
     model = build_model(recipe.model, num_classes=classes, img_size=size).eval()
+    with torch.inference_mode():
+        assert_close(model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+
+
+def test_a_recipe_starts_from_their_file_as_it_is(tmp_path):
+    path, file = authors_file(tmp_path)
+    theirs = load_authors_checkpoint(path)
+    section = ModelConfig(**model_section(theirs.name, theirs.args, path))
+    size, classes = file["x"].shape[-1], file["logits"].shape[-1]
+    model = build_model(section, num_classes=classes, img_size=size).eval()
     with torch.inference_mode():
         assert_close(model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
 

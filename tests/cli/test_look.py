@@ -92,7 +92,9 @@ def test_data_check_names_the_broken_images(capsys, tmp_path):
 
 def test_data_check_needs_something_to_check(fails, tmp_path):
     assert "`crosshead data list` names the data sets" in fails("data", "check")
-    assert "no data set and no recipe is called 'cifar'; the data sets are cifar10" in fails("data", "check", "cifar")
+    assert "no data set and no recipe is called 'cifar'; the data sets are cifar10" in fails(
+        "data", "check", "cifar"
+    )
     assert str(tmp_path / "none") in fails("data", "check", "folder", "--data-path", tmp_path / "none")
 
 

@@ -29,6 +29,17 @@ def test_eval_repeats_what_the_run_found(run, capsys):
     assert "validation: accuracy" in capsys.readouterr().out
 
 
+def test_eval_of_a_checkpoint_is_of_that_checkpoint(run, capsys):
+    step = sorted((run / "checkpoints").glob("step-*"))[0]
+    number = int(step.name[5:])
+    capsys.readouterr()
+    assert main(["eval", str(step), "--json"]) == 0
+    of_path = json.loads(capsys.readouterr().out)
+    assert of_path["checkpoint"] == str(number)
+    assert main(["eval", str(run), "--checkpoint", str(number), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == of_path
+
+
 def test_predict_names_the_classes(run, pictures, capsys):
     capsys.readouterr()
     assert main(["predict", str(run), str(pictures / "digit-0.png"), "--top", "3"]) == 0

@@ -79,7 +79,7 @@ def test_a_finished_run_is_not_trained_again(run, capsys):
         (("digits_mohsa", "model.overlap=constant:99"), "overlap of 99"),
         (("digits_mohsa", "model.overlap=constant:-1"), "-1"),
         (("digits", "train.device=cdua"), "train.device is 'cdua'"),
-        (("digits", "--eval"), "name its folder with --resume RUN"),
+        (("digits", "--eval"), "name it with --resume"),
     ],
 )
 def test_a_mistake_is_one_clean_line(words, message, fails, tmp_path):

@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 import safetensors.torch
+from PIL import Image
 from runs import ending, tiny_recipe
 
-from crosshead.train import Result, evaluate_run, find_weights, load_trained
+from crosshead.train import Result, evaluate_run, find_weights, load_trained, train
 from crosshead.train.checkpoint import CheckpointStore
+from crosshead.train.loading import evaluate_trained
 
 
 def test_the_selected_weights_give_the_metrics_of_the_result(unstopped):
@@ -16,6 +18,25 @@ def test_the_selected_weights_give_the_metrics_of_the_result(unstopped):
     assert result.weights.name == "ema.safetensors"
     assert evaluate_run(unstopped, split="test") == result.test
     assert evaluate_run(unstopped, split="validation") == result.validation
+
+
+def test_without_a_test_split_the_validation_split_is_evaluated(tmp_path):
+    for number, name in enumerate(["cat", "dog"]):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (12, 12), (100 * number, 20 * i, 0)).save(tmp_path / "pets" / name / f"{i}.png")
+    data = {
+        "name": "folder",
+        "root": str(tmp_path / "pets"),
+        "image_size": 8,
+        "batch_size": 2,
+        "validation": 0.4,
+    }
+    train(tiny_recipe(data=data), folder=tmp_path / "run")
+    trained = load_trained(tmp_path / "run")
+    found = evaluate_trained(trained)
+    assert found.split == "validation" and found.metrics == evaluate_run(tmp_path / "run", split="validation")
+    assert evaluate_run(tmp_path / "run") == found.metrics
 
 
 def test_a_model_is_loaded_with_its_classes_in_evaluation_mode(unstopped):

@@ -53,7 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--disable-amp", "--disable_amp", action="store_true", help="float32: train.precision=fp32"
     )
-    group.add_argument("--eval", action="store_true", help="only evaluate the run that --resume names")
+    group.add_argument("--pretrained", metavar="FILE", help="weights to start from: model.init_from=FILE")
+    group.add_argument(
+        "--eval", action="store_true", help="only evaluate the run, checkpoint or weights that --resume names"
+    )
     group.add_argument("--throughput", action="store_true", help="only measure images a second")
     group.add_argument(
         "--opts", nargs="+", metavar="KEY VALUE", help="TRAIN.EPOCHS 30 ..., their keys or ours"
@@ -65,6 +68,8 @@ def values(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = _options(args.opts or [])
     if args.data_path is not None:
         found["data.root"] = args.data_path
+    if args.pretrained is not None:
+        found["model.init_from"] = args.pretrained
     if args.batch_size is not None:
         found["data.batch_size"] = args.batch_size
     if args.accumulation_steps is not None:

@@ -4,8 +4,13 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crosshead.cli.options import Commands, add_checkpoint, add_device, find_run
+from crosshead.cli.options import Commands, add_checkpoint, add_device, find_checkpoint
+
+if TYPE_CHECKING:
+    from crosshead.recipe import Recipe
+    from crosshead.train.loading import Evaluated
 
 
 def register(commands: Commands) -> None:
@@ -21,8 +26,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--split",
         choices=["train", "validation", "test"],
-        default="test",
-        help="which images (default: test)",
+        help="which images (default: test, or validation where there is no such split)",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -34,31 +38,49 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     if len(args.words) != 1:
         raise ValueError(f"wanted the folder of one run, came {len(args.words)} ({' '.join(args.words)})")
-    return print_evaluation(
-        find_run(args.words[0]), args.split, args.checkpoint, args.device, args.data_path, as_json=args.json
+    run, checkpoint = find_checkpoint(args.words[0])
+    return print_run(
+        run, args.checkpoint or checkpoint, args.split, args.device, args.data_path, as_json=args.json
     )
 
 
-def print_evaluation(
+def print_run(
     run: Path,
-    split: str = "test",
-    checkpoint: str = "best",
+    checkpoint: str,
+    split: str | None = None,
     device: str | None = None,
     data_root: str | None = None,
     *,
     as_json: bool = False,
 ) -> int:
-    """Evaluates and prints the metrics, as a line or as JSON."""
-    from crosshead.train.loading import evaluate_run
+    """Evaluates a run's checkpoint and prints the metrics, as a line or as JSON."""
+    from crosshead.train.loading import evaluate_trained, load_trained
 
-    metrics = evaluate_run(run, split=split, checkpoint=checkpoint, device=device, data_root=data_root)
-    if os.environ.get("RANK", "0") != "0":  # under torchrun every process knows the answer; one says it
-        return 0
+    trained = load_trained(run, checkpoint=checkpoint, device=device)
+    found = evaluate_trained(trained, split=split, data_root=data_root)
     if as_json:
-        print(json.dumps({"run": str(run), "split": split, "checkpoint": checkpoint, **metrics}))
+        where = {"run": str(run), "split": found.split, "checkpoint": checkpoint}
+        _say(json.dumps({**where, **found.metrics}))
     else:
-        figures = (
-            f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
-        )
-        print(f"{split}: {figures} ({metrics['count']:.0f} images, {checkpoint} weights of {run})")
+        _say(_line(found, f"{checkpoint} weights of {run}"))
     return 0
+
+
+def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) -> int:
+    """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
+    from crosshead.train.loading import evaluate_trained, load_for_recipe
+
+    found = evaluate_trained(load_for_recipe(recipe, weights, device=device))
+    _say(_line(found, str(weights)))
+    return 0
+
+
+def _line(found: "Evaluated", weights: str) -> str:
+    metrics = found.metrics
+    figures = f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
+    return f"{found.split}: {figures} ({metrics['count']:.0f} images, {weights})"
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process knows the answer; one says it
+        print(line)

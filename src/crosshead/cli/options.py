@@ -1,6 +1,7 @@
 """Arguments that several commands share, and what they turn into."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--checkpoint", default="best", metavar="C", help="best, last, or a step number (default: best)"
+        "--checkpoint",
+        metavar="C",
+        help="best, last, or a step number (default: the one that RUN names, or best)",
     )
 
 
@@ -48,3 +51,12 @@ def find_run(path: str | Path) -> Path:
             return folder
     what = "holds no recipe.yaml" if path.exists() else "is not there"
     raise ValueError(f"{path} {what}; wanted the folder of a run, such as runs/digits_mohsa")
+
+
+def find_checkpoint(path: str | Path) -> tuple[Path, str]:
+    """The run's folder that ``path`` is or lies in, and its checkpoint: the step that ``path`` names, or "best"."""
+    run = find_run(path)
+    for part in Path(path).parts[len(run.parts) :]:
+        if step := re.fullmatch(r"step-([0-9]+)", part):
+            return run, str(int(step[1]))
+    return run, "best"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosshead.cli.options import Commands, add_checkpoint, add_device, find_run
+from crosshead.cli.options import Commands, add_checkpoint, add_device, find_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,12 +48,12 @@ def run_command(args: argparse.Namespace) -> int:
     for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
         if number < 1:
             raise ValueError(f"{name}: wanted at least 1, came {number}")
-    run, places = find_run(args.words[0]), args.words[1:]
+    (run, checkpoint), places = find_checkpoint(args.words[0]), args.words[1:]
     files = find_pictures(places)
 
     from crosshead.train.loading import load_trained
 
-    trained = load_trained(run, checkpoint=args.checkpoint, device=args.device)
+    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
     show = _JsonPrinter() if args.json else _TextPrinter()
     broken = 0
     for start in range(0, len(files), args.batch_size):

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli import authors
-from crosshead.cli.options import Commands, add_device, add_recipe_words, find_run, split_words
+from crosshead.cli.options import (
+    Commands,
+    add_device,
+    add_recipe_words,
+    find_checkpoint,
+    find_run,
+    split_words,
+)
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
@@ -57,11 +64,13 @@ def run_command(args: argparse.Namespace) -> int:
 
         return print_throughput(recipe)
     if args.eval:
-        from crosshead.cli.evaluate import print_evaluation
+        return evaluate_only(recipe, args)
 
-        if not args.resume:
-            raise ValueError("--eval evaluates a run that is there; name its folder with --resume RUN")
-        return print_evaluation(find_run(args.resume), device=args.device, data_root=args.data_path)
+    if _is_weights(args.resume):
+        raise ValueError(
+            f"--resume {args.resume} names a file of weights, and only a run can be gone on with, which keeps its "
+            f"optimizer and its place too; model.init_from={args.resume} starts a new run from these weights"
+        )
 
     from crosshead.cli.watch import watch
     from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
@@ -72,6 +81,29 @@ def run_command(args: argparse.Namespace) -> int:
     except BadNumbers:  # the observer has said what happened
         return EXIT_BAD_NUMBERS
     return result.exit_code
+
+
+def evaluate_only(recipe: "Recipe", args: argparse.Namespace) -> int:
+    """``--eval``: of the run or checkpoint that ``--resume`` names, or of a file of weights for the recipe."""
+    from crosshead.cli.evaluate import print_run, print_weights
+
+    weights = args.resume if _is_weights(args.resume) else None if args.resume else recipe.model.init_from
+    if weights:
+        return print_weights(recipe, Path(weights), args.device)
+    if not args.resume:
+        raise ValueError(
+            "--eval evaluates what is there; name it with --resume: a run's folder, a checkpoint in it, or, with a "
+            "recipe, a file of weights (.safetensors, or the MOHSA authors' .pth)"
+        )
+    run, checkpoint = find_checkpoint(args.resume)
+    return print_run(run, checkpoint, device=args.device, data_root=args.data_path)
+
+
+def _is_weights(resume: str | None) -> bool:
+    """Whether ``--resume`` names a file of weights that lies in no run."""
+    if not resume or not resume.endswith((".pth", ".pt", ".safetensors")):
+        return False
+    return not any((folder / "recipe.yaml").is_file() for folder in Path(resume).parents)
 
 
 def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":

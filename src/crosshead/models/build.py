@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..swap import swap_attention
+from .authors import load_authors_checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -136,22 +137,18 @@ def _unknown_model(name: str) -> str:
     return f"no model {name!r} in timm's registry; {hint}`crosshead models` lists this library's own"
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Loads a safetensors file into ``model``; a classifier for another number of classes starts anew.
+def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifier: bool = True) -> None:
+    """Loads a safetensors file, or a checkpoint of the MOHSA authors' code (.pth or .pt), into ``model``.
+
+    Where ``new_classifier`` allows it, a classifier for another number of classes starts anew.
 
     Raises:
         ValueError: where the file can't be read, or holds the weights of another model; the first differences are
             named, and the model is as it was.
     """
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path}: not a readable safetensors file ({error}); wanted weights as training writes them, or a "
-            "checkpoint of the authors' code after `crosshead convert`"
-        ) from error
+    weights = _read_weights(path)
     own = model.state_dict()
-    classifier = tuple(f"{name}." for name in _classifier_names(model))
+    classifier = tuple(f"{name}." for name in _classifier_names(model) if new_classifier)
     for name in [n for n in weights if n.startswith(classifier) and n in own]:
         if weights[name].shape != own[name].shape:
             _logger.warning("%s: %s is for other classes and starts anew", path, name)
@@ -163,6 +160,18 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
         )
     model.load_state_dict(weights)
+
+
+def _read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    if os.fspath(path).endswith((".pth", ".pt")):
+        return dict(load_authors_checkpoint(path).model.state_dict())
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}); wanted weights as training writes them, or a "
+            "checkpoint of the MOHSA authors' code (.pth or .pt)"
+        ) from error
 
 
 def _classifier_names(model: nn.Module) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The training loop and its checkpoints. It knows losses, never a model's name.
 
     train(recipe, *, folder=None, resume=False, observer=None) -> Result
-    evaluate_run(folder, *, split="test", checkpoint="best", device=None, data_root=None) -> dict[str, float]
+    evaluate_run(folder, *, split=None, checkpoint="best", device=None, data_root=None) -> dict[str, float]
     load_trained(folder, *, checkpoint="best", device=None) -> Trained      (model, classes, recipe)
 
 ``Result.exit_code`` is what a command should exit with; ``BadNumbers`` (exit with ``EXIT_BAD_NUMBERS``) and

@@ -10,6 +10,7 @@ from crosshead import models
 from crosshead.data.catalog import open_splits
 from crosshead.data.loader import evaluation_loader
 from crosshead.data.sets import DatasetInfo
+from crosshead.data.transforms import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
@@ -32,6 +33,14 @@ class Trained:
     weights: Path
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The metrics of a model on one split of its data."""
+
+    split: str
+    metrics: dict[str, float]
+
+
 def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None = None) -> Trained:
     """The model of a run.
 
@@ -47,17 +56,35 @@ def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None =
         raise ValueError(f"{folder} is not a run folder: it has no {RECIPE_FILE}")
     recipe, info = load_recipe(folder / RECIPE_FILE), read_info(folder)
     weights = find_weights(folder, checkpoint)
-    size = recipe.data.image_size
-    model = models.build_model(
+    model = _build(recipe, info)
+    load_weights(model, safetensors.torch.load_file(weights), str(weights))
+    return Trained(_placed(model, recipe, device), recipe, info, weights)
+
+
+def load_for_recipe(recipe: Recipe, weights: Path, *, device: str | None = None) -> Trained:
+    """The model of a recipe with the weights of a file (safetensors, or the MOHSA authors' .pth).
+
+    Raises:
+        ValueError: the file can't be read, or its weights are those of another model or of other classes.
+    """
+    info = open_splits(recipe.data, seed=recipe.train.seed).info
+    model = _build(recipe, info)
+    models.load_weights(model, weights, new_classifier=False)
+    return Trained(_placed(model, recipe, device), recipe, info, weights)
+
+
+def _build(recipe: Recipe, info: DatasetInfo) -> nn.Module:
+    return models.build_model(
         recipe.model.model_copy(update={"init_from": None}),
         num_classes=len(info.class_names),
         in_chans=info.channels,
-        img_size=(size, size) if isinstance(size, int) else size,
+        img_size=image_size(recipe.data),
     )
-    load_weights(model, safetensors.torch.load_file(weights), str(weights))
+
+
+def _placed(model: nn.Module, recipe: Recipe, device: str | None) -> nn.Module:
     world = distributed.join(recipe.train.rank_timeout_s)
-    model.to(choose_device(device or recipe.train.device, world.local_rank)).eval()
-    return Trained(model, recipe, info, weights)
+    return model.to(choose_device(device or recipe.train.device, world.local_rank)).eval()
 
 
 def find_weights(folder: Path, checkpoint: str = "best") -> Path:
@@ -93,23 +120,32 @@ def find_weights(folder: Path, checkpoint: str = "best") -> Path:
 def evaluate_run(
     folder: Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     checkpoint: str = "best",
     device: str | None = None,
     data_root: str | None = None,
 ) -> dict[str, float]:
     """The metrics of a run's checkpoint on its "train", "validation" or "test" split, on any number of processes.
 
-    ``data_root`` replaces the recipe's where the data has moved.
+    ``split`` is "test" unless given, or "validation" where there is no such split. ``data_root`` replaces the recipe's
+    where the data has moved.
 
     Raises:
         ValueError: the run, the checkpoint or the split is not there, or the data has other classes.
     """
     trained = load_trained(folder, checkpoint=checkpoint, device=device)
+    return evaluate_trained(trained, split=split, data_root=data_root).metrics
+
+
+def evaluate_trained(
+    trained: Trained, *, split: str | None = None, data_root: str | None = None
+) -> Evaluated:
+    """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are."""
     recipe, data = trained.recipe, trained.recipe.data
     if data_root is not None:
         data = data.model_copy(update={"root": data_root})
     splits = open_splits(data, seed=recipe.train.seed)
+    split = split or ("validation" if splits.test is None else "test")
     images = getattr(splits, split) if split in ("train", "validation", "test") else None
     if images is None:
         raise ValueError(
@@ -128,4 +164,4 @@ def evaluate_run(
         precision=recipe.train.precision,
     )
     assert metrics is not None, "nothing was there to stop this evaluation"
-    return metrics
+    return Evaluated(split, metrics)
