@@ -377,6 +377,11 @@ def test_auto_without_a_gradient_can_still_be_transformed(monkeypatch):
     with forward_ad.dual_level():
         dual = forward_ad.unpack_dual(function(forward_ad.make_dual(q, tangent)))
     assert_close(dual.tangent, want[1], GRADIENT[torch.float64])
+    with forward_ad.dual_level():
+        by_key = forward_ad.make_dual(inputs[1], inputs[2])  # ones would shift every score alike: no change
+        changed = forward_ad.unpack_dual(call(interactive_attention, shape)(q, by_key, *inputs[2:]))
+        wanted = forward_ad.unpack_dual(call(naive_interactive_attention, shape)(q, by_key, *inputs[2:]))
+    assert_close(changed.tangent, wanted.tangent, GRADIENT[torch.float64])
     several = torch.stack([q, 2 * q])
     assert_close(torch.func.vmap(function)(several)[1], naive(2 * q), OUTPUT[torch.float64])
 

@@ -92,11 +92,11 @@ def _attend(
     mode: Mode,
 ) -> Tensor:
     mix_query, mix_key = (None if mix is None else mix.to(q.dtype) for mix in (mix_query, mix_key))
-    differentiable = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (q, k, v, mix_query, mix_key)
-    )
+    given = [t for t in (q, k, v, mix_query, mix_key) if t is not None]
+    differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if mode == "auto":
-        mode = _choose_mode(q, geometry, dropout_p, differentiable)
+        transformed = not torch.compiler.is_compiling() and _is_transformed(given)
+        mode = "stored" if transformed else _choose_mode(q, geometry, dropout_p, differentiable)
     if mode == "triton":
         if not HAS_TRITON:
             raise ValueError("mode='triton' wants Triton, which is not installed; use mode='auto'")
@@ -134,7 +134,7 @@ def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable
 
         if is_served(q, geometry.num_landmarks, dropout_p):
             return "triton"
-    if q.device.type != "cpu" or torch.compiler.is_compiling() or _is_transformed(q):
+    if q.device.type != "cpu" or torch.compiler.is_compiling():
         return "stored"
     elements = q.shape[0] * q.shape[1] * q.shape[2] * geometry.num_landmarks
     if differentiable:
@@ -142,6 +142,8 @@ def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable
     return "recompute" if elements >= TILE_FROM and q.dtype in (torch.float32, torch.float64) else "stored"
 
 
-def _is_transformed(q: Tensor) -> bool:
+def _is_transformed(given: Sequence[Tensor]) -> bool:
     """Whether ``torch.func`` or forward-mode differentiation is at work, which only plain PyTorch can follow."""
-    return torch._C._are_functorch_transforms_active() or unpack_dual(q).tangent is not None
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return any(unpack_dual(t).tangent is not None for t in given)
