@@ -117,7 +117,7 @@ def test_a_restarted_launch_finds_its_own_folder(tmp_path, monkeypatch):
     assert choose_folder(recipe, again=True) == folder
 
 
-# GMACs at 224 pixels as timm's tables have them; iViT's and the overlapped ones' from their formulas.
+# At 224 pixels, in timm's tables.
 GMACS = {"vit_tiny_patch16_224": 1.26, "cait_xxs24_224": 2.53, "swin_tiny_patch4_window7_224": 4.51}
 
 

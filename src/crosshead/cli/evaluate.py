@@ -68,9 +68,11 @@ def print_run(
 
 def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) -> int:
     """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
-    from crosshead.train.loading import evaluate_trained, load_for_recipe
+    from crosshead.data.catalog import open_splits
+    from crosshead.train.loading import evaluate_on, load_for_recipe
 
-    found = evaluate_trained(load_for_recipe(recipe, weights, device=device))
+    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
     _say(_line(found, str(weights)))
     return 0
 

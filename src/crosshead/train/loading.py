@@ -9,7 +9,7 @@ from torch import nn
 from crosshead import models
 from crosshead.data.catalog import open_splits
 from crosshead.data.loader import evaluation_loader
-from crosshead.data.sets import DatasetInfo
+from crosshead.data.sets import DatasetInfo, Splits
 from crosshead.data.transforms import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
@@ -61,13 +61,14 @@ def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None =
     return Trained(_placed(model, recipe, device), recipe, info, weights)
 
 
-def load_for_recipe(recipe: Recipe, weights: Path, *, device: str | None = None) -> Trained:
-    """The model of a recipe with the weights of a file (safetensors, or the MOHSA authors' .pth).
+def load_for_recipe(
+    recipe: Recipe, info: DatasetInfo, weights: Path, *, device: str | None = None
+) -> Trained:
+    """The model of a recipe, for its data, with the weights of a file (safetensors, or the MOHSA authors' .pth).
 
     Raises:
         ValueError: the file can't be read, or its weights are those of another model or of other classes.
     """
-    info = open_splits(recipe.data, seed=recipe.train.seed).info
     model = _build(recipe, info)
     models.load_weights(model, weights, new_classifier=False)
     return Trained(_placed(model, recipe, device), recipe, info, weights)
@@ -144,7 +145,12 @@ def evaluate_trained(
     recipe, data = trained.recipe, trained.recipe.data
     if data_root is not None:
         data = data.model_copy(update={"root": data_root})
-    splits = open_splits(data, seed=recipe.train.seed)
+    return evaluate_on(trained, open_splits(data, seed=recipe.train.seed), split)
+
+
+def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> Evaluated:
+    """``evaluate_trained`` on data that is open."""
+    recipe, data = trained.recipe, trained.recipe.data
     split = split or ("validation" if splits.test is None else "test")
     images = getattr(splits, split) if split in ("train", "validation", "test") else None
     if images is None:
