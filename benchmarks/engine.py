@@ -21,21 +21,21 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from crosshead.data.batch import Batch
+from crosshead.data.loading.batch import Batch
 from crosshead.models import build_model
 from crosshead.recipe.compose import load_recipe
 from crosshead.tasks import ClassifyTask
-from crosshead.train.allocator import tune_allocator
-from crosshead.train.checkpoint import CheckpointStore
-from crosshead.train.distributed import World
-from crosshead.train.loop import Loop, Source
-from crosshead.train.observers import Audience, JsonLines, TensorBoard
-from crosshead.train.optim import build_optimizer, build_schedule
-from crosshead.train.records import EndRecord, RunInfo
-from crosshead.train.saving import Saver
-from crosshead.train.signals import StopRequest
-from crosshead.train.state import TrainState
-from crosshead.train.watchdog import Watchdog
+from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.keeping.saving import Saver
+from crosshead.train.keeping.state import TrainState
+from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.loop import Loop, Source
+from crosshead.train.loop.optim import build_optimizer, build_schedule
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.processes.distributed import World
+from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
+from crosshead.train.telling.records import EndRecord, RunInfo
 from interleave import RESULTS, Timing, compare, conditions, report
 
 PLAIN = ["train.precision=fp32", "train.device=cpu", "train.epochs=999"]

@@ -25,16 +25,16 @@ from PIL import Image, features
 from torch import nn
 from torch.nn import functional as nnf
 
-from crosshead.data.catalog import open_splits
-from crosshead.data.loader import Loader, TrainingBatches, training_loader
-from crosshead.data.sets import ImageSet, Indices, Splits
-from crosshead.data.transforms import image_size
+from crosshead.data.loading.loader import Loader, TrainingBatches, training_loader
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import ImageSet, Indices, Splits
+from crosshead.data.transforms.pipeline import image_size
 from crosshead.models import build_model
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
-from crosshead.train.allocator import tune_allocator
-from crosshead.train.optim import build_optimizer
+from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.optim import build_optimizer
 from interleave import RESULTS, conditions
 
 RECIPE = "vit_tiny_16_224_imagenet"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import crosshead.models  # noqa: F401 - registers the models
 from crosshead.ops.overlap import naive_overlapped_attention, overlapped_attention
-from crosshead.train.allocator import tune_allocator
+from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 # (B, N, h, d, o)

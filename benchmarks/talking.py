@@ -20,7 +20,7 @@ from torch import Tensor
 
 from crosshead.layers import OverlappedTalkingHeadAttention
 from crosshead.ops.talking import naive_talking_heads_attention, talking_heads_attention
-from crosshead.train.allocator import tune_allocator
+from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 # (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third has CaiT-M's heads,

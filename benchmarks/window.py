@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crosshead.layers import OverlappedWindowAttention
 from crosshead.ops.overlap import naive_overlapped_attention
-from crosshead.train.allocator import tune_allocator
+from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 # (windows in all, windows an image, heads of 32, overlap): two images of 56 x 56 tokens, and what training gives.

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from crosshead.cli import main
-from crosshead.cli.authors import KEYS
-from crosshead.cli.parser import parse
-from crosshead.cli.train import plan
+from crosshead.cli.arguments.authors import KEYS
+from crosshead.cli.arguments.parser import parse
+from crosshead.cli.commands.train import plan
 from crosshead.recipe.check import check_key
 
 CFG = ["--cfg", "configs/vit/vit_tiny_16_224_imagenet.yaml"]

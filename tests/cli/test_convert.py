@@ -3,7 +3,7 @@
 import torch
 
 from crosshead.cli import main
-from crosshead.cli.convert import model_section
+from crosshead.cli.commands.convert import model_section
 from crosshead.models import build_model, load_authors_checkpoint
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import ModelConfig

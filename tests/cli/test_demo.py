@@ -4,7 +4,7 @@ import json
 import re
 
 from crosshead.cli import main
-from crosshead.cli.demo import free_folder
+from crosshead.cli.commands.demo import free_folder
 
 QUICK = ["train.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=256", "log.tensorboard=false"]
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from crosshead.cli import main
-from crosshead.cli.parser import build_parser
+from crosshead.cli.arguments.parser import build_parser
 
 
 def test_every_command_explains_itself(capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crosshead.cli import main
-from crosshead.cli.sweep import split_list
+from crosshead.cli.commands.sweep import split_list
 
 QUICK = ["train.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=256", "log.tensorboard=false"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from cli.conftest import SHORT
 from crosshead.cli import main
-from crosshead.cli.parser import parse
-from crosshead.cli.train import plan
+from crosshead.cli.arguments.parser import parse
+from crosshead.cli.commands.train import plan
 from crosshead.recipe import load_recipe
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from crosshead.data import catalog
-from crosshead.data.sets import Splits
+from crosshead.data.sets import catalog
+from crosshead.data.sets.common import Splits
 from crosshead.recipe.schema import DataConfig
 
 

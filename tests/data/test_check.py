@@ -4,7 +4,7 @@ from pathlib import Path
 
 from odd_files import encoded, picture, write_class_folders
 
-from crosshead.data.check import check_images
+from crosshead.data.files.check import check_images
 from crosshead.recipe.schema import DataConfig
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torchvision
 
-from crosshead.data.catalog import open_splits
-from crosshead.data.cifar import read_pickle
-from crosshead.data.sets import ArrayImages
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.cifar import read_pickle
+from crosshead.data.sets.common import ArrayImages
 from crosshead.recipe.schema import DataConfig
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from crosshead.data.catalog import open_splits
-from crosshead.data.sets import ArrayImages, ImageSet
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import ArrayImages, ImageSet
 from crosshead.recipe.schema import DataConfig
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torchvision
 
-from crosshead.data import fashion_mnist
-from crosshead.data.catalog import open_splits
-from crosshead.data.fashion_mnist import FILES, read_idx
-from crosshead.data.sets import ArrayImages
+from crosshead.data.sets import fashion_mnist
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import ArrayImages
+from crosshead.data.sets.fashion_mnist import FILES, read_idx
 from crosshead.recipe.schema import DataConfig
 
 

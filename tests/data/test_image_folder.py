@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from odd_files import encoded, picture, write_class_folders
 
-from crosshead.data.catalog import open_splits
-from crosshead.data.images import BrokenImage
-from crosshead.data.sets import FileImages, Splits
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import FileImages, Splits
 from crosshead.recipe.schema import DataConfig
 
 

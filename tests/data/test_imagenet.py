@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from odd_files import encoded, picture, write_class_folders
 
-from crosshead.data.archives import ArchivedImages
-from crosshead.data.catalog import open_splits
-from crosshead.data.images import BrokenImage
-from crosshead.data.loader import evaluation_loader
-from crosshead.data.sets import Splits
+from crosshead.data.files.archives import ArchivedImages
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.loading.loader import evaluation_loader
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import Splits
 from crosshead.recipe.schema import DataConfig
 
 TRAIN = {

@@ -12,11 +12,11 @@ import pytest
 import torch
 from odd_files import write_class_folders
 
-from crosshead.data.batch import Batch
-from crosshead.data.catalog import open_splits
-from crosshead.data.images import BrokenImage
-from crosshead.data.loader import Loader, evaluation_loader, training_loader, worker_advice
-from crosshead.data.sets import ArrayImages, FileImages, Splits
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import ArrayImages, FileImages, Splits
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 WHOLE_RECIPE = AugmentConfig()
@@ -244,8 +244,8 @@ def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
 
 LEFT = """
 import sys
-from crosshead.data.catalog import open_splits
-from crosshead.data.loader import evaluation_loader
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.loading.loader import evaluation_loader
 from crosshead.recipe.schema import DataConfig
 
 data = DataConfig(num_workers=2, batch_size=16)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crosshead.data.mixing import Mixing
+from crosshead.data.transforms.mixing import Mixing
 from crosshead.recipe.schema import AugmentConfig
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crosshead.data.order import epoch_order, evaluation_batches, samples_per_epoch, training_batches
+from crosshead.data.loading.order import epoch_order, evaluation_batches, samples_per_epoch, training_batches
 
 
 def test_an_epoch_uses_whole_steps() -> None:

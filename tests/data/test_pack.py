@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from odd_files import write_class_folders
 
-from crosshead.data.catalog import open_splits
-from crosshead.data.pack import pack
-from crosshead.data.sets import FileImages, ImageSet
-from crosshead.data.shards import INDEX_SUFFIX, shard_samples
+from crosshead.data.files.pack import pack
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import FileImages, ImageSet
+from crosshead.data.sets.shards import INDEX_SUFFIX, shard_samples
 from crosshead.recipe.schema import DataConfig
 
 

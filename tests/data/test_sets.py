@@ -7,8 +7,8 @@ import pytest
 import torch
 from odd_files import picture
 
-from crosshead.data.images import BrokenImage
-from crosshead.data.sets import ArrayImages, FileImages, dataset_info, stratified_split
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.sets.common import ArrayImages, FileImages, dataset_info, stratified_split
 from crosshead.recipe.schema import DataConfig
 
 

@@ -9,10 +9,10 @@ from odd_files import picture
 from PIL import Image
 from torch import Tensor
 
-from crosshead.data.images import BrokenImage
-from crosshead.data.keys import seeded_globals
-from crosshead.data.sets import DatasetInfo
-from crosshead.data.transforms import evaluation_transform, normalise, training_transform
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.loading.keys import seeded_globals
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.transforms.pipeline import evaluation_transform, normalise, training_transform
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 OFF = AugmentConfig(

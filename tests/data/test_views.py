@@ -5,9 +5,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from crosshead.data import views
-from crosshead.data.sets import DatasetInfo
-from crosshead.data.transforms import normalise
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.transforms import views
+from crosshead.data.transforms.pipeline import normalise
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 OFF = AugmentConfig(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crosshead.data.batch import Batch
+from crosshead.data.loading.batch import Batch
 from crosshead.recipe.schema import TaskConfig
 from crosshead.tasks import ClassifyTask
 from tolerances import OUTPUT, assert_close

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from crosshead.train import allocator
-from crosshead.train.allocator import tune_allocator
+from crosshead.train.loop import allocator
+from crosshead.train.loop.allocator import tune_allocator
 
 on_glibc = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crosshead.train.devices import autocast, choose_device, deterministic_algorithms
+from crosshead.train.loop.devices import autocast, choose_device, deterministic_algorithms
 
 
 def test_auto_prefers_cuda_then_mps_then_the_cpu(monkeypatch):

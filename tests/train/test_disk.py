@@ -9,8 +9,8 @@ import pytest
 from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 
 from crosshead.train import train
-from crosshead.train.checkpoint import CheckpointStore
-from crosshead.train.observers import LinesFile, read_lines
+from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.telling.observers import LinesFile, read_lines
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ import pytest
 from runs import StopAfter, tiny_recipe
 
 from crosshead.train import train
-from crosshead.train.checkpoint import CheckpointStore
-from crosshead.train.doctor import examine
+from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.keeping.doctor import examine
 
 
 @pytest.fixture(scope="module")

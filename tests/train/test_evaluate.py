@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from crosshead.data.batch import Batch
+from crosshead.data.loading.batch import Batch
 from crosshead.recipe.schema import TaskConfig
 from crosshead.tasks import ClassifyTask
-from crosshead.train.distributed import World
-from crosshead.train.evaluate import evaluate
+from crosshead.train.loop.evaluate import evaluate
+from crosshead.train.processes.distributed import World
 
 
 class Model(nn.Linear):

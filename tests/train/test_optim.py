@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crosshead.recipe.schema import OptimizerConfig, ScheduleConfig
-from crosshead.train.optim import build_optimizer, build_schedule, rate_scale
+from crosshead.train.loop.optim import build_optimizer, build_schedule, rate_scale
 
 
 def decayed(model, optimizer):

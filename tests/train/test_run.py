@@ -14,9 +14,9 @@ import crosshead.models  # noqa: F401 - registers the models
 from crosshead.recipe import load_recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train import Result, evaluate_run, train
-from crosshead.train.checkpoint import CheckpointStore, read_tensors
-from crosshead.train.folder import choose_folder
-from crosshead.train.measure import count_gmacs
+from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
+from crosshead.train.keeping.folder import choose_folder
+from crosshead.train.loop.measure import count_gmacs
 
 
 def test_a_run_leaves_everything_that_is_needed_to_understand_it(unstopped):

@@ -8,9 +8,9 @@ from runs import PROCESSES, assert_same_ending, log_of, start, tiny_recipe, wait
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_STOPPED
-from crosshead.train.checkpoint import CheckpointStore
-from crosshead.train.observers import METRICS_FILE
-from crosshead.train.signals import StopRequest
+from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.telling.observers import METRICS_FILE
 
 
 def has_begun(folder):

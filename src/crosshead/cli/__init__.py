@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     What the user can put right (``ValueError``, a file that isn't there, a missing extra) is one clean line
     on stderr and code 2; everything else is a fault of this program and keeps its traceback.
     """
-    from crosshead.cli.parser import (
+    from crosshead.cli.arguments.parser import (
         parse,  # here: it imports every command, and they import from this package
     )
 

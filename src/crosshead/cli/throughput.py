@@ -18,7 +18,7 @@ def print_throughput(recipe: "Recipe") -> int:
     import torch
 
     from crosshead.models import build_model
-    from crosshead.train.devices import autocast, choose_device
+    from crosshead.train.loop.devices import autocast, choose_device
 
     device = choose_device(recipe.train.device)
     data = recipe.data

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crosshead.data.batch import Batch
+from crosshead.data.loading.batch import Batch
 from crosshead.recipe.schema import TaskConfig
 
 

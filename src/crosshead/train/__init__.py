@@ -9,8 +9,9 @@
 """
 
 from crosshead.train.loading import Trained, evaluate_run, find_weights, load_trained
-from crosshead.train.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
-from crosshead.train.result import (
+from crosshead.train.run import train
+from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from crosshead.train.telling.result import (
     EXIT_BAD_NUMBERS,
     EXIT_FINISHED,
     EXIT_HUNG,
@@ -18,7 +19,6 @@ from crosshead.train.result import (
     BadNumbers,
     Result,
 )
-from crosshead.train.run import train
 
 __all__ = [
     "EXIT_BAD_NUMBERS",

@@ -7,20 +7,20 @@ import safetensors.torch
 from torch import nn
 
 from crosshead import models
-from crosshead.data.catalog import open_splits
-from crosshead.data.loader import evaluation_loader
-from crosshead.data.sets import DatasetInfo, Splits
-from crosshead.data.transforms import image_size
+from crosshead.data.loading.loader import evaluation_loader
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import DatasetInfo, Splits
+from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
-from crosshead.train import distributed
-from crosshead.train.checkpoint import BEST, CheckpointStore
-from crosshead.train.devices import choose_device
-from crosshead.train.evaluate import evaluate
-from crosshead.train.folder import RECIPE_FILE, check_classes, read_info
-from crosshead.train.manifest import MANIFEST, Damaged, verify
-from crosshead.train.state import EMA, MODEL, load_weights
+from crosshead.train.keeping.checkpoint import BEST, CheckpointStore
+from crosshead.train.keeping.folder import RECIPE_FILE, check_classes, read_info
+from crosshead.train.keeping.manifest import MANIFEST, Damaged, verify
+from crosshead.train.keeping.state import EMA, MODEL, load_weights
+from crosshead.train.loop.devices import choose_device
+from crosshead.train.loop.evaluate import evaluate
+from crosshead.train.processes import distributed
 
 
 @dataclass(frozen=True)

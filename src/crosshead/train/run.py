@@ -15,33 +15,33 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
 from crosshead import models
-from crosshead.data.catalog import open_splits
-from crosshead.data.loader import evaluation_loader, training_loader, worker_advice
-from crosshead.data.order import samples_per_epoch
-from crosshead.data.sets import Splits
-from crosshead.data.transforms import image_size
+from crosshead.data.loading.loader import evaluation_loader, training_loader, worker_advice
+from crosshead.data.loading.order import samples_per_epoch
+from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.common import Splits
+from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
-from crosshead.train import distributed
-from crosshead.train.allocator import tune_allocator
-from crosshead.train.checkpoint import CheckpointStore
-from crosshead.train.devices import choose_device, deterministic_algorithms, grad_scaler
-from crosshead.train.distributed import World
-from crosshead.train.folder import describe_run, make_writable
-from crosshead.train.lock import FolderLock
-from crosshead.train.loop import Loop, Source
-from crosshead.train.measure import count_gmacs, count_parameters
-from crosshead.train.observers import Audience, JsonLines, TensorBoard
-from crosshead.train.optim import build_optimizer, build_schedule, rate_scale
-from crosshead.train.outcome import finished_result, stopped_result, write_result
-from crosshead.train.records import EndRecord, EventRecord, Observer, RunInfo
-from crosshead.train.result import RESULT_FILE, BadNumbers, Result
-from crosshead.train.resume import compare, find_start, settle_folder
-from crosshead.train.saving import Saver
-from crosshead.train.sharding import is_sharded, shard
-from crosshead.train.signals import StopRequest
-from crosshead.train.state import TrainState
-from crosshead.train.watchdog import Watchdog
+from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.keeping.folder import describe_run, make_writable
+from crosshead.train.keeping.lock import FolderLock
+from crosshead.train.keeping.resume import compare, find_start, settle_folder
+from crosshead.train.keeping.saving import Saver
+from crosshead.train.keeping.state import TrainState
+from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import choose_device, deterministic_algorithms, grad_scaler
+from crosshead.train.loop.loop import Loop, Source
+from crosshead.train.loop.measure import count_gmacs, count_parameters
+from crosshead.train.loop.optim import build_optimizer, build_schedule, rate_scale
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.processes import distributed
+from crosshead.train.processes.distributed import World
+from crosshead.train.processes.sharding import is_sharded, shard
+from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
+from crosshead.train.telling.outcome import finished_result, stopped_result, write_result
+from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
+from crosshead.train.telling.result import RESULT_FILE, BadNumbers, Result
 
 
 def train(

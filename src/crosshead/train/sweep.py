@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
-from crosshead.train.folder import RECIPE_FILE
-from crosshead.train.records import Observer
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.keeping.folder import RECIPE_FILE
 from crosshead.train.run import train
+from crosshead.train.telling.records import Observer
+from crosshead.train.telling.result import RESULT_FILE, Result
 
 # Keys that say where a run lies and how it is told, not what it computes.
 _NOT_COMPARED = {"name", "output", "notes", "log"}

@@ -1,0 +1,152 @@
+"""``crosshead data``: which data sets there are, whether every image of one can be read, and packing one."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.arguments.options import Commands, add_recipe_words, split_words
+
+if TYPE_CHECKING:
+    from crosshead.data.files.check import CheckReport
+    from crosshead.recipe.schema import DataConfig
+
+_SHOWN = 20  # broken images printed; --json has all
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "data", help="list data sets, check or pack one", description="Looks at data, and packs it."
+    )
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the data sets that a recipe can name")
+    listing.set_defaults(run=list_data)
+    check = actions.add_parser(
+        "check",
+        help="read every image of a data set",
+        usage="crosshead data check RECIPE|DATASET [KEY=VALUE ...] [options]",
+        description="Reads every image; reports the broken ones by path, and how many each class has.",
+        epilog="examples:\n  crosshead data check fashion-mnist\n"
+        "  crosshead data check folder --data-path /data/pets --workers 4\n\n"
+        "exit codes: 0 all images can be read; 1 some can't; 2 wrong input",
+    )
+    add_recipe_words(check)
+    check.add_argument("--data-path", metavar="DIR", help="the same as data.root=DIR")
+    check.add_argument("--workers", type=int, metavar="N", help="the same as data.num_workers=N")
+    check.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    check.set_defaults(run=check_data)
+    pack = actions.add_parser(
+        "pack",
+        help="put an image folder into shards",
+        usage="crosshead data pack RECIPE|DATASET [KEY=VALUE ...] --out DIR [options]",
+        description="Writes the data set as tar shards with an index each, in WebDataset's layout; the files' bytes\n"
+        "stay as they are. Train on them with data.name=shards data.root=DIR.",
+        epilog="example:\n  crosshead data pack folder --data-path /data/pets --out /data/pets-shards",
+    )
+    add_recipe_words(pack)
+    pack.add_argument("--data-path", metavar="DIR", help="the same as data.root=DIR")
+    pack.add_argument("--out", required=True, metavar="DIR", help="an empty or new folder for the shards")
+    pack.add_argument(
+        "--shard-megabytes", type=float, default=256.0, metavar="MB", help="of a shard (default: 256)"
+    )
+    pack.set_defaults(run=pack_data, workers=None)
+
+
+def list_data(args: argparse.Namespace) -> int:
+    from crosshead.data.sets.catalog import dataset_names, describe_dataset
+
+    names = dataset_names()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}}  {describe_dataset(name)}")
+    return 0
+
+
+def check_data(args: argparse.Namespace) -> int:
+    data = _data_config(args)
+
+    from crosshead.cli.screen.reading import reading_bar
+    from crosshead.data.files.check import check_images
+
+    with reading_bar() as progress:
+        report = check_images(data, progress=progress)
+    if args.json:
+        print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
+    else:
+        _print_report(report)
+    return 1 if report.broken else 0
+
+
+def pack_data(args: argparse.Namespace) -> int:
+    if not args.shard_megabytes > 0:
+        raise ValueError(f"--shard-megabytes: wanted more than 0, came {args.shard_megabytes:g}")
+    data = _data_config(args)
+
+    from crosshead.cli.screen.reading import reading_bar
+    from crosshead.data.files.pack import pack
+
+    with reading_bar("packing") as progress:
+        report = pack(data, Path(args.out), shard_megabytes=args.shard_megabytes, progress=progress)
+    for part, samples in report.samples.items():
+        print(f"{part}: {samples:,} images in {report.shards[part]} shards")
+    _print_broken(report.broken)
+    print(f"train on them with data.name=shards data.root={args.out}")
+    return 1 if report.broken else 0
+
+
+def _data_config(args: argparse.Namespace) -> "DataConfig":
+    """The data section of the recipe that is named, or the defaults for a data set's name."""
+    from crosshead.data.sets.catalog import dataset_names
+    from crosshead.recipe import default_recipe, load_recipe, shipped_recipes
+
+    name, overrides = split_words(args.words)
+    if name is None:
+        raise ValueError("wanted a data set or a recipe to check; `crosshead data list` names the data sets")
+    given = {"data.root": args.data_path, "data.num_workers": args.workers}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if name in dataset_names():
+        return default_recipe(overrides, {"data.name": name} | values).data
+    if not name.endswith((".yaml", ".yml")) and name not in shipped_recipes():
+        raise ValueError(
+            f"no data set and no recipe is called {name!r}; the data sets are {', '.join(dataset_names())}"
+        )
+    return load_recipe(name, overrides, values).data
+
+
+def _as_data(report: "CheckReport") -> dict[str, Any]:
+    names = report.info.class_names
+    return {
+        split: {
+            "total": part.total,
+            "classes": dict(zip(names, part.counts, strict=True)),
+            "broken": [{"image": image, "reason": reason} for image, reason in part.broken],
+        }
+        for split, part in report.splits.items()
+    }
+
+
+def _print_report(report: "CheckReport") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", *report.splits, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for index, name in enumerate(report.info.class_names):
+        table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
+    table.add_section()
+    table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
+    table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
+    Console(highlight=False).print(table)
+    _print_broken(report.broken)
+
+
+def _print_broken(broken: Sequence[tuple[str, str]]) -> None:
+    for image, reason in broken[:_SHOWN]:
+        print(f"broken: {image}: {reason}", file=sys.stderr)
+    if len(broken) > _SHOWN:
+        print(
+            f"... and {len(broken) - _SHOWN} more; `crosshead data check --json` lists all", file=sys.stderr
+        )

@@ -1,0 +1,88 @@
+"""``crosshead eval``: a run's accuracy, every image counted once."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
+
+if TYPE_CHECKING:
+    from crosshead.recipe import Recipe
+    from crosshead.train.loading import Evaluated
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "eval",
+        help="evaluate a run",
+        usage="crosshead eval RUN [options]",
+        description="Evaluates a run's weights on one of its splits; every image counts exactly once.",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN", help="the folder of a run, such as runs/digits_mohsa"
+    )
+    parser.add_argument(
+        "--split",
+        choices=["train", "validation", "test"],
+        help="which images (default: test, or validation where there is no such split)",
+    )
+    add_checkpoint(parser)
+    add_device(parser)
+    parser.add_argument("--data-path", metavar="DIR", help="where the data lies now, if it moved")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    if len(args.words) != 1:
+        raise ValueError(f"wanted the folder of one run, came {len(args.words)} ({' '.join(args.words)})")
+    run, checkpoint = find_checkpoint(args.words[0])
+    return print_run(
+        run, args.checkpoint or checkpoint, args.split, args.device, args.data_path, as_json=args.json
+    )
+
+
+def print_run(
+    run: Path,
+    checkpoint: str,
+    split: str | None = None,
+    device: str | None = None,
+    data_root: str | None = None,
+    *,
+    as_json: bool = False,
+) -> int:
+    """Evaluates a run's checkpoint and prints the metrics, as a line or as JSON."""
+    from crosshead.train.loading import evaluate_trained, load_trained
+
+    trained = load_trained(run, checkpoint=checkpoint, device=device)
+    found = evaluate_trained(trained, split=split, data_root=data_root)
+    if as_json:
+        where = {"run": str(run), "split": found.split, "checkpoint": checkpoint}
+        _say(json.dumps({**where, **found.metrics}))
+    else:
+        _say(_line(found, f"{checkpoint} weights of {run}"))
+    return 0
+
+
+def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) -> int:
+    """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
+    from crosshead.data.sets.catalog import open_splits
+    from crosshead.train.loading import evaluate_on, load_for_recipe
+
+    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
+    _say(_line(found, str(weights)))
+    return 0
+
+
+def _line(found: "Evaluated", weights: str) -> str:
+    metrics = found.metrics
+    figures = f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
+    return f"{found.split}: {figures} ({metrics['count']:.0f} images, {weights})"
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process knows the answer; one says it
+        print(line)

@@ -1,0 +1,144 @@
+"""``crosshead predict``: the top classes of pictures, by name."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crosshead.train.loading import Trained
+
+_EPILOG = """\
+examples:
+  crosshead predict runs/digits_mohsa seven.png
+  crosshead predict runs/pets photos/ --top 3 --json > predictions.json
+"""
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="name what is in pictures",
+        usage="crosshead predict RUN IMAGE|FOLDER ... [options]",
+        description="Prints the most probable classes of each picture; folders are searched through.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("words", nargs="*", metavar="RUN IMAGE ...", help="the folder of a run, and pictures")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (default: 5)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)"
+    )
+    add_checkpoint(parser)
+    add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print a JSON list, one object a picture")
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    if len(args.words) < 2:
+        raise ValueError(
+            "wanted the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
+        )
+    for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
+        if number < 1:
+            raise ValueError(f"{name}: wanted at least 1, came {number}")
+    (run, checkpoint), places = find_checkpoint(args.words[0]), args.words[1:]
+    files = find_pictures(places)
+
+    from crosshead.train.loading import load_trained
+
+    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
+    show = _JsonPrinter() if args.json else _TextPrinter()
+    broken = 0
+    for start in range(0, len(files), args.batch_size):
+        for answer in predict_files(trained, files[start : start + args.batch_size], args.top):
+            broken += "error" in answer
+            show(answer)
+    show.end()
+    if broken:
+        raise ValueError(f"{broken} of {len(files)} pictures could not be read")
+    return 0
+
+
+def find_pictures(places: list[str]) -> list[Path]:
+    """The files named, and every picture in the folders named; ValueError for a place without any."""
+    from crosshead.data.files.images import SUFFIXES
+
+    files: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ValueError(
+                    f"{place}: no pictures in this folder; wanted files ending in {', '.join(SUFFIXES)}"
+                )
+            files += inside
+        elif place.exists():
+            files.append(place)
+        else:
+            raise ValueError(f"{place}: no such file or folder")
+    return files
+
+
+def predict_files(trained: "Trained", files: list[Path], top: int) -> Iterator[dict[str, Any]]:
+    """One answer a file, in order: its top classes, or the error where it can't be read."""
+    import torch
+
+    from crosshead.data.files.images import BrokenImage, decode_image, display_name
+    from crosshead.data.transforms.pipeline import evaluation_transform
+
+    data = trained.recipe.data
+    transform = evaluation_transform(data, trained.info)
+    images: list[Tensor] = []
+    answers: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            images.append(transform(decode_image(file, max_megapixels=data.max_megapixels)))
+            answers.append({"image": display_name(file)})
+        except BrokenImage as error:
+            answers.append({"image": display_name(file), "error": error.reason})
+    readable = [answer for answer in answers if "error" not in answer]
+    if images:
+        device = next(trained.model.parameters()).device
+        with torch.inference_mode():
+            probabilities = trained.model(torch.stack(images).to(device)).float().softmax(dim=-1).cpu()
+        for answer, row in zip(readable, probabilities, strict=True):
+            values, indices = row.topk(min(top, len(row)))
+            answer["predictions"] = [
+                {"class": trained.info.class_names[index], "index": index, "probability": round(value, 6)}
+                for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+            ]
+    yield from answers
+
+
+class _TextPrinter:
+    def __call__(self, answer: dict[str, Any]) -> None:
+        if "error" in answer:
+            print(f"{answer['image']}: {answer['error']}", file=sys.stderr)
+            return
+        print(answer["image"])
+        for prediction in answer["predictions"]:
+            print(f"  {prediction['probability']:7.2%}  {prediction['class']}")
+
+    def end(self) -> None:
+        sys.stdout.flush()
+
+
+class _JsonPrinter:
+    """One list over all batches, printed as it grows."""
+
+    def __init__(self) -> None:
+        self._before = "["
+
+    def __call__(self, answer: dict[str, Any]) -> None:
+        print(f"{self._before}\n  {json.dumps(answer, ensure_ascii=False)}", end="")
+        self._before = ","
+
+    def end(self) -> None:
+        print("\n]", flush=True)

@@ -1,0 +1,166 @@
+"""``crosshead sweep``: one recipe over lists of schedules, models, seeds or any key, and one table."""
+
+import argparse
+import csv
+import io
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosshead.cli.arguments.options import Commands, add_device
+
+if TYPE_CHECKING:
+    from crosshead.train.sweep import Row, Variant
+
+_EPILOG = """\
+examples:
+  crosshead sweep digits_mohsa --schedules none,index,reversed,fraction:0.5 --seeds 0,1,2
+  crosshead sweep digits digits_mohsa --seeds 0,1,2
+  crosshead sweep digits_mohsa --over optimizer.lr=1e-3,2e-3 --over model.overlap=index,[0,0,1,1,2,2] train.epochs=20
+
+The same command again goes on where it stopped: finished runs are read, a stopped one is resumed.
+The table is printed and kept in the sweep's folder as table.md, table.csv and table.json.
+"""
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "sweep",
+        help="train a recipe over lists of schedules, models, seeds",
+        usage="crosshead sweep RECIPE ... [KEY=VALUE ...] [options]",
+        description="Trains every combination, and prints one table with mean and standard deviation over seeds.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE ... [KEY=VALUE ...]",
+        help="recipes, and keys that all of them change",
+    )
+    parser.add_argument("--schedules", metavar="A,B,...", help="overlap schedules: --over model.overlap=A,B")
+    parser.add_argument("--models", metavar="A,B,...", help="models: --over model.name=A,B")
+    parser.add_argument(
+        "--seeds", default="0", metavar="0,1,...", help="the seeds of every combination (default: 0)"
+    )
+    parser.add_argument(
+        "--over", action="append", default=[], metavar="KEY=A,B,...", help="values of any key; repeat"
+    )
+    parser.add_argument("--output", metavar="DIR", help="the sweep's folder (default: runs/sweep-RECIPE...)")
+    add_device(parser)
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    recipes = [word for word in args.words if "=" not in word]
+    overrides = [word for word in args.words if "=" in word]
+    if not recipes:
+        raise ValueError("no recipe is named; wanted one or more of `crosshead recipes`, or .yaml files")
+    over, seeds = _lists(args), _seeds(args.seeds)
+    if args.device is not None:
+        overrides.append(f"train.device={args.device}")
+    folder = Path(args.output or Path("runs", "sweep-" + "-".join(Path(recipe).stem for recipe in recipes)))
+
+    from crosshead.cli.screen.watch import watch
+    from crosshead.train import EXIT_STOPPED
+    from crosshead.train.sweep import plan_sweep, run_sweep, tabulate
+
+    variants = plan_sweep(recipes, overrides, over, seeds, folder)
+    _check_models(variants)
+    stopped = False
+    for result in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=print):
+        stopped = result.status != "finished"
+        if not stopped:
+            save_table(tabulate(variants), variants, folder)
+    rows = tabulate(variants)
+    if rows:
+        _print_table(rows, folder)
+    if stopped:
+        print("stopped; the same command goes on from here")
+    return EXIT_STOPPED if stopped else 0
+
+
+def _lists(args: argparse.Namespace) -> dict[str, list[str]]:
+    given = list(args.over)
+    given += [f"model.overlap={args.schedules}"] if args.schedules else []
+    given += [f"model.name={args.models}"] if args.models else []
+    over: dict[str, list[str]] = {}
+    for text in given:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not all(split_list(values)):
+            raise ValueError(f"--over: wanted KEY=A,B,..., came {text!r}")
+        if key in over:
+            raise ValueError(f"{key} is swept over twice; put all its values into one list")
+        over[key] = split_list(values)
+    return over
+
+
+def split_list(text: str) -> list[str]:
+    """``a,[0,1],b`` as ``a``, ``[0,1]`` and ``b``."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def _seeds(text: str) -> list[int]:
+    words = split_list(text)
+    if not all(word.isdecimal() for word in words) or len(set(words)) != len(words):
+        raise ValueError(f"--seeds: wanted different whole numbers like 0,1,2, came {text!r}")
+    return [int(word) for word in words]
+
+
+def _check_models(variants: "list[Variant]") -> None:
+    """Builds every model once, without memory for its weights: what can't be built is told before the first hour."""
+    import torch
+
+    from crosshead.models import build_model
+
+    for variant in variants:
+        recipe = variant.recipe
+        with torch.device("meta"):
+            settings = recipe.model.model_copy(update={"init_from": None})
+            build_model(
+                settings,
+                num_classes=settings.args.get("num_classes", 2),
+                in_chans=recipe.data.channels,
+                img_size=recipe.data.image_size,
+            )
+
+
+def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> None:
+    """``table.md``, ``table.csv`` and ``table.json``; the last one also names the runs."""
+    from crosshead.train.keeping.manifest import replace_file
+    from crosshead.train.sweep import as_cells
+
+    cells = [as_cells(row) for row in rows]
+    lines = ["| " + " | ".join(cells[0]) + " |", "|" + " --- |" * len(cells[0])]
+    lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in cells]
+    replace_file(folder / "table.md", ("\n".join(lines) + "\n").encode())
+
+    figures = [{**asdict(row), "seeds": " ".join(map(str, row.seeds))} for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, figures[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(figures)
+    replace_file(folder / "table.csv", text.getvalue().encode())
+
+    runs = {
+        v.label: {seed: str(path.relative_to(folder)) for seed, path in v.folders.items()} for v in variants
+    }
+    content = [{**asdict(row), "runs": {seed: runs[row.label][seed] for seed in row.seeds}} for row in rows]
+    replace_file(folder / "table.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _print_table(rows: "list[Row]", folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from crosshead.train.sweep import as_cells
+
+    cells = [as_cells(row) for row in rows]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, title in enumerate(cells[0]):
+        table.add_column(title, justify="right" if number else "left")
+    for row in cells:
+        table.add_row(*map(str, row.values()))
+    Console(highlight=False).print(table)
+    print(f"\nmean ± standard deviation over seeds; also in {folder}/table.md, table.csv and table.json")

@@ -1,0 +1,61 @@
+"""A run as a progress bar: loss, accuracy, images a second, time left."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, percent
+from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
+
+_COLUMNS = (
+    TextColumn("epoch {task.fields[epoch]}"),
+    BarColumn(bar_width=None),
+    TextColumn("{task.percentage:3.0f}%"),
+    TextColumn("{task.fields[figures]}"),
+)
+
+
+class BarObserver:
+    """One bar over all steps; each evaluation leaves a line above it."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        self._progress = Progress(*_COLUMNS, console=self._console, transient=True, expand=True)
+        self._bar: TaskID | None = None
+        self._epochs = 0
+
+    def on_start(self, info: RunInfo) -> None:
+        self._epochs = info.epochs
+        title, *rest = beginning(info)
+        self._console.print(f"[bold]{escape(title)}[/bold]", *map(escape, rest), sep="\n")
+        self._bar = self._progress.add_task(
+            "", total=info.total_steps, completed=info.start_step, epoch=f"1/{info.epochs}", figures=""
+        )
+        self._progress.start()
+
+    def on_step(self, record: StepRecord) -> None:
+        assert self._bar is not None, "a step before the start"
+        accuracy = f"accuracy {percent(record.accuracy)}  " if record.accuracy is not None else ""
+        epoch = min(int(record.epoch) + 1, self._epochs)
+        self._progress.update(
+            self._bar,
+            completed=record.step,
+            epoch=f"{epoch}/{self._epochs}",
+            figures=f"loss {record.epoch_loss:.4f}  {accuracy}"
+            f"{record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left",
+        )
+
+    def on_eval(self, record: EvalRecord) -> None:
+        style = "green" if record.best else "default"
+        line = f"epoch {record.epoch:5.1f}  {evaluation(record)}"
+        self._console.print(line, style=style)
+
+    def on_event(self, record: EventRecord) -> None:
+        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+            return
+        self._console.print(escape(record.message), style="yellow" if record.is_warning else "dim")
+
+    def on_end(self, record: EndRecord) -> None:
+        self._progress.stop()
+        for line in ending(record):
+            self._console.print(escape(line), style="red" if record.result is None else "default")

@@ -1,0 +1,49 @@
+"""A run told in plain lines, for files, pipes and terminals without cursor control."""
+
+import sys
+import time
+
+from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, percent
+from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
+
+_QUIET_S = 2.0  # lines about steps keep this distance, so that quick steps don't fill a log
+
+
+class LineObserver:
+    """Prints a line every ``every_steps`` steps, but not more than one in two seconds, and one an evaluation."""
+
+    def __init__(self, every_steps: int) -> None:
+        self._every_steps = every_steps
+        self._last_line = float("-inf")
+        self._total = 0
+
+    def on_start(self, info: RunInfo) -> None:
+        self._total = info.total_steps
+        for line in beginning(info):
+            self._say(line)
+
+    def on_step(self, record: StepRecord) -> None:
+        now = time.monotonic()
+        if record.step % self._every_steps or now - self._last_line < _QUIET_S:
+            return
+        self._last_line = now
+        accuracy = f"  accuracy {percent(record.accuracy)}" if record.accuracy is not None else ""
+        self._say(
+            f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f}{accuracy}  "
+            f"lr {record.lr:.2e}  {record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left"
+        )
+
+    def on_eval(self, record: EvalRecord) -> None:
+        self._say(f"epoch {record.epoch:.2f}  {evaluation(record)}")
+
+    def on_event(self, record: EventRecord) -> None:
+        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+            return
+        print(record.message, file=sys.stderr if record.is_warning else sys.stdout, flush=True)
+
+    def on_end(self, record: EndRecord) -> None:
+        for line in ending(record):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        print(line, flush=True)

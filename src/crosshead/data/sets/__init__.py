@@ -1,0 +1,1 @@
+"""The data sets, each a file, and how one is split."""

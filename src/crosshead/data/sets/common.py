@@ -1,0 +1,181 @@
+"""Sets of labelled pictures: what every data set looks like to the loaders, and how one is split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from crosshead.data.files.images import BrokenImage, decode_image, display_name, read_file
+from crosshead.data.loading.keys import keys as keyed
+from crosshead.data.loading.keys import uniforms
+from crosshead.recipe.schema import DataConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Indices = NDArray[np.int64]
+
+
+class ImageSet(Protocol):
+    """Pictures by number; the loaders ask nothing else."""
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """The class of each picture."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> Image.Image:
+        """Picture ``i``, mode ``L`` or ``RGB``, upright. Raises ``BrokenImage``."""
+
+    def name(self, i: int) -> str:
+        """What to call picture ``i`` in a message: its path, for files."""
+
+    def subset(self, indices: Indices) -> "ImageSet":
+        """The pictures of ``indices``, in that order."""
+
+
+class ArrayImages:
+    """Pictures of one size in memory: ``pixels`` (N, C, H, W) uint8, C 1 or 3; ``targets`` (N,).
+
+    ``ids`` (N,) are the numbers under which messages name them, where they are not 0 ... N − 1.
+    """
+
+    def __init__(self, pixels: Tensor, targets: Indices, title: str, ids: Indices | None = None) -> None:
+        assert pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3)
+        assert len(pixels) == len(targets)
+        self.pixels, self.title = pixels, title
+        self.targets: Sequence[int] = targets.tolist()
+        self.ids = np.arange(len(targets)) if ids is None else ids
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def load(self, i: int) -> Image.Image:
+        channels_last = self.pixels[i].permute(1, 2, 0).contiguous().numpy()
+        return Image.fromarray(channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last)
+
+    def name(self, i: int) -> str:
+        return f"{self.title}[{self.ids[i]}]"
+
+    def subset(self, indices: Indices) -> "ArrayImages":
+        targets = np.asarray(self.targets, dtype=np.int64)[indices]
+        return ArrayImages(self.pixels[torch.from_numpy(indices)], targets, self.title, self.ids[indices])
+
+
+class FileImages:
+    """Pictures in files, decoded when asked for. ``refused`` holds the reason for paths not to be opened."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        targets: Sequence[int],
+        max_megapixels: float,
+        refused: dict[str, str] | None = None,
+    ) -> None:
+        assert len(paths) == len(targets)
+        self.paths = [str(path) for path in paths]
+        self.targets: Sequence[int] = [int(target) for target in targets]
+        self.max_megapixels, self.refused = max_megapixels, refused or {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, i: int) -> Image.Image:
+        self._check(i)
+        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of file ``i`` as they are. Raises ``BrokenImage``."""
+        self._check(i)
+        return read_file(self.paths[i])
+
+    def _check(self, i: int) -> None:
+        if (reason := self.refused.get(self.paths[i])) is not None:
+            raise BrokenImage(self.name(i), reason)
+
+    def name(self, i: int) -> str:
+        return display_name(self.paths[i])
+
+    def subset(self, indices: Indices) -> "FileImages":
+        paths, targets = [self.paths[i] for i in indices], [self.targets[i] for i in indices]
+        return FileImages(paths, targets, self.max_megapixels, self.refused)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """``class_names`` by class index; ``mean`` and ``std`` of pixels in 0 ... 1, one a channel."""
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``test`` is None for data that have none: then nothing is left that selection has not seen."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
+    info: DatasetInfo
+
+
+def dataset_info(
+    data: DataConfig, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> DatasetInfo:
+    """The data set's own statistics brought to ``data.channels``, unless the recipe gives others."""
+    return DatasetInfo(
+        name=data.name,
+        class_names=tuple(class_names),
+        channels=data.channels,
+        mean=_statistic(data.mean, mean, data.channels, "mean"),
+        std=_statistic(data.std, std, data.channels, "std"),
+    )
+
+
+def _statistic(
+    given: list[float] | None, own: Sequence[float], channels: int, what: str
+) -> tuple[float, ...]:
+    if given is not None:
+        if len(given) != channels:
+            raise ValueError(
+                f"data.{what} has {len(given)} numbers and data.channels is {channels}: give one a channel"
+            )
+        if what == "std" and min(given) <= 0:
+            raise ValueError(f"data.std is {given}: every standard deviation must be above 0")
+        return tuple(given)
+    if len(own) == channels:
+        return tuple(own)
+    return (sum(own) / len(own),) * channels
+
+
+def stratified_split(
+    targets: Sequence[int], share: float, *, purpose: str, seed: int
+) -> tuple[Indices, Indices]:
+    """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of each.
+
+    Raises:
+        ValueError: ``share`` is not between 0 and 1, or a class has a single picture.
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"data.validation is {share:g}: this data set has no validation split of its own, "
+            "so hold out a share above 0 and below 1 (0.1, say)"
+        )
+    labels = np.asarray(targets, dtype=np.int64)
+    draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels))), 1)[:, 0]
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise ValueError(f"class {label} has {len(members)} picture: two at least, to train and validate")
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        held[members[np.argsort(draw[members], kind="stable")[:count]]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,158 @@
+"""From one picture to a normalised tensor: torchvision's transforms v2 and timm's RandAugment, put in line.
+
+Everything here also works on a batch of uint8 tensors of one size where it says "pictures".
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from timm.data.auto_augment import RandAugment, rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.recipe.schema import AugmentConfig, DataConfig
+
+_RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")
+
+Transform = Callable[[Image.Image], Tensor]
+
+
+def training_transform(data: DataConfig, augment: AugmentConfig, info: DatasetInfo) -> Transform:
+    """Resized crop, flip, affine, RandAugment or colour jitter, normalise, erase; (C, H, W) float32.
+
+    The random ones draw from the global generators of Python, NumPy and PyTorch. As in timm's recipes, colour
+    jitter serves only where RandAugment, which has colour operations of its own, is off.
+    """
+    # In colour up to the end, for a grey picture too: RandAugment's fill colours are triples.
+    steps: list[Any] = [_to_rgb]
+    if augment.crop_scale is None:
+        steps.append(partial(fit, data=data, eval_resize=None))
+    else:
+        steps += [partial(grow, data=data), _resized_crop(data, augment, augment.crop_scale)]
+    if augment.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(augment.horizontal_flip))
+    if has_affine(augment):
+        steps.append(_affine(data, augment))
+    if augment.randaugment is not None:
+        steps.append(_rand_augment(data, augment.randaugment, info))
+    elif augment.color_jitter:
+        steps.append(v2.ColorJitter(*[augment.color_jitter] * 3))
+    steps.append(partial(normalise, info=info))
+    if augment.erasing:
+        steps.append(erasing(augment, augment.erasing))
+    return v2.Compose(steps)
+
+
+def evaluation_transform(data: DataConfig, info: DatasetInfo) -> Transform:
+    """Resize, centre crop, normalise: (C, H, W) float32."""
+    return v2.Compose([partial(fit, data=data, eval_resize=data.eval_resize), partial(normalise, info=info)])
+
+
+def image_size(data: DataConfig) -> tuple[int, int]:
+    """(height, width) of what the model gets."""
+    size = data.image_size
+    return (size, size) if isinstance(size, int) else size
+
+
+def fit(pictures: Any, data: DataConfig, eval_resize: int | None) -> Any:
+    """Resized to cover ``image_size`` (shorter side to ``eval_resize`` if set), cropped at the centre."""
+    height, width = image_size(data)
+    if eval_resize is not None and eval_resize < max(height, width):
+        raise ValueError(
+            f"data.eval_resize is {eval_resize}, below data.image_size {height} x {width}: raise it"
+        )
+    cover = (height, width) if eval_resize is None else (eval_resize, eval_resize)
+    return F.center_crop(_resize_to_cover(pictures, cover, data), [height, width])
+
+
+def grow(pictures: Any, data: DataConfig) -> Any:
+    """Pictures smaller than ``image_size`` resized to cover it, as the MOHSA paper does before it crops."""
+    height, width = F.get_size(pictures)
+    wanted = image_size(data)
+    return _resize_to_cover(pictures, wanted, data) if height < wanted[0] and width < wanted[1] else pictures
+
+
+def _resize_to_cover(pictures: Any, cover: tuple[int, int], data: DataConfig) -> Any:
+    height, width = F.get_size(pictures)
+    scale = max(cover[0] / height, cover[1] / width)
+    size = [max(cover[0], round(height * scale)), max(cover[1], round(width * scale))]
+    if size[0] * size[1] > data.max_megapixels * 1e6:
+        reason = (
+            f"{width} x {height} pixels would be resized to {size[1]} x {size[0]}, above data.max_megapixels"
+        )
+        raise BrokenImage("picture", reason)
+    if size == [height, width]:
+        return pictures
+    return F.resize(pictures, size, InterpolationMode(data.interpolation), antialias=True)
+
+
+def normalise(pictures: Any, info: DatasetInfo) -> Tensor:
+    """Float32 (B, C, H, W), or (C, H, W) of one picture, with the channels and statistics of ``info``."""
+    if isinstance(pictures, Image.Image):
+        # Pillow keeps the channels of a pixel together; on that order the arithmetic below takes twice as long.
+        pictures = F.pil_to_tensor(pictures.convert("L" if info.channels == 1 else "RGB")).contiguous()
+    elif pictures.shape[-3] != info.channels:
+        pictures = F.rgb_to_grayscale(pictures, num_output_channels=info.channels)
+    scaled = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
+    return F.normalize(scaled, list(info.mean), list(info.std))
+
+
+def has_affine(augment: AugmentConfig) -> bool:
+    return bool(augment.affine_degrees or augment.affine_translate or augment.affine_scale)
+
+
+def erasing(augment: AugmentConfig, probability: float) -> RandomErasing:
+    """timm's random erasing of normalised pictures on the CPU; draws from the global generators."""
+    return RandomErasing(probability, mode=augment.erasing_mode, device="cpu")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGB")
+
+
+def _resized_crop(data: DataConfig, augment: AugmentConfig, scale: tuple[float, float]) -> v2.Transform:
+    interpolation = InterpolationMode(data.interpolation)
+    return v2.RandomResizedCrop(image_size(data), scale, augment.crop_ratio, interpolation, antialias=True)
+
+
+def _affine(data: DataConfig, augment: AugmentConfig) -> v2.Transform:
+    return v2.RandomAffine(
+        augment.affine_degrees,
+        translate=(augment.affine_translate, augment.affine_translate),
+        scale=augment.affine_scale,
+        interpolation=InterpolationMode(data.interpolation),
+    )
+
+
+def _rand_augment(data: DataConfig, spec: str, info: DatasetInfo) -> RandAugment:
+    mean = info.mean if len(info.mean) == 3 else info.mean * 3
+    options = {
+        "translate_const": int(min(image_size(data)) * 0.45),
+        "img_mean": tuple(min(255, round(255 * value)) for value in mean),
+        "interpolation": Image.Resampling[data.interpolation.upper()],
+    }
+    # timm itself passes over parts that it does not know.
+    if not _RAND_AUGMENT.fullmatch(spec):
+        raise ValueError(
+            f"augment.randaugment is {spec!r}; wanted timm's form, for example rand-m9-mstd0.5-inc1"
+        )
+    chosen = rand_augment_transform(spec, options)
+    for op in chosen.ops:
+        if op.name.startswith("Posterize"):
+            op.aug_fn = _posterize
+    return chosen
+
+
+def _posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's strongest posterizing keeps no bit, which Pillow from version 13 on refuses."""
+    if bits >= 8:
+        return picture
+    return ImageOps.posterize(picture, bits) if bits > 0 else Image.new(picture.mode, picture.size)

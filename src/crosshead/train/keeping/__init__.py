@@ -1,0 +1,1 @@
+"""What keeps a run: its folder, its checkpoints, going on from them."""

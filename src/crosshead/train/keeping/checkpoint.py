@@ -1,0 +1,158 @@
+"""The checkpoints of a run.
+
+    checkpoints/step-00001234/   model, ema, optimizer (safetensors), state.json, manifest.json
+    best -> checkpoints/step-... the best on the validation split
+
+A checkpoint is written under another name, flushed, read back and renamed, so that a ``step-`` folder is whole
+from the moment at which it is there. Nothing in it is pickled, so reading one runs no code.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from crosshead.train.keeping.manifest import Damaged, flush_folder, verify, write_file, write_manifest
+
+FOLDER, BEST, STATE = "checkpoints", "best", "state.json"
+_ASIDE, _DELETING = ".writing-", ".deleting-"
+_REPLACED, _DAMAGED, _ABANDONED = ".replaced", ".damaged", ".abandoned"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A checkpoint that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+class CheckpointStore:
+    """Reads and writes the checkpoints below ``run_folder``. One writer at a time; the folder's lock sees to it."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
+        self.folder = run_folder / FOLDER
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> list[int]:
+        """Every step that has a checkpoint, whole or not, in order."""
+        return sorted(step_of(path) for path in self.folder.glob("step-*") if path.name[5:].isdigit())
+
+    def write(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
+        """Write a checkpoint, replacing one of the same step.
+
+        Raises:
+            OSError, Damaged: it could not be written or did not read back; what was there before still is.
+        """
+        target, aside = self.path(step), self.folder / f"{_ASIDE}{step:08d}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir()
+            digests = {
+                f"{name}.safetensors": write_file(aside / f"{name}.safetensors", safetensors.torch.save(each))
+                for name, each in tensors.items()
+            }
+            digests[STATE] = write_file(aside / STATE, json.dumps(state, indent=1).encode())
+            write_manifest(aside, digests)
+            verify(aside)
+            flush_folder(aside)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        self._put(aside, target)
+        return target
+
+    def _put(self, aside: Path, target: Path) -> None:
+        replaced = target.with_name(target.name + _REPLACED)
+        if target.exists():
+            os.rename(target, replaced)
+        os.rename(aside, target)
+        flush_folder(self.folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def recover(self) -> None:
+        """Finish or undo what a killed writer left behind."""
+        for replaced in self.folder.glob(f"step-*{_REPLACED}"):
+            target = replaced.with_name(replaced.name.removesuffix(_REPLACED))
+            if target.exists():
+                shutil.rmtree(replaced)
+            else:
+                os.rename(replaced, target)
+        for leftover in (*self.folder.glob(f"{_ASIDE}*"), *self.folder.glob(f"{_DELETING}*")):
+            shutil.rmtree(leftover)
+
+    def newest_good(self) -> tuple[Path | None, list[Damage]]:
+        """The newest checkpoint that is whole, and the damaged ones that are newer. Changes nothing."""
+        damages: list[Damage] = []
+        for step in reversed(self.steps()):
+            try:
+                verify(self.path(step))
+                return self.path(step), damages
+            except Damaged as error:
+                damages.append(Damage(self.path(step), str(error)))
+        return None, damages
+
+    def set_aside(self, damages: list[Damage]) -> None:
+        """Rename damaged checkpoints, so that they are kept for a look and never counted as checkpoints."""
+        for damage in damages:
+            _rename_free(damage.path, _DAMAGED)
+
+    def abandon_after(self, step: int) -> list[int]:
+        """Rename the checkpoints after ``step``: training goes back there, and they are of another future."""
+        later = [each for each in self.steps() if each > step]
+        for each in later:
+            _rename_free(self.path(each), _ABANDONED)
+        return later
+
+    def adopt(self, path: Path) -> None:
+        """Take a copy of another run's checkpoint. Raises ``Damaged`` where it is not whole."""
+        verify(path)
+        aside = self.folder / f"{_ASIDE}{step_of(path):08d}"
+        shutil.copytree(path, aside)
+        verify(aside)
+        self._put(aside, self.folder / path.name)
+
+    def prune(self, keep_last: int, best_step: int | None) -> None:
+        """Delete all but the newest ``keep_last`` and the best, and what a failed deletion left."""
+        for step in self.steps()[:-keep_last]:
+            if step != best_step:
+                os.rename(self.path(step), self.folder / f"{_DELETING}{step:08d}")
+        for going in self.folder.glob(f"{_DELETING}*"):
+            shutil.rmtree(going)
+
+    def point_best(self, step: int) -> None:
+        """Let ``best`` be the checkpoint of ``step``, in one rename."""
+        link, aside = self.run_folder / BEST, self.run_folder / f".{BEST}.tmp"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(self.path(step).relative_to(self.run_folder), target_is_directory=True)
+        os.replace(aside, link)
+
+
+def step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    return json.loads((path / STATE).read_bytes())
+
+
+def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
+    """All tensors of a checkpoint, by file."""
+    return {file.stem: safetensors.torch.load_file(file) for file in sorted(path.glob("*.safetensors"))}
+
+
+def _rename_free(path: Path, suffix: str) -> None:
+    target, number = path.with_name(path.name + suffix), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}{suffix}-{number}")
+    os.rename(path, target)

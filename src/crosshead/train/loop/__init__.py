@@ -1,0 +1,1 @@
+"""What happens in every step: the loop, the optimizer, the devices."""

@@ -1,0 +1,258 @@
+"""The loop: epochs of steps, an evaluation after each, and a checkpoint whenever one is due."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Protocol
+
+from torch import nn
+
+from crosshead.data.loading.batch import Batch
+from crosshead.recipe.schema import Recipe
+from crosshead.train.keeping.saving import Saver
+from crosshead.train.keeping.state import TrainState
+from crosshead.train.loop.evaluate import Batches, Evaluation, blank_image, evaluate
+from crosshead.train.loop.pace import Pace
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.loop.steps import Requests, StepOutcome, Stepper, Task, describe_bad
+from crosshead.train.processes.distributed import World
+from crosshead.train.processes.watchdog import Phase, Watchdog
+from crosshead.train.telling.records import EvalRecord, EventRecord, Observer, StepRecord
+from crosshead.train.telling.result import BadNumbers
+
+
+class JudgedTask(Task, Protocol):
+    def evaluation(self) -> Evaluation: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from: ``training(epoch, start)`` is this process's share of an epoch after its first
+    ``start`` samples (over all processes), ``validation()`` its share of the validation split."""
+
+    training: Callable[[int, int], Iterable[Batch]]
+    validation: Callable[[], Batches]
+    samples_per_epoch: int
+    validation_images: int
+
+
+class Loop:
+    """Trains ``state`` to the end of the recipe, or until it is asked to stop."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        state: TrainState,
+        network: nn.Module,
+        task: JudgedTask,
+        source: Source,
+        set_rate: Callable[[int], float],
+        saver: Saver,
+        observer: Observer,
+        stop: StopRequest,
+        world: World,
+        watchdog: Watchdog,
+    ) -> None:
+        self.recipe, self.state, self.network, self.task = recipe, state, network, task
+        self.source, self.set_rate, self.saver, self.observer = source, set_rate, saver, observer
+        self.stop, self.world, self.watchdog = stop, world, watchdog
+        self.stepper = Stepper(state, network, task, recipe, world, watchdog)
+        self.step_samples = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
+        samples_left = (recipe.train.epochs - state.progress.epoch) * source.samples_per_epoch
+        self.pace = Pace((samples_left - state.progress.samples) // self.step_samples)
+
+    def run(self) -> bool:
+        """True when the last epoch is done, False when stopped before."""
+        while self.state.progress.epoch < self.recipe.train.epochs:
+            if not (self.train_epoch() and self._close_epoch()):
+                self.saver.save(self.state)
+                return False
+        return True
+
+    def train_epoch(self) -> bool:
+        """Take the epoch's remaining steps; False when asked to stop."""
+        progress = self.state.progress
+        self.network.train()
+        for batches in self._groups():
+            started = time.perf_counter()
+            rate = self.set_rate(progress.step)
+            events = self._broken_images(batches)
+            outcome = self.stepper(batches, partial(self._requests, bool(events)))
+            self._count(outcome)
+            self.state.clock.images += outcome.images
+            self.state.clock.seconds += time.perf_counter() - started + self._waited
+            self._report(outcome, rate, batches, events)
+            if outcome.requests.stop:
+                self._tell("signal", f"stopping after step {progress.step} as asked", name=self.stop.name)
+                return False
+            if outcome.requests.save and progress.samples < self.source.samples_per_epoch:
+                self.saver.save(self.state)
+        return True
+
+    def _groups(self) -> Iterator[list[Batch]]:
+        """The batches of one optimizer step at a time; the time spent waiting for them is in ``_waited``."""
+        progress = self.state.progress
+        if progress.samples >= self.source.samples_per_epoch:
+            return
+        batches = iter(self.source.training(progress.epoch, progress.samples))
+        while True:
+            started = time.perf_counter()
+            self.watchdog.beat(progress.step, Phase.DATA)
+            group = list(islice(batches, self.recipe.train.accumulation_steps))
+            self._waited = time.perf_counter() - started
+            if len(group) < self.recipe.train.accumulation_steps:
+                return
+            yield group
+
+    def _requests(self, events: bool) -> Requests:
+        self.watchdog.beat(self.state.progress.step, Phase.EXCHANGE)
+        return Requests(
+            stop=self.stop.name is not None,
+            save=self.world.leads and self.saver.is_due(self.state.progress.step + 1),
+            events=events,
+        )
+
+    def _count(self, outcome: StepOutcome) -> None:
+        progress = self.state.progress
+        progress.step += 1
+        progress.samples += self.step_samples
+        if outcome.skipped:
+            progress.bad_steps += outcome.counts_as_bad
+            progress.bad_in_a_row += outcome.counts_as_bad
+        else:
+            progress.bad_in_a_row = 0
+            progress.epoch_loss += outcome.loss
+            progress.epoch_steps += 1
+
+    def _report(
+        self, outcome: StepOutcome, rate: float, batches: list[Batch], events: list[EventRecord]
+    ) -> None:
+        """Tell the observers about the step. Raises where all processes agree that the run cannot go on."""
+        progress = self.state.progress
+        if outcome.counts_as_bad:
+            events = [*events, *self._bad_step(outcome, batches)]
+        if outcome.counts_as_bad or outcome.requests.events:
+            self._share(events)
+        self._hear_of_checkpoints()
+        self.pace.step(outcome.images)
+        self.observer.on_step(
+            StepRecord(
+                step=progress.step,
+                epoch=self.epochs,
+                lr=rate,
+                loss=outcome.loss,
+                epoch_loss=progress.epoch_loss / max(progress.epoch_steps, 1),
+                accuracy=outcome.accuracy,
+                grad_norm=outcome.grad_norm,
+                images_per_second=self.pace.images_per_second,
+                seconds_left=self.pace.seconds_left,
+                skipped=outcome.skipped,
+                bad_steps=progress.bad_steps,
+                broken_images=len(progress.broken),
+            )
+        )
+        if progress.bad_in_a_row >= self.recipe.train.max_bad_steps:
+            raise BadNumbers(
+                f"{progress.bad_in_a_row} steps in a row had a loss or gradient that is not finite, the last one "
+                f"step {progress.step}; events.jsonl names the images. Lower optimizer.lr, clip harder, or train in "
+                "bf16 or fp32; the last checkpoint is from before"
+            )
+
+    def _bad_step(self, outcome: StepOutcome, batches: list[Batch]) -> list[EventRecord]:
+        """This process's part of the report; a gradient alone does not say whose fault it was."""
+        names = describe_bad(batches)
+        what = "loss" if outcome.own_fault else "gradient"
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        place = f"step {self.state.progress.step} skipped: the {what} is not finite"
+        message = f"{place} (process {self.world.rank}: {shown})"
+        details = {"rank": self.world.rank, "what": what, "images": names}
+        return [EventRecord("bad_step", message, self.state.progress.step, details)]
+
+    def _broken_images(self, batches: list[Batch]) -> list[EventRecord]:
+        """An event for every unreadable image that this run has not met yet."""
+        known = set(self.state.progress.broken)
+        fresh = {name: reason for batch in batches for name, reason in batch.skipped if name not in known}
+        step = self.state.progress.step + 1
+        return [
+            EventRecord(
+                "broken_image", f"{name} is left out: {reason}", step, {"image": name, "reason": reason}
+            )
+            for name, reason in fresh.items()
+        ]
+
+    def _share(self, events: list[EventRecord]) -> None:
+        """Hand the events of all processes to rank 0's observers, and count the broken images everywhere."""
+        progress, limit = self.state.progress, self.recipe.data.max_broken
+        for event in (event for part in self.world.gather(events) for event in part):
+            if event.kind == "broken_image":
+                if event.details["image"] in progress.broken:
+                    continue
+                progress.broken.append(event.details["image"])
+            self.observer.on_event(event)
+        if len(progress.broken) > limit:
+            raise ValueError(
+                f"{len(progress.broken)} images of the training set cannot be read, more than data.max_broken "
+                f"({limit}); the last one is {progress.broken[-1]}. `crosshead data check` lists them all"
+            )
+
+    def _close_epoch(self) -> bool:
+        """Evaluate where it is due, move on to the next epoch and save; False when asked to stop meanwhile."""
+        progress, train = self.state.progress, self.recipe.train
+        last = progress.epoch + 1 == train.epochs
+        due = last or (progress.epoch + 1) % train.eval_every_epochs == 0
+        if due and not self._validate():
+            return False
+        progress.next_epoch()
+        self.saver.save(self.state)
+        self._hear_of_checkpoints()
+        return True
+
+    def _hear_of_checkpoints(self) -> None:
+        progress = self.state.progress
+        for event in self.saver.poll():
+            self.observer.on_event(event)
+            if event.kind == "checkpoint_failed" and event.step == progress.best_step:
+                progress.best_step, progress.best = None, {}  # a later one can still be the best on disk
+
+    def _validate(self) -> bool:
+        progress, started = self.state.progress, time.perf_counter()
+        metrics = evaluate(
+            self.state.evaluated_model,
+            self.source.validation(),
+            self.task.evaluation(),
+            images=self.source.validation_images,
+            world=self.world,
+            precision=self.recipe.train.precision,
+            blank=blank_image(self.state.model, self.recipe.data),
+            stopped=lambda: self.stop.name is not None,
+            beat=partial(self.watchdog.beat, progress.step),
+        )
+        if metrics is None:
+            self._tell(
+                "signal",
+                "stopping in the middle of an evaluation, which will be repeated",
+                name=self.stop.name,
+            )
+            return False
+        # Small validation splits tie often; the later weights were trained longer, at a lower rate.
+        best = not progress.best or metrics[self.task.primary] >= progress.best[self.task.primary]
+        progress.latest = metrics
+        if best:
+            progress.best_step, progress.best = progress.step, metrics
+        seconds = time.perf_counter() - started
+        self.observer.on_eval(
+            EvalRecord(
+                progress.step, self.epochs, "validation", self.state.evaluated_weights, metrics, seconds, best
+            )
+        )
+        return True
+
+    @property
+    def epochs(self) -> float:
+        """The progress in epochs."""
+        return self.state.progress.epoch + self.state.progress.samples / self.source.samples_per_epoch
+
+    def _tell(self, kind: str, message: str, **details: object) -> None:
+        self.observer.on_event(EventRecord(kind, message, self.state.progress.step, details))

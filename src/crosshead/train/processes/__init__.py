@@ -1,0 +1,1 @@
+"""What joins processes: the group, shards of a model, the watchdog."""

@@ -1,0 +1,120 @@
+"""Loss and accuracy over the epochs of one run, or of several, as a picture."""
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from crosshead.train.keeping.manifest import replace_file
+from crosshead.train.telling.observers import METRICS_FILE, read_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES_FILE = "curves.png"
+_COLORS = ("#1f6fb4", "#d1495b", "#2a9d68", "#8d5fb3", "#c98a1b", "#5b6770")
+_MOST_POINTS = 150  # of a training curve: more is noise, so neighbours are averaged
+
+Point = tuple[float, float | None, float | None]  # epoch, loss, accuracy
+
+
+@dataclass
+class Curve:
+    """What one run's log holds to draw."""
+
+    training: list[Point] = field(default_factory=list)
+    validation: list[Point] = field(default_factory=list)
+    test: float | None = None
+
+
+def draw_curves(folder: Path) -> Path:
+    """Draw ``curves.png`` from the metrics that ``folder`` holds."""
+    return compare_curves({"": folder}, folder.name, folder / CURVES_FILE)
+
+
+def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
+    """Draw the runs of ``folders``, by label, into ``picture``: training thin, validation bold, test dotted."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    curves = {label: read_curve(folder) for label, folder in folders.items()}
+    figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    loss, accuracy = figure.subplots(1, 2)
+    for (label, curve), color in zip(curves.items(), _COLORS * len(curves), strict=False):
+        _draw(loss, curve, label, color, column=1, factor=1.0)
+        _draw(accuracy, curve, label, color, column=2, factor=100.0)
+        if curve.test is not None:
+            accuracy.axhline(100 * curve.test, color=color, linewidth=1.2, linestyle=":")
+    loss.set_yscale("log")
+    loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    loss.yaxis.set_minor_formatter(NullFormatter())
+    _dress(loss, "loss")
+    _dress(accuracy, "accuracy, %")
+    tested = [
+        f"{label} {curve.test:.2%}".strip() for label, curve in curves.items() if curve.test is not None
+    ]
+    handles, labels = loss.get_legend_handles_labels()
+    if handles:
+        note = f"test accuracy (dotted): {', '.join(tested)}" if tested else None
+        legend = figure.legend(
+            handles, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=9, title=note
+        )
+        legend.set_alignment("left")
+        legend.get_title().set_fontsize(9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    replace_file(picture, buffer.getvalue())
+    return picture
+
+
+def read_curve(folder: Path) -> Curve:
+    """The curve in a run's log; an empty one where nothing was logged yet."""
+    curve = Curve()
+    for record in read_lines(folder / METRICS_FILE):
+        if record["kind"] == "step":
+            curve.training.append((record["epoch"], record["loss"], record["accuracy"]))
+            continue
+        metrics = record["metrics"]
+        if record["split"] == "validation":
+            curve.validation.append((record["epoch"], metrics.get("loss"), metrics.get("accuracy")))
+        elif record["split"] == "test":
+            curve.test = metrics.get("accuracy")
+    return curve
+
+
+def _draw(axes: "Axes", curve: Curve, label: str, color: str, *, column: int, factor: float) -> None:
+    training = _thinned(_known(curve.training, column, factor))
+    validation = _known(curve.validation, column, factor)
+    if training:
+        axes.plot(
+            *zip(*training, strict=True), color=color, linewidth=1, alpha=0.5, label=f"{label} training"
+        )
+    if validation:
+        marker = "o" if len(validation) == 1 else None
+        label = f"{label} validation"
+        axes.plot(*zip(*validation, strict=True), color=color, linewidth=2, marker=marker, label=label)
+
+
+def _known(points: list[Point], column: int, factor: float) -> list[tuple[float, float]]:
+    values = ((point[0], point[column]) for point in points)
+    return [(epoch, factor * value) for epoch, value in values if value is not None]
+
+
+def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    width = -(-len(points) // _MOST_POINTS)
+    bins = [points[start : start + width] for start in range(0, len(points), width)] if points else []
+    return [(fmean(epoch for epoch, _ in bin), fmean(value for _, value in bin)) for bin in bins]
+
+
+def _dress(axes: "Axes", quantity: str) -> None:
+    axes.set_title(quantity, fontsize=10, loc="left", color="#333333")
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.tick_params(labelsize=9)
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,166 @@
+"""Those who watch every run: the logs on disk. And the audience that keeps a failing one from stopping training."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+
+METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
+
+
+class LinesFile:
+    """Appends JSON lines. A line that cannot be written (a full disk) is kept and tried again with the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._waiting: list[str] = []
+
+    def append(self, values: dict[str, Any]) -> None:
+        """Raises OSError when it could not be written now; no half line is left behind."""
+        self._waiting.append(json.dumps(_finite(values)) + "\n")
+        with open(self.path, "a+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            content = "".join(self._waiting).encode()
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                content = b"\n" + content  # a kill cut the last line short
+            try:
+                if file.write(content) != len(content):
+                    raise OSError(28, "No space left on device", str(self.path))
+            except OSError:
+                file.truncate(end)
+                raise
+        self._waiting.clear()
+
+
+class JsonLines:
+    """``metrics.jsonl``: steps (every ``every_steps``) and evaluations. ``events.jsonl``: everything else.
+
+    Metrics after the step at which a run is resumed are of a future that is computed again: they are dropped. So is
+    the test, which ends a run: one that was killed before it had written its result is tested again. Events
+    happened, and stay.
+    """
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        self.every_steps = every_steps
+        self._metrics, self._events = LinesFile(folder / METRICS_FILE), LinesFile(folder / EVENTS_FILE)
+
+    def on_start(self, info: RunInfo) -> None:
+        kept = [
+            record
+            for record in read_lines(self._metrics.path)
+            if record["step"] <= info.start_step and record.get("split") != "test"
+        ]
+        aside = self._metrics.path.with_suffix(".tmp")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(aside, self._metrics.path)
+        self._events.append({"kind": "start", **asdict(info), "folder": str(info.folder)})
+
+    def on_step(self, record: StepRecord) -> None:
+        if record.step % self.every_steps == 0:
+            self._metrics.append({"kind": "step", **asdict(record)})
+
+    def on_eval(self, record: EvalRecord) -> None:
+        self._metrics.append({"kind": "eval", **asdict(record)})
+
+    def on_event(self, record: EventRecord) -> None:
+        self._events.append(asdict(record))
+
+    def on_end(self, record: EndRecord) -> None:
+        self._events.append({"kind": "end", "status": record.status, "message": record.message})
+
+
+class TensorBoard:
+    """Losses, rates and metrics by step in ``tensorboard/``."""
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        self.folder, self.every_steps = folder / TENSORBOARD_FOLDER, every_steps
+
+    def on_start(self, info: RunInfo) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # costs a second to import, and is optional
+
+        self._writer = SummaryWriter(
+            str(self.folder), purge_step=info.start_step + 1 if info.start_step else None
+        )
+
+    def on_step(self, record: StepRecord) -> None:
+        if record.step % self.every_steps:
+            return
+        for name in ("loss", "lr", "grad_norm", "images_per_second"):
+            self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+
+    def on_eval(self, record: EvalRecord) -> None:
+        for name, value in record.metrics.items():
+            self._writer.add_scalar(f"{record.split}/{name}", value, record.step)
+        self._writer.flush()
+
+    def on_event(self, record: EventRecord) -> None:
+        self._writer.add_text(record.kind, record.message, record.step)
+
+    def on_end(self, record: EndRecord) -> None:
+        self._writer.close()
+
+
+class Audience:
+    """Hands every record to all observers. One that cannot write is reported once and asked again next time."""
+
+    def __init__(self, observers: Iterable[Observer]) -> None:
+        self._observers = list(observers)
+        self._failed: set[int] = set()
+
+    def on_start(self, info: RunInfo) -> None:
+        self._tell(lambda each: each.on_start(info), info.start_step)
+
+    def on_step(self, record: StepRecord) -> None:
+        self._tell(lambda each: each.on_step(record), record.step)
+
+    def on_eval(self, record: EvalRecord) -> None:
+        self._tell(lambda each: each.on_eval(record), record.step)
+
+    def on_event(self, record: EventRecord) -> None:
+        self._tell(lambda each: each.on_event(record), record.step)
+
+    def on_end(self, record: EndRecord) -> None:
+        self._tell(lambda each: each.on_end(record), -1)
+
+    def _tell(self, say: Callable[[Observer], None], step: int) -> None:
+        for place, observer in enumerate(self._observers):
+            try:
+                say(observer)
+            except OSError as error:
+                if place not in self._failed:
+                    self._failed.add(place)
+                    self._report(type(observer).__name__, error, step)
+            else:
+                self._failed.discard(place)
+
+    def _report(self, name: str, error: OSError, step: int) -> None:
+        message = f"the log {name} could not be written ({error}); training goes on without it until it can"
+        print(message, file=sys.stderr, flush=True)
+        self.on_event(EventRecord("log_failed", message, step))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON lines file; lines that a kill cut short are left out."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
