@@ -15,11 +15,12 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "swap": {"ops", "layers"},
     "models": {"ops", "layers", "swap"},
+    "heads": {"ops", "layers", "swap", "models"},
     "recipe": {"layers"},
     "data": {"recipe"},
     "tasks": {"recipe", "data"},
     "train": {"recipe", "data", "tasks", "models"},
-    "cli": {"recipe", "data", "tasks", "train", "models", "layers", "swap"},
+    "cli": {"heads", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }
 
 

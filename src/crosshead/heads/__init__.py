@@ -1,0 +1,1 @@
+"""Measures and maps of attention heads; it looks, and changes nothing."""

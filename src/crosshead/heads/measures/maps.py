@@ -1,0 +1,128 @@
+"""Measures of maps from rows that come in chunks, so that no whole map of all heads is ever there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some queries' rows of every head.
+
+    ``weights`` (B, heads, queries, keys); ``separation`` (queries, keys), how far each key lies from each query, in
+    pixels; ``allowed`` (queries, keys), which keys a query may see, where it may not see all.
+    """
+
+    weights: Tensor
+    separation: Tensor
+    allowed: Tensor | None = None
+
+
+class MapMeasures:
+    """Gathers the measures of maps over images; what each is stands in ``naive``.
+
+    ``signed`` says that the maps are no probabilities: distance, entropy and confidence are then those of |A|,
+    similarity is of A as it is, and there is no divergence. Without ``pairs`` only single heads are measured.
+    """
+
+    def __init__(self, num_heads: int, *, signed: bool = False, pairs: bool = True) -> None:
+        self.num_heads, self.signed, self.pairs = num_heads, signed, pairs
+        self._means = _Means()
+
+    def add(self, chunks: Iterable[Rows]) -> None:
+        """Takes the rows of one batch of images, in any number of chunks."""
+        queries, sums = 0, dict[str, Tensor]()
+        for rows in chunks:
+            queries += rows.weights.shape[2]
+            for name, value in self._sums(rows).items():
+                sums[name] = sums[name] + value if name in sums else value
+        inner = sums.pop("inner", None)
+        for name, value in sums.items():
+            self._means.add(name, value / queries)
+        if inner is not None:
+            self.add_products(inner)
+
+    def add_products(self, inner: Tensor) -> None:
+        """Takes <A_g - mean, A_h - mean>, (B, heads, heads), of a batch: how rows arrive, or an exact form of them."""
+        own = inner.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        scale = own[:, :, None] * own[:, None]
+        # A uniform map is centred to nothing; it resembles itself and nothing else.
+        same = torch.eye(self.num_heads, dtype=torch.bool, device=inner.device)
+        cosine = torch.where(scale > 0, inner / scale.clamp(min=torch.finfo(inner.dtype).tiny), 0.0)
+        self._means.add("map_similarity", torch.where(same, 1.0, cosine))
+
+    def result(self) -> dict[str, Tensor]:
+        """Name -> (heads,) or (heads, heads), averaged over the images."""
+        found = self._means.result()
+        if "distance" in found:
+            found["distance_ratio"] = found["distance"] / found.pop("uniform_distance")
+        return found
+
+    def _sums(self, rows: Rows) -> dict[str, Tensor]:
+        """The sums over the chunk's queries, (B, heads) or (B, heads, heads)."""
+        shares = rows.weights.abs()
+        shares = shares / shares.sum(-1, keepdim=True)
+        allowed = rows.weights.shape[-1] if rows.allowed is None else rows.allowed.sum(-1)
+        keys = torch.as_tensor(allowed, device=shares.device)
+        # One allowed key leaves nothing to be uncertain of: its entropy is 0, over any logarithm.
+        logarithm = keys.clamp(min=2).to(shares.dtype).log()
+        uniform = (
+            rows.separation.mean(-1) if rows.allowed is None else _mean_where(rows.separation, rows.allowed)
+        )
+        found = {
+            "distance": (shares * rows.separation).sum(-1).sum(-1, dtype=torch.float64),
+            "entropy": (-torch.special.xlogy(shares, shares).sum(-1) / logarithm).sum(
+                -1, dtype=torch.float64
+            ),
+            "confidence": shares.amax(-1).sum(-1, dtype=torch.float64),
+        }
+        found["uniform_distance"] = uniform.sum(dtype=torch.float64).expand_as(found["distance"])
+        if self.pairs:
+            found["inner"] = self._products(rows, shares)
+            if not self.signed:
+                found["map_divergence"] = _divergence(shares)
+        return found
+
+    def _products(self, rows: Rows, shares: Tensor) -> Tensor:
+        maps = rows.weights if self.signed else shares
+        if rows.allowed is None:
+            centred = maps - maps.mean(-1, keepdim=True)
+        else:
+            centred = torch.where(rows.allowed, maps - _mean_where(maps, rows.allowed)[..., None], 0.0)
+        flat = centred.flatten(2)
+        return (flat @ flat.mT).double()
+
+
+def _divergence(shares: Tensor) -> Tensor:
+    """JS(A_g, A_h) = H((A_g + A_h) / 2) - (H(A_g) + H(A_h)) / 2 summed over the queries; (B, heads, heads), in bits."""
+    heads = shares.shape[1]
+    own = -torch.special.xlogy(shares, shares).sum((-2, -1), dtype=torch.float64)
+    found = shares.new_zeros(len(shares), heads, heads, dtype=torch.float64)
+    for g in range(heads - 1):  # a pair of heads at a time: (heads, heads, queries, keys) would not fit
+        middle = (shares[:, g : g + 1] + shares[:, g + 1 :]) / 2
+        mixed = -torch.special.xlogy(middle, middle).sum((-2, -1), dtype=torch.float64)
+        found[:, g, g + 1 :] = mixed - (own[:, g : g + 1] + own[:, g + 1 :]) / 2
+    found = found.clamp(min=0) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+    return found + found.mT
+
+
+def _mean_where(values: Tensor, allowed: Tensor) -> Tensor:
+    return (values * allowed).sum(-1) / allowed.sum(-1).clamp(min=1)
+
+
+class _Means:
+    """Running means over images, in float64."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._images: dict[str, int] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        total = values.double().sum(0)
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._images[name] = self._images.get(name, 0) + len(values)
+
+    def result(self) -> dict[str, Tensor]:
+        return {name: total / self._images[name] for name, total in self._sums.items()}
