@@ -34,7 +34,7 @@ def _top(rows: Tensor, share: float) -> Tensor:
     values = rows.double().gather(-1, order)
     before = values.cumsum(-1) - values
     # A hair less than the share: sums of equal parts must not take one more for a rounding error.
-    chosen = before < (share - 1e-9) * values.sum(-1, keepdim=True)
+    chosen = before < (share - 1e-6) * values.sum(-1, keepdim=True)
     return torch.zeros_like(chosen).scatter(-1, order, chosen)
 
 
