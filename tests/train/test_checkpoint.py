@@ -186,3 +186,31 @@ def _sha256(path):
 
 def test_the_state_is_plain_json(store):
     assert json.loads((store.path(4) / "state.json").read_text()) == {"step": 4}
+
+
+def plain_file(path):
+    shutil.rmtree(path)
+    path.write_text("not a folder")
+
+
+def manifest_cannot_be_read(path):
+    """A folder in its place fails as a file without permission does, for root too."""
+    (path / MANIFEST).unlink()
+    (path / MANIFEST).mkdir()
+
+
+@pytest.mark.parametrize("harm", [plain_file, manifest_cannot_be_read])
+def test_what_only_has_a_checkpoints_name_is_passed_over(store, harm):
+    harm(store.path(4))
+    (store.folder / "step-6").mkdir()  # not a name of ours
+    assert store.steps() == [2, 4]
+    newest, damages = store.newest_good()
+    assert newest == store.path(2) and [damage.path for damage in damages] == [store.path(4)]
+    store.write(4, {"model": {"w": torch.ones(3)}}, {"step": 4})  # its place can be taken
+    assert store.newest_good()[0] == store.path(4)
+    harm(store.path(2))
+    store.prune(1, None)
+    assert store.steps() == [4] and not list(store.folder.glob(".*"))
+    harm(store.path(4))
+    store.set_aside(store.newest_good()[1])
+    assert store.steps() == [] and (store.folder / "step-00000004.damaged").exists()

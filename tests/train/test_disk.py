@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 
 import pytest
 from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
@@ -52,19 +53,19 @@ def test_a_full_disk_fails_the_checkpoint_and_not_the_run(tmp_path, unstopped):
 
 def test_older_checkpoints_that_cannot_be_deleted_are_reported_as_that_and_deleted_later(tmp_path, unstopped):
     folder = tmp_path / "run"
-    obstacle = folder / "checkpoints" / ".deleting-00000002"  # a file, where a folder is to go
+    obstacle = folder / "checkpoints" / ".deleting-00000002" / "file"  # no folder can take its folder's name
 
     def place_and_take_away(record):
         if record.step == 1:
-            obstacle.parent.mkdir(exist_ok=True)
+            obstacle.parent.mkdir(parents=True)
             obstacle.write_text("")
         if record.step == 17:
-            obstacle.unlink()
+            shutil.rmtree(obstacle.parent)
 
     watcher = Watcher(place_and_take_away)
     result = train(tiny_recipe(), folder=folder, observer=watcher)
     failed = [event for event in watcher.events if event.kind == "tidying_failed"]
-    said = r"checkpoint of step \d+ written in .*, but older ones could not be deleted: Not a directory"
+    said = r"checkpoint of step \d+ written in .*, but older ones could not be deleted: Directory not empty"
     assert failed and all(re.match(said, event.message) for event in failed)
     assert "checkpoint_failed" not in watcher.kinds(), "every one was written"
     kept = {"step-00000016", "step-00000018", f"step-{result.selected_step:08d}"}

@@ -5,11 +5,12 @@ import json
 import shutil
 
 import pytest
-from runs import StopAfter, tiny_recipe
+from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.train import train
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.doctor import examine
+from crosshead.train.telling.observers import read_lines
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,9 @@ def test_damage_leftovers_and_steps_to_compute_again(patient):
     (store.folder / ".writing-00000011").mkdir()
     (store.folder / "step-00000004.damaged").mkdir()
     with open(patient / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"kind": "step", "step": 10, "skipped": True}) + "\n")
+        file.write(
+            json.dumps({"kind": "step", "step": 10, "epoch": 1.5, "loss": None, "skipped": True}) + "\n"
+        )
     before = content(patient)
     report = examine(patient)
     assert not report.healthy and report.newest_good == store.path(8)
@@ -128,3 +131,34 @@ def test_what_is_no_run_is_refused(tmp_path):
         examine(tmp_path)
     with pytest.raises(ValueError, match="nothing to examine"):
         examine(None)
+
+
+def flip_a_byte(path, before):
+    """The byte after ``before`` becomes one that no text in UTF-8 has there."""
+    content = path.read_bytes()
+    place = content.index(before) + len(before)
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+
+
+def test_damage_in_the_log_and_in_the_newest_checkpoint_keeps_nothing_from_going_on(patient):
+    log, store = patient / "metrics.jsonl", CheckpointStore(patient)
+    flip_a_byte(log, b'"step": 3, "e')
+    log.write_bytes(log.read_bytes().replace(b'"kind": "step", "step": 5', b'"kine": "step", "step": 5'))
+    (store.path(9) / "manifest.json").unlink()
+    (store.path(9) / "manifest.json").mkdir()
+    (store.folder / "step-00000010").write_text("a plain file")
+    harmed, report = log.read_bytes(), examine(patient)
+    assert report.newest_good == store.path(8)
+    assert any("2 lines are damaged" in each for each in messages(report, "warning"))
+    assert any("step-00000010: damaged: a plain file" in each for each in messages(report, "error"))
+    watcher = Watcher()
+    assert train(tiny_recipe(), folder=patient, resume=True, observer=watcher).status == "finished"
+    assert watcher.info.start_step == 8
+    steps = [record["step"] for record in read_lines(log) if record["kind"] == "step"]
+    assert steps == [step for step in range(1, 19) if step not in (3, 5)]
+    assert (patient / "metrics.jsonl.damaged").read_bytes() == harmed
+    assert any(
+        "2 lines of metrics.jsonl were damaged" in e["message"]
+        for e in read_lines(patient / "events.jsonl")
+        if e["kind"] == "damage"
+    )

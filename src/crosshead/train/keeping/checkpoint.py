@@ -7,8 +7,10 @@ A checkpoint is written under another name, flushed, read back and renamed, so t
 from the moment at which it is there. Nothing in it is pickled, so reading one runs no code.
 """
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,11 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Every step that has a checkpoint, whole or not, in order."""
-        return sorted(step_of(path) for path in self.folder.glob("step-*") if path.name[5:].isdigit())
+        numbers = (re.fullmatch(r"step-([0-9]+)", path.name) for path in self.folder.glob("step-*"))
+        steps = sorted({int(number[1]) for number in numbers if number})
+        return [
+            step for step in steps if os.path.lexists(self.path(step))
+        ]  # step-1 is a name of someone else's
 
     def write(self, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
         """Write a checkpoint, replacing one of the same step.
@@ -54,7 +60,7 @@ class CheckpointStore:
         """
         target, aside = self.path(step), self.folder / f"{_ASIDE}{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        _delete(aside)
         try:
             aside.mkdir()
             digests = {
@@ -66,29 +72,31 @@ class CheckpointStore:
             verify(aside)
             flush_folder(aside)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _delete(aside)
             raise
         self._put(aside, target)
         return target
 
     def _put(self, aside: Path, target: Path) -> None:
         replaced = target.with_name(target.name + _REPLACED)
-        if target.exists():
+        if os.path.lexists(target):
             os.rename(target, replaced)
         os.rename(aside, target)
         flush_folder(self.folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _delete(replaced)
 
     def recover(self) -> None:
         """Finish or undo what a killed writer left behind."""
         for replaced in self.folder.glob(f"step-*{_REPLACED}"):
             target = replaced.with_name(replaced.name.removesuffix(_REPLACED))
             if target.exists():
-                shutil.rmtree(replaced)
+                _delete(replaced)
             else:
                 os.rename(replaced, target)
         for leftover in (*self.folder.glob(f"{_ASIDE}*"), *self.folder.glob(f"{_DELETING}*")):
-            shutil.rmtree(leftover)
+            _delete(leftover)
 
     def newest_good(self) -> tuple[Path | None, list[Damage]]:
         """The newest checkpoint that is whole, and the damaged ones that are newer. Changes nothing."""
@@ -127,7 +135,7 @@ class CheckpointStore:
             if step != best_step:
                 os.rename(self.path(step), self.folder / f"{_DELETING}{step:08d}")
         for going in self.folder.glob(f"{_DELETING}*"):
-            shutil.rmtree(going)
+            _delete(going)
 
     def point_best(self, step: int) -> None:
         """Let ``best`` be the checkpoint of ``step``, in one rename."""
@@ -148,6 +156,14 @@ def read_state(path: Path) -> dict[str, Any]:
 def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:
     """All tensors of a checkpoint, by file."""
     return {file.stem: safetensors.torch.load_file(file) for file in sorted(path.glob("*.safetensors"))}
+
+
+def _delete(path: Path) -> None:
+    """A folder with all that is in it, or whatever else has taken its name; nothing where nothing is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _rename_free(path: Path, suffix: str) -> None:

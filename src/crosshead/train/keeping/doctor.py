@@ -16,7 +16,7 @@ from crosshead.train.keeping.checkpoint import BEST, CheckpointStore, read_state
 from crosshead.train.keeping.folder import RECIPE_FILE, VERSIONS_FILE, holds_run, read_info, versions
 from crosshead.train.keeping.lock import is_held
 from crosshead.train.keeping.manifest import Damaged, verify
-from crosshead.train.telling.observers import METRICS_FILE, read_lines
+from crosshead.train.telling.observers import METRICS_FILE, read_metrics
 from crosshead.train.telling.result import RESULT_FILE
 
 Level = Literal["good", "note", "warning", "error"]
@@ -120,8 +120,10 @@ def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
 
 
 def _logs(folder: Path, newest: Path | None) -> Iterator[Finding]:
-    records = read_lines(folder / METRICS_FILE)
-    steps = [record["step"] for record in records if "step" in record]
+    records, damaged = read_metrics(folder / METRICS_FILE)
+    if damaged:
+        yield Finding("warning", METRICS_FILE, f"{damaged} lines are damaged; resuming leaves them out")
+    steps = [record["step"] for record in records]
     if steps and newest is not None and max(steps) > step_of(newest):
         lost = max(steps) - step_of(newest)
         yield Finding(

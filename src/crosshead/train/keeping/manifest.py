@@ -59,8 +59,12 @@ def verify(folder: Path) -> None:
         files = manifest["files"]
         listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
         whole = manifest["sha256"] == _digest_of(files)
+    except NotADirectoryError:
+        raise Damaged("a plain file, and no folder") from None
     except FileNotFoundError:
         raise Damaged(f"{MANIFEST} is missing") from None
+    except OSError as error:
+        raise Damaged(f"{MANIFEST} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Damaged(f"{MANIFEST} is not readable") from None
     if not whole:

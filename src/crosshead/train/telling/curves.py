@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from crosshead.train.keeping.manifest import replace_file
-from crosshead.train.telling.observers import METRICS_FILE, read_lines
+from crosshead.train.telling.observers import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
 def read_curve(folder: Path) -> Curve:
     """The curve in a run's log; an empty one where nothing was logged yet."""
     curve = Curve()
-    for record in read_lines(folder / METRICS_FILE):
+    for record in read_metrics(folder / METRICS_FILE)[0]:
         if record["kind"] == "step":
             curve.training.append((record["epoch"], record["loss"], record["accuracy"]))
             continue

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -13,6 +14,9 @@ from typing import Any
 from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
 
 METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
+_NUMBER = int | float
+_STEP = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "accuracy": _NUMBER | None}
+_EVAL = {"step": int, "epoch": _NUMBER, "split": str, "metrics": dict}
 
 
 class LinesFile:
@@ -52,15 +56,21 @@ class JsonLines:
         self._metrics, self._events = LinesFile(folder / METRICS_FILE), LinesFile(folder / EVENTS_FILE)
 
     def on_start(self, info: RunInfo) -> None:
+        records, damaged = read_metrics(self._metrics.path)
+        if damaged:
+            shutil.copyfile(self._metrics.path, self._metrics.path.with_name(f"{METRICS_FILE}.damaged"))
         kept = [
             record
-            for record in read_lines(self._metrics.path)
+            for record in records
             if record["step"] <= info.start_step and record.get("split") != "test"
         ]
         aside = self._metrics.path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         os.replace(aside, self._metrics.path)
         self._events.append({"kind": "start", **asdict(info), "folder": str(info.folder)})
+        if damaged:
+            message = f"{damaged} lines of {METRICS_FILE} were damaged; the file as it was is {METRICS_FILE}.damaged"
+            self.on_event(EventRecord("damage", message, info.start_step))
 
     def on_step(self, record: StepRecord) -> None:
         if record.step % self.every_steps == 0:
@@ -147,14 +157,40 @@ class Audience:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file; lines that a kill cut short are left out."""
+    """The records of a JSON lines file; lines that a kill cut short or a disk damaged are left out."""
     if not path.exists():
         return []
-    records = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
-    return records
+    records = map(_record, path.read_bytes().split(b"\n"))
+    return [record for record in records if record is not None]
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The steps and evaluations in a run's ``metrics.jsonl``, and how many lines are damaged.
+
+    A flipped bit may leave a line that is JSON and yet no record: what is given here has the keys and kinds of value
+    that were written. What stands after the last line's end was cut short by a kill, and is not counted.
+    """
+    if not path.exists():
+        return [], 0
+    *lines, cut = path.read_bytes().split(b"\n")
+    records = [_record(line) for line in (*lines, cut) if line.strip()]
+    whole = [record for record in records if record is not None and _is_metric(record)]
+    return whole, len(records) - len(whole) - (bool(cut.strip()) and _record(cut) is None)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError):
+        record = json.loads(line)
+        return record if isinstance(record, dict) else None
+    return None
+
+
+def _is_metric(record: dict[str, Any]) -> bool:
+    wanted = {"step": _STEP, "eval": _EVAL}.get(str(record.get("kind")))
+    if wanted is None or not all(isinstance(record.get(key), kinds) for key, kinds in wanted.items()):
+        return False
+    metrics = record.get("metrics", {})
+    return all(value is None or isinstance(value, int | float) for value in metrics.values())
 
 
 def _finite(value: Any) -> Any:
