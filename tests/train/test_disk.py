@@ -1,15 +1,16 @@
 """A disk that is full or cannot be written costs what could not be written, and nothing else."""
 
 import contextlib
+import errno
 import os
 import re
 import resource
-import shutil
 
 import pytest
 from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 
 from crosshead.train import train
+from crosshead.train.keeping import checkpoint
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.telling.observers import LinesFile, read_lines
 
@@ -51,21 +52,27 @@ def test_a_full_disk_fails_the_checkpoint_and_not_the_run(tmp_path, unstopped):
     assert_same_ending(folder, unstopped)
 
 
-def test_older_checkpoints_that_cannot_be_deleted_are_reported_as_that_and_deleted_later(tmp_path, unstopped):
-    folder = tmp_path / "run"
-    obstacle = folder / "checkpoints" / ".deleting-00000002" / "file"  # no folder can take its folder's name
+def test_older_checkpoints_that_cannot_be_deleted_are_reported_as_that_and_deleted_later(
+    tmp_path, unstopped, monkeypatch
+):
+    folder, delete = tmp_path / "run", checkpoint._delete
 
-    def place_and_take_away(record):
-        if record.step == 1:
-            obstacle.parent.mkdir(parents=True)
-            obstacle.write_text("")
+    def refuse(path):
+        if path.name.startswith(".deleting"):
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        delete(path)
+
+    def allow_again(record):
         if record.step == 17:
-            shutil.rmtree(obstacle.parent)
+            monkeypatch.setattr(checkpoint, "_delete", delete)
 
-    watcher = Watcher(place_and_take_away)
+    monkeypatch.setattr(checkpoint, "_delete", refuse)
+    watcher = Watcher(allow_again)
     result = train(tiny_recipe(), folder=folder, observer=watcher)
     failed = [event for event in watcher.events if event.kind == "tidying_failed"]
-    said = r"checkpoint of step \d+ written in .*, but older ones could not be deleted: Directory not empty"
+    said = (
+        r"checkpoint of step \d+ written in .*, but older ones could not be deleted: Device or resource busy"
+    )
     assert failed and all(re.match(said, event.message) for event in failed)
     assert "checkpoint_failed" not in watcher.kinds(), "every one was written"
     kept = {"step-00000016", "step-00000018", f"step-{result.selected_step:08d}"}
