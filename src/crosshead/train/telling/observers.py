@@ -15,8 +15,8 @@ from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, 
 
 METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
 _NUMBER = int | float
-_STEP = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "accuracy": _NUMBER | None}
-_EVAL = {"step": int, "epoch": _NUMBER, "split": str, "metrics": dict}
+_STEP: dict[str, Any] = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "accuracy": _NUMBER | None}
+_EVAL: dict[str, Any] = {"step": int, "epoch": _NUMBER, "split": str, "metrics": dict}
 
 
 class LinesFile:
