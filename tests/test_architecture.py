@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "data": {"recipe"},
     "tasks": {"recipe", "data"},
     "train": {"recipe", "data", "tasks", "models"},
-    "cli": {"heads", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
+    "compare": {"train"},
+    "cli": {"heads", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }
 
 

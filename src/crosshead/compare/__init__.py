@@ -1,0 +1,1 @@
+"""Statistics of runs against runs: what several seeds allow to be said of two recipes."""
