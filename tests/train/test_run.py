@@ -15,7 +15,7 @@ from crosshead.recipe import load_recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train import Result, evaluate_run, train
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
-from crosshead.train.keeping.folder import choose_folder
+from crosshead.train.keeping.folder import free_folders, last_folder
 from crosshead.train.loop.measure import count_gmacs
 
 
@@ -99,11 +99,11 @@ def test_the_model_is_compiled_when_asked(tmp_path, monkeypatch):
 
 def test_folders_are_numbered_where_none_is_named(tmp_path, monkeypatch):
     recipe = tiny_recipe(output=str(tmp_path), name="mine")
-    assert choose_folder(recipe, again=False) == tmp_path / "mine"
+    assert next(free_folders(recipe)) == tmp_path / "mine"
     for name in ("mine", "mine-2"):
         (tmp_path / name / "checkpoints").mkdir(parents=True)
-    assert choose_folder(recipe, again=False) == tmp_path / "mine-3"
-    assert choose_folder(recipe, again=True) == tmp_path / "mine-2"
+    assert next(free_folders(recipe)) == tmp_path / "mine-3"
+    assert last_folder(recipe) == tmp_path / "mine-2"
 
 
 def test_a_restarted_launch_finds_its_own_folder(tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_restarted_launch_finds_its_own_folder(tmp_path, monkeypatch):
     assert train(recipe).folder == tmp_path / "mine-2"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert choose_folder(recipe, again=True) == folder
+    assert last_folder(recipe) == folder
 
 
 # At 224 pixels, in timm's tables.

@@ -25,7 +25,9 @@ def print_throughput(recipe: "Recipe") -> int:
     size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
     classes = recipe.model.args.get("num_classes", _CLASSES)
     model = (
-        build_model(recipe.model, num_classes=classes, in_chans=data.channels, img_size=size)
+        build_model(
+            recipe.model, num_classes=classes, in_chans=data.channels, img_size=size, from_weights=False
+        )
         .to(device)
         .eval()
     )

@@ -53,6 +53,7 @@ def build_model(
     num_classes: int,
     in_chans: int = 3,
     img_size: int | tuple[int, int] | None = None,
+    from_weights: bool = True,
 ) -> nn.Module:
     """The model of timm's registry that ``model`` names, its attention swapped where it says so.
 
@@ -61,6 +62,8 @@ def build_model(
         num_classes: outputs of the classifier.
         in_chans: channels of the images.
         img_size: their side in pixels, or (height, width). Models that take any size don't need it.
+        from_weights: False leaves the weights that ``model`` starts from where they are, ``pretrained`` ones too: a
+            checkpoint follows, which has them all.
 
     Raises:
         ValueError: for an unknown name, options that the model doesn't know or that contradict the data, or weights
@@ -70,6 +73,8 @@ def build_model(
         raise ValueError(_unknown_model(model.name))
     _check_against_data(model.args, num_classes, in_chans, img_size)
     args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
+    if not from_weights:
+        args.pop("pretrained", None)
     if img_size is not None:
         args.pop("img_size", None)
     if model.drop_path_rate:
@@ -83,7 +88,7 @@ def build_model(
             "put them in with model.swap.kind=overlap"
         )
     module = _create(model.name, args, img_size)
-    if model.init_from:
+    if model.init_from and from_weights:
         load_weights(module, model.init_from)
     if model.swap is not None:
         options = dict(model.swap.options)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from crosshead import models
@@ -76,16 +77,27 @@ def load_for_recipe(
 
 def _build(recipe: Recipe, info: DatasetInfo) -> nn.Module:
     return models.build_model(
-        recipe.model.model_copy(update={"init_from": None}),
+        recipe.model,
         num_classes=len(info.class_names),
         in_chans=info.channels,
         img_size=image_size(recipe.data),
+        from_weights=False,
     )
 
 
 def _placed(model: nn.Module, recipe: Recipe, device: str | None) -> nn.Module:
     world = distributed.join(recipe.train.rank_timeout_s)
-    return model.to(choose_device(device or recipe.train.device, world.local_rank)).eval()
+    return model.to(_device(recipe.train.device, device, world.local_rank)).eval()
+
+
+def _device(recorded: str, wanted: str | None, local_rank: int) -> torch.device:
+    """The device that is asked for, or else the run's own, or the best one there is where it was trained elsewhere."""
+    if wanted is not None:
+        return choose_device(wanted, local_rank)
+    try:
+        return choose_device(recorded, local_rank)
+    except ValueError:
+        return choose_device("auto", local_rank)
 
 
 def find_weights(folder: Path, checkpoint: str = "best") -> Path:

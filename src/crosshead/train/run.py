@@ -23,9 +23,9 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.folder import describe_run, make_writable
+from crosshead.train.keeping.folder import describe_run, settled_paths
 from crosshead.train.keeping.lock import FolderLock
-from crosshead.train.keeping.resume import compare, find_start, settle_folder
+from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start
 from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
 from crosshead.train.loop.allocator import tune_allocator
@@ -66,6 +66,7 @@ def train(
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
         BadNumbers: too many steps in a row were not finite.
     """
+    recipe = settled_paths(recipe)
     world = distributed.meet(recipe.train.rank_timeout_s)
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
@@ -104,14 +105,15 @@ def _train(
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     task = ClassifyTask(recipe.task, len(splits.info.class_names))
     source = _source(recipe, splits, world)
-    model = _build_model(recipe, splits)
+    store = CheckpointStore(folder)
+    start = world.lead(lambda: find_start(store, resume))
+    model = _build_model(recipe, splits, from_weights=not start.state)
     gmacs = count_gmacs(model, splits.info.channels, image_size(recipe.data))
     state = _build_state(model, recipe, device, world)
     network = _wrap(state.model, recipe, device, world)
     # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
     set_rate = _schedule(recipe, state, source, world)
 
-    store = CheckpointStore(folder)
     context = {
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(splits.info.class_names),
@@ -119,7 +121,7 @@ def _train(
     }
     events = [
         *_lock_events(lock),
-        *_restore(state, store, resume, context, world),
+        *_restore(state, start, context),
         *_worker_events(recipe, world, state),
     ]
     if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
@@ -156,11 +158,8 @@ def _train(
     return result
 
 
-def _restore(
-    state: TrainState, store: CheckpointStore, resume: Path | bool, context: dict[str, Any], world: World
-) -> list[EventRecord]:
-    """Rank 0 reads the checkpoint to go on from, if any, and everyone takes it over; what to say about it."""
-    start = world.lead(lambda: find_start(store, resume))
+def _restore(state: TrainState, start: Start, context: dict[str, Any]) -> list[EventRecord]:
+    """Take over the checkpoint to go on from, if any; what to say about it."""
     if not start.state:
         return start.events
     changes = compare(start.state, context)
@@ -181,10 +180,8 @@ def _claim_folder(
     locks: list[FolderLock] = []
 
     def claim() -> tuple[Path, Path | bool]:
-        settled, start = settle_folder(recipe, folder, resume)
-        make_writable(settled)
-        locks.append(FolderLock(settled))
-        locks[0].acquire()
+        lock, settled, start = claim_folder(recipe, folder, resume)
+        locks.append(lock)
         return settled, start
 
     settled, start = world.lead(claim)
@@ -236,13 +233,14 @@ def _source(recipe: Recipe, splits: Splits, world: World) -> Source:
     )
 
 
-def _build_model(recipe: Recipe, splits: Splits) -> nn.Module:
+def _build_model(recipe: Recipe, splits: Splits, *, from_weights: bool) -> nn.Module:
     torch.manual_seed(recipe.train.seed)
     model = models.build_model(
         recipe.model,
         num_classes=len(splits.info.class_names),
         in_chans=splits.info.channels,
         img_size=image_size(recipe.data),
+        from_weights=from_weights,
     )
     if recipe.train.grad_checkpointing:
         _checkpoint_activations(model, recipe.model.name)

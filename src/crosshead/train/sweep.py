@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
-from crosshead.train.keeping.folder import RECIPE_FILE
+from crosshead.train.keeping.folder import RECIPE_FILE, settled_paths
 from crosshead.train.run import train
 from crosshead.train.telling.records import Observer
 from crosshead.train.telling.result import RESULT_FILE, Result
@@ -78,7 +78,7 @@ def plan_sweep(
                 f"{label!r} would share its folder {place} with another variant; rename the recipe"
             )
         settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
-        settled = load_recipe(recipe, settings, {"name": label, "output": str(folder)})
+        settled = settled_paths(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
         variants[label] = Variant(label, settled, runs)
     return list(variants.values())
 

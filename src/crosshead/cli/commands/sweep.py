@@ -117,12 +117,12 @@ def _check_models(variants: "list[Variant]") -> None:
     for variant in variants:
         recipe = variant.recipe
         with torch.device("meta"):
-            settings = recipe.model.model_copy(update={"init_from": None})
             build_model(
-                settings,
-                num_classes=settings.args.get("num_classes", 2),
+                recipe.model,
+                num_classes=recipe.model.args.get("num_classes", 2),
                 in_chans=recipe.data.channels,
                 img_size=recipe.data.image_size,
+                from_weights=False,
             )
 
 

@@ -121,9 +121,10 @@ def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
     recipe = load_recipe(source, overrides, _values(args))
     if args.tag is None:
         return recipe, None
-    if Path(args.tag).is_absolute() or ".." in Path(args.tag).parts:
-        raise ValueError(f"--tag {args.tag} leaves the folder of runs; wanted a plain name")
-    return recipe, Path(recipe.output) / recipe.name / args.tag
+
+    from crosshead.train.keeping.folder import named_folder
+
+    return recipe, named_folder(recipe, args.tag)
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:

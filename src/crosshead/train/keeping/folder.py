@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,54 @@ RECIPE_FILE, VERSIONS_FILE, CLASSES_FILE, LAUNCH_FILE = (
 _PACKAGES = ("crosshead", "torch", "torchvision", "timm", "safetensors", "pillow", "numpy")
 
 
-def choose_folder(recipe: Recipe, *, again: bool) -> Path:
-    """The first free one of ``output/name``, ``output/name-2``, ...; ``again``: the last one that is taken,
-    or, after a restart by torchrun, the one that this launch began in."""
-    names = (recipe.name if number == 1 else f"{recipe.name}-{number}" for number in itertools.count(1))
-    folders = [*itertools.takewhile(holds_run, (Path(recipe.output) / name for name in names))]
-    if not again:
-        number = len(folders) + 1
-        return Path(recipe.output) / (recipe.name if number == 1 else f"{recipe.name}-{number}")
+def named_folder(recipe: Recipe, *names: str) -> Path:
+    """``output/name``, and ``names`` below it.
+
+    Raises:
+        ValueError: that is not below ``output``.
+    """
+    folder = Path(recipe.output, recipe.name, *names)
+    for name in (recipe.name, *names):
+        if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
+            raise ValueError(f"the run's name {name!r} leads out of {recipe.output}; wanted a plain name")
+    return folder
+
+
+def numbered_folders(recipe: Recipe) -> Iterator[Path]:
+    """``output/name``, ``output/name-2``, ... without end."""
+    first = named_folder(recipe)
+    yield first
+    for number in itertools.count(2):
+        yield first.with_name(f"{first.name}-{number}")
+
+
+def last_folder(recipe: Recipe) -> Path:
+    """The last of the numbered folders that is taken or, after a restart by torchrun, the one that this launch
+    began in; the first free one where there is none."""
+    folders = [*itertools.takewhile(holds_run, numbered_folders(recipe))]
     if restarts():
         folders = [folder for folder in folders if _launch_of(folder) == _launch()]
-    return folders[-1] if folders else choose_folder(recipe, again=False)
+    return folders[-1] if folders else next(free_folders(recipe))
+
+
+def free_folders(recipe: Recipe) -> Iterator[Path]:
+    """Those of the numbered folders that hold no run when they are asked for."""
+    return itertools.filterfalse(holds_run, numbered_folders(recipe))
+
+
+def settled_paths(recipe: Recipe) -> Recipe:
+    """The recipe with the paths of its data and first weights absolute: it means the same from any folder."""
+    data, model = recipe.data, recipe.model
+    return recipe.model_copy(
+        update={
+            "data": data.model_copy(update={"root": _absolute(data.root)}),
+            "model": model.model_copy(update={"init_from": _absolute(model.init_from)}),
+        }
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 
 def restarts() -> int:

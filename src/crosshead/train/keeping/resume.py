@@ -11,8 +11,15 @@ from torch import Tensor
 from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping import checkpoint
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors, step_of
-from crosshead.train.keeping.folder import check_classes, choose_folder, holds_run, restarts
-from crosshead.train.keeping.lock import FolderBusy, is_held
+from crosshead.train.keeping.folder import (
+    check_classes,
+    free_folders,
+    holds_run,
+    last_folder,
+    make_writable,
+    restarts,
+)
+from crosshead.train.keeping.lock import FolderBusy, FolderLock, is_held
 from crosshead.train.keeping.manifest import MANIFEST, Damaged, verify
 from crosshead.train.telling.records import EventRecord
 
@@ -21,6 +28,7 @@ _HARMLESS = {
     "name", "base", "notes", "output", "log", "checkpoint", "data.root", "data.num_workers", "data.eval_batch_size",
     "train.device", "train.rank_timeout_s", "train.max_bad_steps",
 }  # fmt: skip
+_FIRST_WEIGHTS = {"model.init_from", "model.args.pretrained"}  # a checkpoint has others
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,40 @@ class Start:
     events: list[EventRecord] = field(default_factory=list)
 
 
-def settle_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> tuple[Path, Path | bool]:
-    """The run folder, and what to resume from once torchrun's restarts are taken into account.
+def claim_folder(
+    recipe: Recipe, folder: Path | None, resume: Path | bool
+) -> tuple[FolderLock, Path, Path | bool]:
+    """The run's folder, locked and known to be writable, and what to resume from.
+
+    Where nothing names a folder it is the first free one; one that another run takes first is passed over.
 
     Raises:
-        ValueError: there is a run in the folder and nothing was said of resuming it.
+        ValueError: there is a run in the folder and nothing was said of resuming it, or it can't be written.
+        FolderBusy: another run is at work there.
     """
+    settled, start = _settle(recipe, folder, resume)
+    if settled is not None:
+        return _locked(settled), settled, start
+    for free in free_folders(recipe):
+        try:
+            lock = _locked(free)
+        except FolderBusy:
+            continue
+        if not holds_run(free):
+            return lock, free, start
+        lock.release()  # a short run has come and gone since this folder was free
+    raise AssertionError("the numbers of folders have no end")
+
+
+def _locked(folder: Path) -> FolderLock:
+    make_writable(folder)
+    lock = FolderLock(folder)
+    lock.acquire()
+    return lock
+
+
+def _settle(recipe: Recipe, folder: Path | None, resume: Path | bool) -> tuple[Path | None, Path | bool]:
+    """The folder, None where any free one will do, and what to resume from, torchrun's restarts included."""
     if isinstance(resume, Path):
         if not resume.exists():
             raise ValueError(
@@ -49,7 +85,7 @@ def settle_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> t
         return folder or run, True if newest_of_this_run else resume
     resume = resume or restarts() > 0
     if folder is None:
-        folder = choose_folder(recipe, again=resume)
+        return (last_folder(recipe) if resume else None), resume
     if not resume and holds_run(folder):
         if owner := is_held(folder):
             raise FolderBusy(f"{folder} is in use by {owner}; wait for it, stop it, or choose another folder")
@@ -155,7 +191,7 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
         if before.get(key) != now.get(key) and not _is_harmless(key)
     }
     listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
-    if any(key.startswith("model.") and key != "model.init_from" for key in changed):
+    if any(key.startswith("model.") and key not in _FIRST_WEIGHTS for key in changed):
         raise ValueError(f"the checkpoint is of another model: {listed}. Resume with the recipe of its run")
     step, events = state["progress"]["step"], []
     if changed:

@@ -39,10 +39,10 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    curves = {label: read_curve(folder) for label, folder in folders.items()}
+    curves = {_plain(label): read_curve(folder) for label, folder in folders.items()}
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(_plain(title), fontsize=12, fontweight="bold", x=0.01, ha="left")
     loss, accuracy = figure.subplots(1, 2)
     for (label, curve), color in zip(curves.items(), _COLORS * len(curves), strict=False):
         _draw(loss, curve, label, color, column=1, factor=1.0)
@@ -85,6 +85,11 @@ def read_curve(folder: Path) -> Curve:
         elif record["split"] == "test":
             curve.test = metrics.get("accuracy")
     return curve
+
+
+def _plain(text: str) -> str:
+    """``text`` as it is, where matplotlib would read a formula between dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def _draw(axes: "Axes", curve: Curve, label: str, color: str, *, column: int, factor: float) -> None:
