@@ -55,6 +55,52 @@ def test_the_table_is_the_same_in_every_form(swept):
     assert f"{100 * rows[0]['test_mean']:.2f} ± {100 * rows[0]['test_std']:.2f}" in lines[2]
 
 
+def test_only_the_first_of_several_processes_speaks_and_writes(swept, capsys, monkeypatch):
+    folder, _, words = swept
+    before = (folder / "table.json").stat().st_mtime_ns
+    monkeypatch.setenv("RANK", "1")
+    assert main([*words, "--device", "cpu", "--seeds", "0,1"]) == 0
+    assert capsys.readouterr().out == "" and (folder / "table.json").stat().st_mtime_ns == before
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(tmp_path, capsys):
+    words = [
+        "sweep",
+        "digits",
+        *QUICK,
+        "--device",
+        "cpu",
+        "--over",
+        "optimizer.lr=1e30,1e-3",
+        "--output",
+        tmp_path,
+    ]
+    words += ["train.max_bad_steps=1", "train.ema_decay=null", "optimizer.clip_grad=null"]
+    for tries in range(2):
+        assert main([*map(str, words)]) == 0
+        said = capsys.readouterr().out
+        assert "failed: 1 steps in a row" in said and f"delete {tmp_path / 'lr=1e30' / 'seed-0'}" in said
+        assert ("epochs of" in said) == (tries == 0), "neither is trained again"
+    bad, good = json.loads((tmp_path / "table.json").read_text())
+    assert (bad["seeds"], bad["failed"], bad["test_mean"]) == ([], [0], None)
+    assert (good["seeds"], good["failed"]) == ([0], []) and good["test_mean"] > 0
+    assert "| lr=1e30 | 0 (1 failed) | - |" in (tmp_path / "table.md").read_text()
+
+
+def test_seeds_may_be_said_in_any_of_three_ways(fails, monkeypatch):
+    planned = []
+
+    def plan(recipes, overrides, over, seeds, folder):
+        planned.append((dict(over), seeds))
+        raise ValueError("enough")
+
+    monkeypatch.setattr("crosshead.train.sweep.plan_sweep", plan)
+    for words in (["--seeds", "1,2"], ["--over", "train.seed=1,2"], ["train.seed=1"], []):
+        assert "enough" in fails("sweep", "digits", *words)
+    assert planned == [({}, [1, 2]), ({}, [1, 2]), ({}, [1]), ({}, [0])]
+    assert "the seeds are given twice" in fails("sweep", "digits", "--seeds", "1", "train.seed=2")
+
+
 def test_a_folder_of_another_sweep_is_refused(swept, fails):
     folder, _, words = swept
     message = fails(*words, "--device", "cpu", "--seeds", "0", "optimizer.lr=7e-4")

@@ -73,13 +73,15 @@ def train(
         try:
             distributed.connect(world, recipe.train.rank_timeout_s)
             return _train(recipe, folder, resume, observer, world, watchdog, stack)
+        except BadNumbers:  # all processes agree on it: none has to be told, and a sweep goes on with them
+            raise
         except Exception as error:
             cause = watchdog.failure()
             watchdog.fail(f"{type(error).__name__}: {error}")
             if world.size > 1:
                 get_error_handler().record_exception(error)
             # A process whose partner is gone only sees a broken connection.
-            if cause is not None and isinstance(error, RuntimeError) and not isinstance(error, BadNumbers):
+            if cause is not None and isinstance(error, RuntimeError):
                 raise RuntimeError(f"ended because {cause}") from error
             raise
 

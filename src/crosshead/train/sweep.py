@@ -1,19 +1,23 @@
 """One recipe over lists of values and seeds: planned, trained in order, taken up again where it stopped."""
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.train.keeping.folder import RECIPE_FILE, settled_paths
+from crosshead.train.keeping.manifest import replace_file
+from crosshead.train.processes import distributed
 from crosshead.train.run import train
 from crosshead.train.telling.records import Observer
-from crosshead.train.telling.result import RESULT_FILE, Result
+from crosshead.train.telling.result import RESULT_FILE, BadNumbers, Result
 
+FAILURE_FILE = "failed.json"
 # Keys that say where a run lies and how it is told, not what it computes.
 _NOT_COMPARED = {"name", "output", "notes", "log"}
 _PLAIN_WORDS = {"model.overlap", "model.name"}
@@ -32,15 +36,28 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A run whose numbers went wrong. It is not tried again while its folder is there."""
+
+    folder: Path
+    reason: str
+    status: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
 class Row:
-    """What a variant's finished runs came to. Accuracies are shares; ``std`` is None for a single seed."""
+    """What a variant's runs came to: ``seeds`` finished, ``failed`` ended in numbers that are not finite.
+
+    Accuracies are shares; ``std`` is None for a single seed, and all figures are where no run has finished.
+    """
 
     label: str
     seeds: list[int]
-    parameters: int
-    gmacs: float
-    images_per_second: float
-    validation_mean: float
+    failed: list[int]
+    parameters: int | None
+    gmacs: float | None
+    images_per_second: float | None
+    validation_mean: float | None
     validation_std: float | None
     test_mean: float | None
     test_std: float | None
@@ -95,8 +112,10 @@ def run_sweep(
     variants: Sequence[Variant],
     watch: Callable[[Recipe], Observer],
     announce: Callable[[str], None],
-) -> Iterator[Result]:
+) -> Iterator[Result | Failure]:
     """Trains what is not finished yet, seed by seed; what is finished is read. Ends early if a run is stopped.
+
+    A run whose numbers go wrong is recorded as failed, and the others go on.
 
     Raises:
         ValueError: a folder holds a run of another recipe, or a run can't be started.
@@ -106,13 +125,28 @@ def run_sweep(
         folder, recipe = variant.folders[seed], variant.seeded(seed)
         _check_same_recipe(folder, recipe)
         announce(f"[{number}/{len(runs)}] {variant.label}, seed {seed}")
-        if (folder / RESULT_FILE).exists():
-            result = Result.load(folder)
-        else:
-            result = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
-        yield result
-        if result.status != "finished":
+        outcome = _outcome(folder)
+        if outcome is None:
+            try:
+                outcome = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
+            except BadNumbers as error:
+                outcome = Failure(folder, str(error))
+                if distributed.meet(recipe.train.rank_timeout_s).leads:
+                    replace_file(folder / FAILURE_FILE, json.dumps({"reason": outcome.reason}).encode())
+        if isinstance(outcome, Failure):
+            announce(f"failed: {outcome.reason}. The others go on; delete {folder} to try this one again")
+        yield outcome
+        if outcome.status == "stopped":
             return
+
+
+def _outcome(folder: Path) -> Result | Failure | None:
+    """How the run in ``folder`` has ended, if it has."""
+    if (folder / RESULT_FILE).exists():
+        return Result.load(folder)
+    if (folder / FAILURE_FILE).exists():
+        return Failure(folder, json.loads((folder / FAILURE_FILE).read_text())["reason"])
+    return None
 
 
 def _check_same_recipe(folder: Path, recipe: Recipe) -> None:
@@ -128,30 +162,29 @@ def _check_same_recipe(folder: Path, recipe: Recipe) -> None:
 
 
 def tabulate(variants: Sequence[Variant]) -> list[Row]:
-    """A row for every variant that has a finished run, over the seeds that are finished."""
+    """A row for every variant that has a run which has ended, over the seeds that have."""
     rows = []
     for variant in variants:
-        results = {
-            seed: Result.load(folder)
-            for seed, folder in variant.folders.items()
-            if (folder / RESULT_FILE).exists()
-        }
-        if results:
-            rows.append(_row(variant.label, results))
+        outcomes = {seed: _outcome(folder) for seed, folder in variant.folders.items()}
+        results = {seed: each for seed, each in outcomes.items() if isinstance(each, Result)}
+        failed = [seed for seed, each in outcomes.items() if isinstance(each, Failure)]
+        if results or failed:
+            rows.append(_row(variant.label, results, failed))
     return rows
 
 
-def _row(label: str, results: dict[int, Result]) -> Row:
+def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
     runs = list(results.values())
     validation = [run.validation["accuracy"] for run in runs]
     test = [run.test["accuracy"] for run in runs if run.test]
     return Row(
         label=label,
         seeds=list(results),
-        parameters=runs[0].parameters,
-        gmacs=runs[0].gmacs,
-        images_per_second=fmean(run.images_per_second for run in runs),
-        validation_mean=fmean(validation),
+        failed=failed,
+        parameters=runs[0].parameters if runs else None,
+        gmacs=runs[0].gmacs if runs else None,
+        images_per_second=fmean(run.images_per_second for run in runs) if runs else None,
+        validation_mean=fmean(validation) if runs else None,
         validation_std=_std(validation),
         test_mean=fmean(test) if test else None,
         test_std=_std(test),
@@ -166,13 +199,17 @@ def as_cells(row: Row) -> dict[str, Any]:
     """The row as people read it."""
     return {
         "variant": row.label,
-        "seeds": len(row.seeds),
-        "parameters": f"{row.parameters:,}",
-        "GMACs": f"{row.gmacs:.4g}",
-        "images/s": f"{row.images_per_second:,.0f}",
+        "seeds": f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+        "parameters": _number(row.parameters, ","),
+        "GMACs": _number(row.gmacs, ".4g"),
+        "images/s": _number(row.images_per_second, ",.0f"),
         "validation, %": _percent(row.validation_mean, row.validation_std),
         "test, %": _percent(row.test_mean, row.test_std),
     }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _percent(mean: float | None, std: float | None) -> str:

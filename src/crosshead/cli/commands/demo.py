@@ -1,6 +1,8 @@
 """``crosshead demo``: the same small ViT with plain and with overlapped heads, on handwritten digits."""
 
 import argparse
+import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,11 +63,12 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def free_folder(runs: Path) -> Path:
-    """The first of demo-1, demo-2, ... that is not there."""
-    number = 1
-    while (runs / f"demo-{number}").exists():
-        number += 1
-    return runs / f"demo-{number}"
+    """The first of demo-1, demo-2, ... that is not there, made: another demo started now takes the next."""
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            (runs / f"demo-{number}").mkdir(parents=True)
+            return runs / f"demo-{number}"
+    raise AssertionError("the numbers have no end")
 
 
 def _print_table(results: "dict[str, Result]") -> None:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
+from crosshead.cli.screen.leading import say
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
@@ -60,9 +60,9 @@ def print_run(
     found = evaluate_trained(trained, split=split, data_root=data_root)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint}
-        _say(json.dumps({**where, **found.metrics}))
+        say(json.dumps({**where, **found.metrics}))
     else:
-        _say(_line(found, f"{checkpoint} weights of {run}"))
+        say(_line(found, f"{checkpoint} weights of {run}"))
     return 0
 
 
@@ -73,7 +73,7 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
 
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
-    _say(_line(found, str(weights)))
+    say(_line(found, str(weights)))
     return 0
 
 
@@ -81,8 +81,3 @@ def _line(found: "Evaluated", weights: str) -> str:
     metrics = found.metrics
     figures = f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
     return f"{found.split}: {figures} ({metrics['count']:.0f} images, {weights})"
-
-
-def _say(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # under torchrun every process knows the answer; one says it
-        print(line)

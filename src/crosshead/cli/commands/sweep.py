@@ -23,6 +23,7 @@ examples:
 The same command again goes on where it stopped: finished runs are read, a stopped one is resumed.
 The table is printed and kept in the sweep's folder as table.md, table.csv and table.json.
 """
+_SEED = "train.seed"
 
 
 def register(commands: Commands) -> None:
@@ -42,7 +43,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--schedules", metavar="A,B,...", help="overlap schedules: --over model.overlap=A,B")
     parser.add_argument("--models", metavar="A,B,...", help="models: --over model.name=A,B")
     parser.add_argument(
-        "--seeds", default="0", metavar="0,1,...", help="the seeds of every combination (default: 0)"
+        "--seeds", metavar="0,1,...", help="the seeds of every combination (default: train.seed's, or 0)"
     )
     parser.add_argument(
         "--over", action="append", default=[], metavar="KEY=A,B,...", help="values of any key; repeat"
@@ -57,11 +58,13 @@ def run_command(args: argparse.Namespace) -> int:
     overrides = [word for word in args.words if "=" in word]
     if not recipes:
         raise ValueError("no recipe is named; wanted one or more of `crosshead recipes`, or .yaml files")
-    over, seeds = _lists(args), _seeds(args.seeds)
+    over = _lists(args)
+    seeds = _seeds(args.seeds, over.pop(_SEED, None), overrides)
     if args.device is not None:
         overrides.append(f"train.device={args.device}")
     folder = Path(args.output or Path("runs", "sweep-" + "-".join(Path(recipe).stem for recipe in recipes)))
 
+    from crosshead.cli.screen.leading import leads, say
     from crosshead.cli.screen.watch import watch
     from crosshead.train import EXIT_STOPPED
     from crosshead.train.sweep import plan_sweep, run_sweep, tabulate
@@ -69,15 +72,15 @@ def run_command(args: argparse.Namespace) -> int:
     variants = plan_sweep(recipes, overrides, over, seeds, folder)
     _check_models(variants)
     stopped = False
-    for result in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=print):
-        stopped = result.status != "finished"
-        if not stopped:
+    for outcome in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=say):
+        stopped = outcome.status == "stopped"
+        if not stopped and leads():
             save_table(tabulate(variants), variants, folder)
-    rows = tabulate(variants)
+    rows = tabulate(variants) if leads() else []
     if rows:
         _print_table(rows, folder)
     if stopped:
-        print("stopped; the same command goes on from here")
+        say("stopped; the same command goes on from here")
     return EXIT_STOPPED if stopped else 0
 
 
@@ -101,7 +104,13 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
 
 
-def _seeds(text: str) -> list[int]:
+def _seeds(given: str | None, swept: list[str] | None, overrides: list[str]) -> list[int]:
+    """Those of ``--seeds``, of ``--over train.seed=...`` or of ``train.seed=N``; said twice they are an error."""
+    set_to = [word.partition("=")[2] for word in overrides if word.startswith(f"{_SEED}=")]
+    texts = [text for text in (given, swept and ",".join(swept), *set_to[-1:]) if text]
+    if len(texts) > 1:
+        raise ValueError(f"the seeds are given twice, {texts[0]} and {texts[1]}; put them all into --seeds")
+    text = texts[0] if texts else "0"
     words = split_list(text)
     if not all(word.isdecimal() for word in words) or len(set(words)) != len(words):
         raise ValueError(f"--seeds: wanted different whole numbers like 0,1,2, came {text!r}")
@@ -136,7 +145,10 @@ def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> No
     lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in cells]
     replace_file(folder / "table.md", ("\n".join(lines) + "\n").encode())
 
-    figures = [{**asdict(row), "seeds": " ".join(map(str, row.seeds))} for row in rows]
+    figures = [
+        {**asdict(row), "seeds": " ".join(map(str, row.seeds)), "failed": " ".join(map(str, row.failed))}
+        for row in rows
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, figures[0], lineterminator="\n")
     writer.writeheader()
@@ -146,7 +158,10 @@ def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> No
     runs = {
         v.label: {seed: str(path.relative_to(folder)) for seed, path in v.folders.items()} for v in variants
     }
-    content = [{**asdict(row), "runs": {seed: runs[row.label][seed] for seed in row.seeds}} for row in rows]
+    content = [
+        {**asdict(row), "runs": {seed: runs[row.label][seed] for seed in (*row.seeds, *row.failed)}}
+        for row in rows
+    ]
     replace_file(folder / "table.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
