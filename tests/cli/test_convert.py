@@ -49,6 +49,14 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path, fails):
     assert main(["convert", str(path), str(tmp_path / "out.safetensors"), "--force"]) == 0
 
 
+def test_the_input_is_never_the_output(tmp_path, fails):
+    path, _ = authors_file(tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"weights")
+    assert "is safetensors already" in fails("convert", tmp_path / "x.safetensors", "--force")
+    assert "is the checkpoint itself" in fails("convert", path, path, "--force")
+    assert (tmp_path / "x.safetensors").read_bytes() == b"weights" and path.stat().st_size > 100
+
+
 def test_other_files_are_refused(tmp_path, fails):
     assert "no such file" in fails("convert", tmp_path / "nothing.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
