@@ -21,10 +21,8 @@ TIMM = ("", "reset", "jax", "jax_nlhb", "moco", "skip")
 def check_weight_init(name: str, of_timm: tuple[str, ...] = TIMM) -> str:
     """Raises ValueError unless ``name`` is ``authors`` or one of timm's names."""
     if name not in (AUTHORS, *of_timm):
-        wanted = ", ".join(repr(n) for n in (AUTHORS, *of_timm))
-        raise ValueError(
-            f"weight_init must be one of {wanted} (the last {len(of_timm)} timm's), got {name!r}"
-        )
+        timms = ", ".join(repr(n) for n in of_timm)
+        raise ValueError(f"weight_init must be {AUTHORS!r}, or timm's {timms}; got {name!r}")
     return name
 
 
