@@ -69,3 +69,27 @@ def check_dropout(dropout_p: float) -> float:
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
     return dropout_p
+
+
+def check_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+    """The shape (B, num_heads, N, N) of the logits of queries, keys and values (B, num_heads, N, head_dim)."""
+    if q.dim() != 4 or not q.is_floating_point():
+        raise ValueError(
+            f"q must be floating point of shape (B, num_heads, N, head_dim), got {q.dtype}, {tuple(q.shape)}"
+        )
+    for name, other in (("k", k), ("v", v)):
+        if other.shape != q.shape:
+            raise ValueError(f"{name} must have the shape of q, {tuple(q.shape)}, got {tuple(other.shape)}")
+        if other.dtype != q.dtype or other.device != q.device:
+            raise ValueError(
+                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
+                f"got {other.dtype} on {other.device}"
+            )
+    batch, num_heads, tokens, _ = q.shape
+    return batch, num_heads, tokens, tokens
+
+
+def check_shape(name: str, x: Tensor | None, wanted: Sequence[int], meaning: str) -> None:
+    """Raises ValueError unless ``x`` is None or has the shape ``wanted``, which ``meaning`` explains."""
+    if x is not None and tuple(x.shape) != tuple(wanted):
+        raise ValueError(f"{name} must be {meaning} = {tuple(wanted)}, got {tuple(x.shape)}")

@@ -1,0 +1,126 @@
+"""Dynamically composable heads as the library uses them: in chunks, without anything of size N² kept."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..autocast import autocast_dtype, without_autocast
+from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, new_seed
+from .arguments import check_composition
+from .dynamic import mixing_matrices
+
+
+def composed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor,
+    hidden_weight: Tensor,
+    factor_weight: Tensor,
+    diagonal_weight: Tensor,
+    pre_weight: Tensor | None = None,
+    post_weight: Tensor | None = None,
+    *,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention whose heads are composed anew at every pair of tokens (DCMHA, arXiv 2405.08553, section 3).
+
+    Logits and weights of the heads are mixed by h x h matrices that the query and the key bring: products of rank R,
+    a diagonal, and a static part. The equations are in ``naive.py``. Memory is linear in N.
+
+    Args:
+        q, k, v: (B, h, N, d), any strides.
+        x: the tokens (B, N, dim) that the dynamic weights come from; the input of the layer.
+        hidden_weight: (4·K, dim), rows: before the softmax by query, by key, after it by query, by key.
+        factor_weight: (4, K, 2·R, h): the first R factors, normalised over the heads, read the heads, the others write.
+        diagonal_weight: (4·h, dim).
+        pre_weight, post_weight: static mixing (h, h) before and after the softmax, beside the identity; rows composed
+            heads. None is 0.
+        attn_mask: boolean (True takes part) or additive, broadcastable to (B, h, N, N); it joins the composed logits,
+            and gets a gradient. A query with no key left attends to nothing.
+        dropout_p: the share of attention weights that is dropped, before they are composed. Give 0 in evaluation.
+        scale: factor of the logits; d^(-1/2) by default.
+
+    Returns:
+        (B, h, N, d) in the dtype of q; under autocast in autocast's dtype.
+
+    Raises:
+        ValueError: for sizes that do not fit, a mask or a dropout rate that cannot be.
+    """
+    shape = check_composition(
+        q,
+        k,
+        v,
+        x,
+        hidden_weight,
+        factor_weight,
+        diagonal_weight,
+        pre_weight,
+        post_weight,
+        attn_mask,
+        dropout_p,
+    )
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    out_dtype = q.dtype if q.dtype == torch.float64 else (autocast_dtype(q) or q.dtype)
+    # Half precision would lose the small differences that the composition is made of.
+    precise = torch.promote_types(q.dtype, torch.float32)
+    with without_autocast(q):
+        mixing = mixing_matrices(
+            *(t.to(precise) for t in (x, hidden_weight, factor_weight, diagonal_weight)),
+            *(None if t is None else t.to(precise) for t in (pre_weight, post_weight)),
+        )
+        if attn_mask is not None:
+            attn_mask = attn_mask[(None,) * (4 - attn_mask.dim())]
+        out = in_chunks(
+            partial(_attend, scale=scale, dropout_p=dropout_p),
+            (q, k, v, mixing, mixing, attn_mask),
+            (Axes(0, 2), IMAGES, IMAGES, Axes(0, 1), IMAGES, mask_axes(attn_mask)),
+            Axes(0, 2),
+            shape,
+            new_seed(dropout_p),
+        )
+    return out.to(out_dtype)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    at_queries: Tensor,
+    at_keys: Tensor,
+    attn_mask: Tensor | None,
+    generator: torch.Generator | None,
+    *,
+    scale: float,
+    dropout_p: float,
+) -> Tensor:
+    """O (b, h, t, d) of the queries q (b, h, t, d) among all keys and values (b, h, N, d).
+
+    ``at_queries`` (b, t, 4, h, h) and ``at_keys`` (b, N, 4, h, h) are their mixing matrices. Logits and weights lie as
+    (b, t, h, N), where a query's mixing is one product with (h, N), and a key's acts on their transpose (b, N, h, t).
+    """
+    q, k, v = (x.to(at_keys.dtype) for x in (q, k, v))
+    q = q * scale
+    logits = at_queries[:, :, 0] @ (q @ k.mT).transpose(1, 2)
+    by_key = at_keys[:, :, 1] @ (k @ q.mT).transpose(1, 2)
+    logits = logits + by_key.permute(0, 3, 2, 1)
+    weights = drop(_softmax(logits, attn_mask), dropout_p, generator)
+    by_query = at_queries[:, :, 2] @ weights
+    by_key = at_keys[:, :, 3] @ weights.permute(0, 3, 2, 1).contiguous()
+    return by_query.transpose(1, 2) @ v + by_key.permute(0, 2, 3, 1) @ v
+
+
+def _softmax(logits: Tensor, attn_mask: Tensor | None) -> Tensor:
+    """The weights of masked logits (b, t, h, N); zeros for a query with no key left."""
+    if attn_mask is None:
+        return logits.softmax(dim=-1)
+    attn_mask = attn_mask.transpose(1, 2)
+    if attn_mask.dtype == torch.bool:
+        logits = logits.masked_fill(~attn_mask, -torch.inf)
+    else:
+        logits = logits + attn_mask.to(logits.dtype)
+    dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
+    return logits.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
