@@ -1,0 +1,146 @@
+"""Re-attention as the library uses it: norm and mixing as one small matrix, the attention in chunks."""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..autocast import autocast_dtype, without_autocast
+from ..chunks import IMAGES, SHARED, Axes, in_chunks, mask_axes, must_be_plain, new_seed
+from .arguments import check_reattention
+from .moments import centred_maps, deviation_and_variance, precise, sums
+
+
+class Statistics(NamedTuple):
+    """Mean and (biased) variance of each mixed map, (h,) each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+def reattention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mix: Tensor,
+    mix_bias: Tensor | None,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    *,
+    statistics: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-5,
+    attn_bias: Tensor | None = None,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+) -> tuple[Tensor, Statistics]:
+    """Attention whose maps are mixed over the heads and normalised (DeepViT, arXiv 2103.11886, equation 3).
+
+    Memory is linear in N. The equations are in ``naive.py``.
+
+    Args:
+        q, k, v: (B, h, N, d), any strides.
+        mix: Θ (h, h), rows mixed maps. mix_bias: (h,) or None; the statistics of the batch cancel it.
+        norm_weight, norm_bias: of the norm, (h,) each, or None.
+        statistics: mean and variance (h,) to normalise with, as batch norm does in evaluation; None takes those of
+            the batch, through which gradients flow.
+        eps: of the norm.
+        attn_bias: finite, added to the logits, broadcastable to (B, h, N, N); gets a gradient. Masks are refused.
+        dropout_p: the share of the maps that is dropped, before they are mixed. Give 0 in evaluation.
+        scale: factor of the logits; d^(-1/2) by default.
+
+    Returns:
+        (B, h, N, d) in the dtype of q (under autocast in autocast's), and the statistics that were used.
+
+    Raises:
+        ValueError: for sizes that do not fit, a boolean mask, or statistics of a single entry.
+    """
+    shape = check_reattention(
+        q, k, v, mix, mix_bias, norm_weight, norm_bias, statistics, attn_bias, dropout_p
+    )
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    out_dtype = q.dtype if q.dtype == torch.float64 else (autocast_dtype(q) or q.dtype)
+    if attn_bias is not None:
+        attn_bias = attn_bias[(None,) * (4 - attn_bias.dim())]
+    with without_autocast(q):
+        maps = _Maps(q, k, attn_bias, shape, scale, dropout_p)
+        mix, mix_bias = precise(mix), None if mix_bias is None else precise(mix_bias)
+        # What uniform maps, of 1/N everywhere, are mixed to; C is what the maps are beyond that.
+        uniform = mix.sum(1) / shape[3]
+        if mix_bias is not None:
+            uniform = uniform + mix_bias
+        if statistics is None:
+            # Without images there is nothing to divide by, and nothing that would use it.
+            entries = max(1, shape[0] * shape[2] * shape[3])
+            deviation, variance = deviation_and_variance(maps.sums(), entries, mix)
+            mean = uniform + deviation
+        else:
+            mean, variance = (precise(x) for x in statistics)
+            deviation = mean - uniform
+        gain = torch.rsqrt(variance + eps)
+        if norm_weight is not None:
+            gain = gain * norm_weight
+        # A_g = gain[g] (sum_i Θ[g, i] C_i - deviation[g]) + β[g]
+        rest = -gain * deviation
+        if mix_bias is not None:
+            rest = (
+                rest + 0.0 * mix_bias
+            )  # which the batch's own mean cancels; its gradient is zero and not missing
+        if norm_bias is not None:
+            rest = rest + norm_bias
+        out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * precise(v).sum(2, keepdim=True)
+    return out.to(out_dtype), Statistics(mean, variance)
+
+
+class _Maps:
+    """The maps C, less 1/N: in chunks, each time anew, or whole and once where PyTorch has to see through."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        attn_bias: Tensor | None,
+        shape: tuple[int, int, int, int],
+        scale: float,
+        dropout_p: float,
+    ) -> None:
+        self._operands = (q, k, attn_bias)
+        self._axes = (Axes(0, 2), IMAGES, mask_axes(attn_bias))
+        self._shape = shape
+        self._form = partial(centred_maps, scale=scale, dropout_p=dropout_p)
+        self._seed = new_seed(dropout_p)  # one for both: the statistics are those of the maps that attend
+        given = [x for x in self._operands if x is not None]
+        self._whole = self._form(*self._operands, None) if must_be_plain(given) else None
+
+    def sums(self) -> Tensor:
+        if self._whole is not None:
+            return sums(self._whole)
+        return in_chunks(self._sums, self._operands, self._axes, SHARED, self._shape, self._seed)
+
+    def attend(self, v: Tensor, mixing: Tensor) -> Tensor:
+        """The mixed maps times V (B, h, N, d)."""
+        if self._whole is not None:
+            return _mix_and_attend(self._whole, v, mixing)
+        operands, axes = (*self._operands, v, mixing), (*self._axes, IMAGES, SHARED)
+        return in_chunks(self._attend, operands, axes, Axes(0, 2), self._shape, self._seed)
+
+    def _sums(
+        self, q: Tensor, k: Tensor, attn_bias: Tensor | None, generator: torch.Generator | None
+    ) -> Tensor:
+        return sums(self._form(q, k, attn_bias, generator))
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        attn_bias: Tensor | None,
+        v: Tensor,
+        mixing: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        return _mix_and_attend(self._form(q, k, attn_bias, generator), v, mixing)
+
+
+def _mix_and_attend(maps: Tensor, v: Tensor, mixing: Tensor) -> Tensor:
+    mixed = (mixing @ maps.flatten(2)).view(maps.shape)
+    return mixed @ precise(v)
