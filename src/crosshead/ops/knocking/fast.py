@@ -1,0 +1,58 @@
+"""Knocking heads as the library uses them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .arguments import check_fold, check_gated, check_knock
+
+
+def knock(heads: Tensor, matrices: Tensor) -> Tensor:
+    """Every head times a matrix that all heads share (arXiv 2510.23052, equations 5 to 7).
+
+    Args:
+        heads: (B, N, n, h, d): n of queries, keys and values, as one projection gives them.
+        matrices: (n, d, d), one for each of the n.
+
+    Returns:
+        (B, N, n, h, d).
+
+    Raises:
+        ValueError: for sizes that do not fit.
+    """
+    check_knock(heads, matrices)
+    return heads @ matrices.unsqueeze(0).unsqueeze(0)
+
+
+def fold(weight: Tensor, bias: Tensor | None, matrices: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The projection whose heads come out knocked (equation 8): ``knock`` of its result, without ``knock``.
+
+    Args:
+        weight: (n·h·d, dim) of a linear layer, as ``nn.Linear`` has it: n of queries, keys and values, head by head.
+        bias: (n·h·d,) or None.
+        matrices: (n, d, d).
+
+    Raises:
+        ValueError: for sizes that do not fit.
+    """
+    num_heads = check_fold(weight, bias, matrices)
+    count, width, _ = matrices.shape
+    by_head = weight.view(count, num_heads, width, -1)
+    folded = (matrices.mT.unsqueeze(1) @ by_head).reshape(weight.shape)
+    if bias is None:
+        return folded, None
+    return folded, (bias.view(count, num_heads, width) @ matrices).flatten()
+
+
+def gated_values(values: Tensor, up: Tensor, gate: Tensor, down: Tensor) -> Tensor:
+    """The gated form of the values (equation 9), with the two first products as one.
+
+    Args:
+        values: (..., d).
+        up, gate, down: (d, d) each.
+
+    Raises:
+        ValueError: for sizes that do not fit.
+    """
+    check_gated(values, up, gate, down)
+    return F.glu(values @ torch.cat([up, gate], dim=1), dim=-1) @ (2 * down)
