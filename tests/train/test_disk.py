@@ -11,7 +11,7 @@ from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 
 from crosshead.train import train
 from crosshead.train.keeping import checkpoint
-from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.keeping.checkpoint import CheckpointStore, read_state
 from crosshead.train.telling.observers import LinesFile, read_lines
 
 
@@ -26,15 +26,22 @@ def no_file_above(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def is_through_with(folder, step):
+    """The writer has saved ``step``, the end of the first epoch, after its evaluation, and tidied up."""
+    path = CheckpointStore(folder).path(step)
+    with contextlib.suppress(FileNotFoundError):
+        kept = [f"step-{step - 2:08d}", path.name]
+        return sorted(os.listdir(path.parent)) == kept and read_state(path)["progress"]["epoch"] == 1
+    return False
+
+
 def test_a_full_disk_fails_the_checkpoint_and_not_the_run(tmp_path, unstopped):
     folder, limits = tmp_path / "run", contextlib.ExitStack()
     whole = {}
 
     def fill_and_free(record):
         if record.step == 7:
-            # The writer is through with step 6 once the one that it replaces is gone too.
-            kept = ["step-00000004", "step-00000006"]
-            wait_until(lambda: sorted(os.listdir(folder / "checkpoints")) == kept)
+            wait_until(lambda: is_through_with(folder, 6))
             whole["before"] = CheckpointStore(folder).newest_good()[0]
             limits.enter_context(no_file_above(20_000))
         if record.step == 11:
@@ -141,7 +148,7 @@ def test_a_folder_that_becomes_read_only_is_reported_and_training_goes_on(tmp_pa
 
     def take_and_give_back(record):
         if record.step == 7:
-            wait_until(lambda: CheckpointStore(folder).steps()[-1:] == [6])
+            wait_until(lambda: is_through_with(folder, 6))
             taken.enter_context(no_permission(folder / "checkpoints"))
         if record.step == 11:
             taken.close()

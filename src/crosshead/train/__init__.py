@@ -16,6 +16,7 @@ from crosshead.train.telling.result import (
     EXIT_FINISHED,
     EXIT_HUNG,
     EXIT_STOPPED,
+    EXIT_UNSAVED,
     BadNumbers,
     Result,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "EXIT_FINISHED",
     "EXIT_HUNG",
     "EXIT_STOPPED",
+    "EXIT_UNSAVED",
     "BadNumbers",
     "EndRecord",
     "EvalRecord",

@@ -172,7 +172,9 @@ def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> E
     check_classes(splits.info.class_names, trained.info.class_names)
     world = distributed.join(recipe.train.rank_timeout_s)
     task = ClassifyTask(recipe.task, len(trained.info.class_names))
-    loader = evaluation_loader(images, data, trained.info, rank=world.rank, world_size=world.size)
+    loader = evaluation_loader(
+        images, data, trained.info, rank=world.rank, world_size=world.size, policy=splits.broken_policy(split)
+    )
     metrics = evaluate(
         trained.model,
         loader,

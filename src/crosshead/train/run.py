@@ -25,6 +25,7 @@ from crosshead.tasks import ClassifyTask
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.folder import describe_run, settled_paths
 from crosshead.train.keeping.lock import FolderLock
+from crosshead.train.keeping.rescue import Rescued, rescue
 from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start
 from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
@@ -39,7 +40,7 @@ from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import is_sharded, shard
 from crosshead.train.processes.watchdog import Watchdog
 from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
-from crosshead.train.telling.outcome import finished_result, stopped_result, write_result
+from crosshead.train.telling.outcome import finished_result, stopped_result, unsaved_result, write_result
 from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
 from crosshead.train.telling.result import RESULT_FILE, BadNumbers, Result
 
@@ -142,22 +143,43 @@ def _train(
     started = time.perf_counter()
     try:
         finished = loop.run()
+        left = world.lead(
+            lambda: _secure(saver, state, lambda place: describe_run(place, recipe, splits.info))
+        )
         for event in saver.finish():
             audience.on_event(event)
         seconds = time.perf_counter() - started
-        if finished:
+        if left is not None:
+            audience.on_event(left.event(store))
+            result = unsaved_result(state, info, loop.epochs, seconds, left)
+        elif finished:
             result = finished_result(
                 recipe, splits, task, state, store, info, audience, world, watchdog, seconds
             )
         else:
             result = stopped_result(state, info, loop.epochs, seconds)
+        if result.status == "finished":
+            outcome = result
+            result = world.lead(lambda: write_result(outcome, audience))
     except Exception as error:
+        for event in saver.finish():
+            audience.on_event(event)
         audience.on_end(EndRecord("failed", watchdog.failure() or str(error), None))
         raise
-    if finished and world.leads:
-        write_result(result, audience)
-    audience.on_end(EndRecord(result.status, _closing_words(result), result))
+    words = left.event(store).message if left is not None else _closing_words(result)
+    audience.on_end(EndRecord(result.status, words, result))
     return result
+
+
+def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -> Rescued | None:
+    """The last state, where the run's folder does not take it: what became of it."""
+    copy = saver.secure()
+    if copy is None:
+        return None
+    rescued = rescue(copy, saver.store, describe)
+    if rescued.weights is None:
+        saver.give_up(state.progress)
+    return rescued
 
 
 def _restore(state: TrainState, start: Start, context: dict[str, Any]) -> list[EventRecord]:
@@ -170,6 +192,8 @@ def _restore(state: TrainState, start: Start, context: dict[str, Any]) -> list[E
 
 
 def _closing_words(result: Result) -> str:
+    if result.status == "unsaved":
+        return f"step {result.step} is the last, and its result could not be written into {result.folder}"
     if result.status == "stopped":
         return f"stopped after step {result.step}; resume to go on from {result.folder}"
     return f"finished after step {result.step}; step {result.selected_step} was selected"
@@ -228,7 +252,12 @@ def _source(recipe: Recipe, splits: Splits, world: World) -> Source:
             accumulation_steps=steps,
         ),
         validation=lambda: evaluation_loader(
-            splits.validation, data, splits.info, rank=world.rank, world_size=world.size
+            splits.validation,
+            data,
+            splits.info,
+            rank=world.rank,
+            world_size=world.size,
+            policy=splits.broken_policy("validation"),
         ),
         samples_per_epoch=samples_per_epoch(len(splits.train), data.batch_size, world.size, steps),
         validation_images=len(splits.validation),

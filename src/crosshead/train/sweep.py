@@ -136,7 +136,7 @@ def run_sweep(
         if isinstance(outcome, Failure):
             announce(f"failed: {outcome.reason}. The others go on; delete {folder} to try this one again")
         yield outcome
-        if outcome.status == "stopped":
+        if outcome.status in ("stopped", "unsaved"):
             return
 
 

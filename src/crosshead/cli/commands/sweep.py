@@ -66,22 +66,22 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.cli.screen.leading import leads, say
     from crosshead.cli.screen.watch import watch
-    from crosshead.train import EXIT_STOPPED
     from crosshead.train.sweep import plan_sweep, run_sweep, tabulate
 
     variants = plan_sweep(recipes, overrides, over, seeds, folder)
     _check_models(variants)
-    stopped = False
+    code = 0
     for outcome in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=say):
-        stopped = outcome.status == "stopped"
-        if not stopped and leads():
+        if outcome.status == "stopped" or outcome.status == "unsaved":
+            code = outcome.exit_code
+        elif leads():
             save_table(tabulate(variants), variants, folder)
     rows = tabulate(variants) if leads() else []
     if rows:
         _print_table(rows, folder)
-    if stopped:
-        say("stopped; the same command goes on from here")
-    return EXIT_STOPPED if stopped else 0
+    if code:
+        say("not through; the same command goes on from here")
+    return code
 
 
 def _lists(args: argparse.Namespace) -> dict[str, list[str]]:

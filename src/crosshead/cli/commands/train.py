@@ -28,7 +28,8 @@ examples:
 A run is a folder, OUTPUT/NAME or OUTPUT/NAME/TAG: the resolved recipe.yaml, versions.json, metrics.jsonl,
 tensorboard/, checkpoints/, best/, result.json and the picture curves.png.
 
-exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 75 stopped by a signal, --resume goes on
+exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 74 the last checkpoint or the result
+could not be written; 75 stopped by a signal, --resume goes on
 """
 
 

@@ -59,7 +59,7 @@ def ending(record: EndRecord) -> list[str]:
     result = record.result
     if result is None:
         return [f"failed: {record.message}"]
-    lines = [record.message] if result.status == "stopped" else []
+    lines = [] if result.status == "finished" else [record.message]
     if result.validation:
         lines.append(
             f"best: step {result.selected_step}, validation accuracy {percent(result.validation['accuracy'])}"

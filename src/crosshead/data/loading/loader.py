@@ -18,7 +18,7 @@ from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.batch import Batch
 from crosshead.data.loading.keys import keys, seeded_globals
 from crosshead.data.loading.order import epoch_order, evaluation_batches, samples_per_epoch, training_batches
-from crosshead.data.sets.common import ArrayImages, DatasetInfo, ImageSet, Indices
+from crosshead.data.sets.common import ArrayImages, BrokenPolicy, DatasetInfo, ImageSet, Indices
 from crosshead.data.transforms import views
 from crosshead.data.transforms.mixing import Mixing
 from crosshead.data.transforms.pipeline import (
@@ -66,13 +66,22 @@ def training_loader(
 
 
 def evaluation_loader(
-    images: ImageSet, data: DataConfig, info: DatasetInfo, *, rank: int = 0, world_size: int = 1
+    images: ImageSet,
+    data: DataConfig,
+    info: DatasetInfo,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    policy: BrokenPolicy = "on_broken_eval",
 ) -> "Loader":
-    """This process's share of ``images``, in order: over all processes each exactly once, tails uneven."""
+    """This process's share of ``images``, in order: over all processes each exactly once, tails uneven.
+
+    ``policy`` is the key of ``data`` that broken pictures follow; see ``Splits.broken_policy``.
+    """
     batch_size = data.eval_batch_size or data.batch_size
     places = evaluation_batches(len(images), batch_size, rank=rank, world_size=world_size)
     batches = EvaluationBatches(images, data, info)
-    return Loader(batches, places, data, policy="on_broken_eval")
+    return Loader(batches, places, data, policy=policy)
 
 
 class Batches(Dataset[Batch]):
@@ -184,7 +193,7 @@ class Loader:
     """
 
     def __init__(
-        self, batches: Dataset[Batch], places: Sequence[Place], data: DataConfig, *, policy: str
+        self, batches: Dataset[Batch], places: Sequence[Place], data: DataConfig, *, policy: BrokenPolicy
     ) -> None:
         self.batches, self.places, self.data, self.policy = batches, places, data, policy
 

@@ -70,7 +70,7 @@ def _open(data: DataConfig, edition: _Edition, seed: int) -> Splits:
     test = _part([folder / edition.test], data, edition, len(class_names))
     rest, held = stratified_split(whole.targets, data.validation, purpose="validation split", seed=seed)
     info = dataset_info(data, class_names, edition.mean, edition.std)
-    return Splits(whole.subset(rest), whole.subset(held), test, info)
+    return Splits(whole.subset(rest), whole.subset(held), test, info, held_out=True)
 
 
 def _folder(root: Path, edition: _Edition) -> Path:

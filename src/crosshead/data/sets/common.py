@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from crosshead.recipe.schema import DataConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Indices = NDArray[np.int64]
+BrokenPolicy = Literal["on_broken_train", "on_broken_eval"]
 
 
 class ImageSet(Protocol):
@@ -119,12 +120,22 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Splits:
-    """``test`` is None for data that have none: then nothing is left that selection has not seen."""
+    """``test`` is None for data that have none: then nothing is left that selection has not seen.
+
+    ``held_out`` says that the validation split was taken out of the training set, for want of one of its own.
+    """
 
     train: ImageSet
     validation: ImageSet
     test: ImageSet | None
     info: DatasetInfo
+    held_out: bool = False
+
+    def broken_policy(self, split: str) -> BrokenPolicy:
+        """The key of ``data`` that says what a broken picture of ``split`` does. Training pictures are held to the
+        training set's, in the part that is held out too: nobody has chosen them for an evaluation."""
+        training = split == "train" or (split == "validation" and self.held_out)
+        return "on_broken_train" if training else "on_broken_eval"
 
 
 def dataset_info(

@@ -21,6 +21,5 @@ def open_digits(data: DataConfig, *, seed: int) -> Splits:
     kept = images.subset(rest)
     train, held = stratified_split(kept.targets, data.validation, purpose="validation split", seed=seed)
     names = [str(name) for name in bunch.target_names]
-    return Splits(
-        kept.subset(train), kept.subset(held), images.subset(test), dataset_info(data, names, MEAN, STD)
-    )
+    info = dataset_info(data, names, MEAN, STD)
+    return Splits(kept.subset(train), kept.subset(held), images.subset(test), info, held_out=True)

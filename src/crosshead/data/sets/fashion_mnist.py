@@ -29,7 +29,8 @@ def open_fashion_mnist(data: DataConfig, *, seed: int) -> Splits:
     folder = _folder(data.root)
     whole, test = (_read_part(folder, part) for part in ("train", "test"))
     train, held = stratified_split(whole.targets, data.validation, purpose="validation split", seed=seed)
-    return Splits(whole.subset(train), whole.subset(held), test, dataset_info(data, CLASS_NAMES, MEAN, STD))
+    info = dataset_info(data, CLASS_NAMES, MEAN, STD)
+    return Splits(whole.subset(train), whole.subset(held), test, info, held_out=True)
 
 
 def _folder(root: str | None) -> Path:

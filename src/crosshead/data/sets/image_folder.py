@@ -27,13 +27,15 @@ def open_folder(data: DataConfig, *, seed: int) -> Splits:
     test = None
     if train_root != root and (root / "test").is_dir():
         test = read_classes(root / "test", class_names, data, inside=root)
-    if train_root != root and (root / "val").is_dir():
+    held_out = train_root == root or not (root / "val").is_dir()
+    if not held_out:
         validation = read_classes(root / "val", class_names, data, inside=root)
     else:
         rest, held = stratified_split(train.targets, data.validation, purpose="validation split", seed=seed)
         train, validation = train.subset(rest), train.subset(held)
     names = [display_name(name) for name in class_names]
-    return Splits(train, validation, test, dataset_info(data, names, IMAGENET_MEAN, IMAGENET_STD))
+    info = dataset_info(data, names, IMAGENET_MEAN, IMAGENET_STD)
+    return Splits(train, validation, test, info, held_out)
 
 
 def data_root(data: DataConfig, layout: str) -> Path:

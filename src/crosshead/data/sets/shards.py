@@ -42,7 +42,7 @@ def open_shards(data: DataConfig, *, seed: int) -> Splits:
         rest, held = stratified_split(train.targets, data.validation, purpose="validation split", seed=seed)
         train, validation = train.subset(rest), train.subset(held)
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
-    return Splits(train, validation, sets.get("test"), info)
+    return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 
 
 def shard_files(root: Path, part: str) -> list[Path]:

@@ -81,8 +81,14 @@ class CheckpointStore:
     def _put(self, aside: Path, target: Path) -> None:
         replaced = target.with_name(target.name + _REPLACED)
         if os.path.lexists(target):
+            _delete(replaced)  # where deleting it failed before
             os.rename(target, replaced)
-        os.rename(aside, target)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if os.path.lexists(replaced):
+                os.rename(replaced, target)
+            raise
         flush_folder(self.folder)
         with contextlib.suppress(OSError):
             _delete(replaced)

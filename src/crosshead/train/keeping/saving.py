@@ -1,6 +1,8 @@
 """When a checkpoint is due, and what is kept."""
 
+import os
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -8,10 +10,23 @@ from torch import Tensor
 from crosshead.recipe.schema import CheckpointConfig
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.manifest import Damaged
-from crosshead.train.keeping.state import TrainState
+from crosshead.train.keeping.state import Progress, TrainState
 from crosshead.train.keeping.writer import BackgroundWriter, Written, failure
 from crosshead.train.processes.sharding import is_sharded
 from crosshead.train.telling.records import EventRecord
+
+# Before the last checkpoint is tried again: a quota or a network disk may have had a bad moment.
+RETRY_PAUSES_S = (1.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A state as it is to be written."""
+
+    step: int
+    best_step: int | None
+    tensors: dict[str, dict[str, Tensor]]
+    values: dict[str, Any]
 
 
 class Saver:
@@ -26,6 +41,8 @@ class Saver:
     ) -> None:
         self.store, self.config, self.context, self.active = store, config, context, active
         self._writer = BackgroundWriter()
+        self._unwritten: Copy | None = None  # the newest copy, until it is on disk
+        self._kept_best: tuple[int | None, dict[str, float]] = (None, {})
         self._ended: list[Written] = []
         self._last_save = time.monotonic()
 
@@ -37,14 +54,30 @@ class Saver:
         return self.config.every_minutes is not None and minutes >= self.config.every_minutes
 
     def save(self, state: TrainState) -> None:
-        """Copy the state now and have it written."""
+        """Copy the state now and have it written; what was not written before it is given up."""
         self._last_save = time.monotonic()
+        self._ended += self._writer.wait()
+        self._unwritten = None
+        if self.active:
+            self._settle_best(state.progress)
         if self.active or is_sharded(state.model):
             tensors, values = state.snapshot()
         if self.active:
-            step, best_step = state.progress.step, state.progress.best_step
-            job = lambda: self._write(step, best_step, tensors, {**self.context, **values})  # noqa: E731
-            self._ended += self._writer.submit(job)
+            progress = state.progress
+            copy = Copy(progress.step, progress.best_step, tensors, {**self.context, **values})
+            self._unwritten = copy
+            self._writer.submit(lambda: self._write(copy))
+
+    def _settle_best(self, progress: Progress) -> None:
+        """Fall back to the last best that was written where a later one could not be.
+
+        So every checkpoint names a best that is there, or itself.
+        """
+        step = progress.best_step
+        if step is None or os.path.isdir(self.store.path(step)):
+            self._kept_best = step, progress.best
+        elif step != progress.step:
+            progress.best_step, progress.best = self._kept_best
 
     def poll(self) -> list[EventRecord]:
         """Events about the checkpoints that have been written, or could not be, since the last call."""
@@ -56,30 +89,43 @@ class Saver:
         self._ended += self._writer.wait()
         return self.poll()
 
+    def secure(self) -> Copy | None:
+        """At the end: try the last state again where it could not be written. What is left over is returned."""
+        self._ended += self._writer.wait()
+        for pause in RETRY_PAUSES_S:
+            if self._unwritten is not None:
+                time.sleep(pause)
+                self._ended.append(self._write(self._unwritten))
+        return self._unwritten
+
+    def give_up(self, progress: Progress) -> None:
+        """The last state is lost: fall back to the best that was written where it was the best."""
+        if progress.best_step == progress.step:
+            progress.best_step, progress.best = self._kept_best
+
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def _write(
-        self, step: int, best_step: int | None, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]
-    ) -> Written:
+    def _write(self, copy: Copy) -> Written:
         started = time.perf_counter()
         error = untidy = None
         try:
-            self.store.write(step, tensors, state)
-        except (OSError, Damaged) as problem:
+            self.store.write(copy.step, copy.tensors, copy.values)
+        except (OSError, Damaged, MemoryError) as problem:
             error = failure(problem)
         else:
-            untidy = self._tidy(best_step)
-        return Written(step, time.perf_counter() - started, error, untidy)
+            self._unwritten = None
+            untidy = self._tidy(copy.best_step)
+        return Written(copy.step, time.perf_counter() - started, error, untidy)
 
     def _tidy(self, best_step: int | None) -> str | None:
         """Point ``best`` and delete what is not kept; says what could not be done."""
         doing = "best could not be pointed at the best one"
         try:
-            if best_step is not None and self.store.path(best_step).exists():
+            if best_step is not None and os.path.isdir(self.store.path(best_step)):
                 self.store.point_best(best_step)
             doing = "older ones could not be deleted"
             self.store.prune(self.config.keep_last, best_step)

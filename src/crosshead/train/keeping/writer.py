@@ -44,8 +44,10 @@ class BackgroundWriter:
         self._pool.shutdown(wait=True)
 
 
-def failure(error: OSError | Damaged) -> str:
+def failure(error: OSError | Damaged | MemoryError) -> str:
     """What to say about work on a checkpoint that failed."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({error.filename or 'while writing'})"
     return f"what was written does not read back: {error}"

@@ -43,6 +43,7 @@ def evaluate(
     precision: str = "fp32",
     blank: Tensor | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    left_out: Callable[[list[tuple[str, str]]], None] = lambda broken: None,
     beat: Callable[[Phase, int], None] = lambda phase, batch: None,
 ) -> dict[str, float] | None:
     """Metrics over the ``images`` that the loaders of all processes hold together, plus "skipped" if any were.
@@ -50,6 +51,7 @@ def evaluate(
     The model is left in the mode in which it was. ``stopped`` is asked before every batch; where any process
     says yes, all return None. ``beat`` is told how far this process has come. ``blank`` (1, C, H, W) is given for a
     sharded model: all processes have to call it equally often, so those with fewer batches call it on that.
+    ``left_out`` is told the broken images (name, reason) of all processes.
 
     Raises:
         RuntimeError: an image came twice, or not at all.
@@ -59,7 +61,7 @@ def evaluate(
     model.eval()
     rounds = 0 if blank is None else max(world.gather(len(loader)))
     seen: list[int] = []
-    skipped: list[str] = []
+    skipped: list[tuple[str, str]] = []
     stop = False
     calls = 0
     with torch.inference_mode(), autocast(precision, device):
@@ -68,7 +70,7 @@ def evaluate(
             if stop and blank is None:
                 break
             beat(Phase.EVALUATION, number)
-            skipped += [name for name, _ in batch.skipped]
+            skipped += batch.skipped
             if len(batch):
                 batch = batch.to(device)
                 evaluation.update(model(batch.images), batch)
@@ -82,10 +84,11 @@ def evaluate(
     parts = world.gather((evaluation.rows(), seen, skipped, stop))
     if any(part[3] for part in parts):
         return None
-    _check_complete([i for part in parts for i in part[1]], sum(len(part[2]) for part in parts), images)
+    broken = [each for part in parts for each in part[2]]
+    _check_complete([i for part in parts for i in part[1]], len(broken), images)
+    left_out(broken)
     metrics = evaluation.compute([part[0] for part in parts])
-    left_out = sum(len(part[2]) for part in parts)
-    return {**metrics, "skipped": float(left_out)} if left_out else metrics
+    return {**metrics, "skipped": float(len(broken))} if broken else metrics
 
 
 def blank_image(model: nn.Module, data: DataConfig) -> Tensor | None:

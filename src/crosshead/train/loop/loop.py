@@ -58,16 +58,19 @@ class Loop:
         self.recipe, self.state, self.network, self.task = recipe, state, network, task
         self.source, self.set_rate, self.saver, self.observer = source, set_rate, saver, observer
         self.stop, self.world, self.watchdog = stop, world, watchdog
+        self._named: set[str] = set()
         self.stepper = Stepper(state, network, task, recipe, world, watchdog)
         self.step_samples = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
         samples_left = (recipe.train.epochs - state.progress.epoch) * source.samples_per_epoch
         self.pace = Pace((samples_left - state.progress.samples) // self.step_samples)
 
     def run(self) -> bool:
-        """True when the last epoch is done, False when stopped before."""
+        """True when the last epoch is done, False when stopped before; either way the state is saved."""
         while self.state.progress.epoch < self.recipe.train.epochs:
-            if not (self.train_epoch() and self._close_epoch()):
+            if not self.train_epoch():
                 self.saver.save(self.state)
+                return False
+            if not self._close_epoch():
                 return False
         return True
 
@@ -201,20 +204,19 @@ class Loop:
         """Evaluate where it is due, move on to the next epoch and save; False when asked to stop meanwhile."""
         progress, train = self.state.progress, self.recipe.train
         last = progress.epoch + 1 == train.epochs
-        due = last or (progress.epoch + 1) % train.eval_every_epochs == 0
-        if due and not self._validate():
-            return False
+        if last or (progress.epoch + 1) % train.eval_every_epochs == 0:
+            self.saver.save(self.state)  # whatever becomes of the evaluation
+            self._hear_of_checkpoints()
+            if not self._validate():
+                return False
         progress.next_epoch()
         self.saver.save(self.state)
         self._hear_of_checkpoints()
         return True
 
     def _hear_of_checkpoints(self) -> None:
-        progress = self.state.progress
         for event in self.saver.poll():
             self.observer.on_event(event)
-            if event.kind == "checkpoint_failed" and event.step == progress.best_step:
-                progress.best_step, progress.best = None, {}  # a later one can still be the best on disk
 
     def _validate(self) -> bool:
         progress, started = self.state.progress, time.perf_counter()
@@ -227,6 +229,7 @@ class Loop:
             precision=self.recipe.train.precision,
             blank=blank_image(self.state.model, self.recipe.data),
             stopped=lambda: self.stop.name is not None,
+            left_out=self._name_left_out,
             beat=partial(self.watchdog.beat, progress.step),
         )
         if metrics is None:
@@ -248,6 +251,14 @@ class Loop:
             )
         )
         return True
+
+    def _name_left_out(self, broken: list[tuple[str, str]]) -> None:
+        """An event for every unreadable image of the validation split that was not named before."""
+        for name, reason in broken:
+            if name not in self._named:
+                self._named.add(name)
+                message = f"{name} of the validation split is left out: {reason}"
+                self._tell("broken_image", message, image=name, reason=reason)
 
     @property
     def epochs(self) -> float:

@@ -1,6 +1,7 @@
 """The end of a run: the selected weights, the one look at the test split, and the result."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from crosshead.data.sets.common import Splits
 from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.manifest import Damaged, replace_file, verify
+from crosshead.train.keeping.rescue import Rescued
+from crosshead.train.keeping.saving import RETRY_PAUSES_S
 from crosshead.train.keeping.state import TrainState, load_weights
 from crosshead.train.loop.evaluate import blank_image, evaluate
 from crosshead.train.loop.loop import JudgedTask
@@ -27,6 +30,17 @@ def stopped_result(state: TrainState, info: RunInfo, epoch: float, seconds: floa
     progress = state.progress
     step = progress.step if progress.best_step is None else progress.best_step
     return _result("stopped", state, info, epoch, seconds, step, None, progress.best, {})
+
+
+def unsaved_result(state: TrainState, info: RunInfo, epoch: float, seconds: float, left: Rescued) -> Result:
+    """What is left of a run whose last checkpoint could not be written: the best of what is there."""
+    progress, store = state.progress, CheckpointStore(info.folder)
+    step, weights = progress.step, left.weights
+    validation = {} if weights is None else progress.latest
+    if progress.best_step is not None and progress.best_step != left.copy.step:
+        step, validation = progress.best_step, progress.best
+        weights = store.path(step) / f"{state.evaluated_weights}.safetensors"
+    return _result("unsaved", state, info, epoch, seconds, step, weights, validation, {})
 
 
 def finished_result(
@@ -52,7 +66,12 @@ def finished_result(
     if splits.test is not None:
         started = time.perf_counter()
         loader = evaluation_loader(
-            splits.test, recipe.data, splits.info, rank=world.rank, world_size=world.size
+            splits.test,
+            recipe.data,
+            splits.info,
+            rank=world.rank,
+            world_size=world.size,
+            policy=splits.broken_policy("test"),
         )
         precision = recipe.train.precision
         metrics = evaluate(
@@ -73,38 +92,51 @@ def finished_result(
     return _result("finished", state, info, recipe.train.epochs, seconds, step, weights, validation, test)
 
 
-def write_result(result: Result, observer: Observer) -> None:
-    """``result.json`` and the curves; a disk that is full costs these files, not the run."""
+def write_result(result: Result, observer: Observer) -> Result:
+    """``result.json`` and the curves. Without the first, which is tried more than once, the run is not finished."""
+    for pause in (*RETRY_PAUSES_S, None):
+        try:
+            replace_file(result.folder / RESULT_FILE, result.to_json().encode())
+            break
+        except OSError as error:
+            if pause is None:
+                message = (
+                    f"the result could not be written into {result.folder}: {error.strerror}. The weights are there; "
+                    "make room and resume, which tests them again and writes it"
+                )
+                observer.on_event(EventRecord("unsaved", message, result.step))
+                return replace(result, status="unsaved")
+            time.sleep(pause)
     try:
-        replace_file(result.folder / RESULT_FILE, result.to_json().encode())
         draw_curves(result.folder)
     except OSError as error:
-        message = f"the result could not be written into {result.folder}: {error.strerror}"
+        message = f"the curves could not be drawn into {result.folder}: {error.strerror}"
         observer.on_event(EventRecord("log_failed", message, result.step))
+    return result
 
 
 def _select(
     state: TrainState, store: CheckpointStore
 ) -> tuple[int, Path | None, dict[str, float], list[EventRecord]]:
-    """The best checkpoint: its step, the file of its weights, its validation metrics."""
-    progress = state.progress
-    if progress.best_step is None:
-        note = EventRecord(
-            "damage", "no checkpoint of the best was written: the last step's weights are tested", 0
-        )
-        return progress.step, None, progress.latest, [note]
-    path = store.path(progress.best_step)
-    try:
-        verify(path)
-        return progress.best_step, path / f"{state.evaluated_weights}.safetensors", progress.best, []
-    except Damaged as error:
-        message = f"the best checkpoint, {path}, cannot be used ({error}): the last step's weights are tested instead"
-        note = EventRecord("damage", message, progress.step)
-        return progress.step, None, progress.latest, [note]
+    """The best checkpoint: its step, the file of its weights, its validation metrics. Failing it, the last one."""
+    progress, notes = state.progress, []
+    for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
+        if step is None:
+            continue
+        path = store.path(step)
+        try:
+            verify(path)
+            return step, path / f"{state.evaluated_weights}.safetensors", metrics, notes
+        except Damaged as error:
+            message = (
+                f"the checkpoint {path} cannot be used ({error}): the last step's weights are tested instead"
+            )
+            notes.append(EventRecord("damage", message, progress.step))
+    return progress.step, None, progress.latest, notes
 
 
 def _result(
-    status: Literal["finished", "stopped"],
+    status: Literal["finished", "stopped", "unsaved"],
     state: TrainState,
     info: RunInfo,
     epoch: float,

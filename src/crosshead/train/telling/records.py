@@ -71,8 +71,8 @@ class EventRecord:
     """Something that a reader of the log must see.
 
     ``kind``: "resume", "checkpoint", "checkpoint_failed", "tidying_failed", "damage", "bad_step", "broken_image",
-    "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed" or "note". ``details``: the facts for a
-    program.
+    "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed", "unsaved" or "note".
+    ``details``: the facts for a program.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class EventRecord:
 class EndRecord:
     """The last record. ``result`` is None when the run failed, and ``message`` then says why."""
 
-    status: Literal["finished", "stopped", "failed"]
+    status: Literal["finished", "stopped", "unsaved", "failed"]
     message: str
     result: Result | None
 

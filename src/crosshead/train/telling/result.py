@@ -8,6 +8,7 @@ from typing import Any, Literal
 EXIT_FINISHED = 0
 EXIT_STOPPED = 75  # sysexits.h EX_TEMPFAIL: stopped by a signal after writing a checkpoint; resuming goes on
 EXIT_BAD_NUMBERS = 65  # EX_DATAERR: too many non-finite steps in a row
+EXIT_UNSAVED = 74  # EX_IOERR: the last checkpoint or the result could not be written into the run's folder
 EXIT_HUNG = 70  # EX_SOFTWARE: a process of the group hung or died
 
 RESULT_FILE = "result.json"
@@ -25,10 +26,11 @@ class Result:
     measured with the weights of ``selected_step``, the best on the validation split (the averaged weights
     where the recipe keeps an average). ``test`` is empty until the end of training, and where there is no
     test split. ``images_per_second`` is the training throughput over all processes, evaluation left out.
-    ``weights`` is the file that was selected.
+    ``weights`` is the file that was selected. ``status`` is "unsaved" where the last checkpoint or the result
+    could not be written into ``folder``; the log's last event says what is left and where.
     """
 
-    status: Literal["finished", "stopped"]
+    status: Literal["finished", "stopped", "unsaved"]
     folder: Path
     step: int
     epoch: float
@@ -45,7 +47,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_FINISHED if self.status == "finished" else EXIT_STOPPED
+        return {"finished": EXIT_FINISHED, "stopped": EXIT_STOPPED, "unsaved": EXIT_UNSAVED}[self.status]
 
     def to_json(self) -> str:
         """The result with paths relative to its folder, so that a moved run still reads right."""

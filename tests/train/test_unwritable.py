@@ -1,0 +1,171 @@
+"""Checkpoints that cannot be written at the wrong moment: the last one, the best one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
+
+from crosshead.tasks import ClassifyTask
+from crosshead.train import EXIT_UNSAVED, load_trained, train
+from crosshead.train.keeping import rescue, saving
+from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
+from crosshead.train.telling import outcome
+from crosshead.train.telling.result import RESULT_FILE
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(saving, "RETRY_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(outcome, "RETRY_PAUSES_S", (0.0, 0.0))
+
+
+def fail_writes(monkeypatch, fails):
+    """Checkpoints for which ``fails(folder, step)`` meet a full disk."""
+    original = CheckpointStore.write
+
+    def write(store, step, tensors, state):
+        if fails(store.run_folder, step):
+            raise OSError(28, "No space left on device", str(store.path(step)))
+        return original(store, step, tensors, state)
+
+    monkeypatch.setattr(CheckpointStore, "write", write)
+
+
+def judge_as(monkeypatch, accuracies):
+    """The accuracies of the evaluations, in order."""
+    given = iter(accuracies)
+    judge = type(ClassifyTask.evaluation(ClassifyTask(tiny_recipe().task, 10)))
+    original = judge.compute
+    monkeypatch.setattr(judge, "compute", lambda *rows: {**original(*rows), "accuracy": next(given)})
+
+
+def test_a_last_checkpoint_that_fails_once_is_tried_again(tmp_path, unstopped, monkeypatch):
+    failures = []
+    fail_writes(monkeypatch, lambda _, step: step == 18 and len(failures) < 3 and not failures.append(step))
+    result = train(tiny_recipe(), folder=tmp_path / "run")
+    assert len(failures) == 3 and result.exit_code == 0
+    assert_same_ending(tmp_path / "run", unstopped)
+
+
+def test_a_last_checkpoint_that_cannot_be_written_in_its_place_is_kept_elsewhere(
+    tmp_path, unstopped, monkeypatch
+):
+    folder = tmp_path / "run"
+    judge_as(monkeypatch, [0.1, 0.2, 0.9, 0.5])
+    with monkeypatch.context() as patch:
+        fail_writes(patch, lambda place, step: place == folder and step == 18)
+        watcher = Watcher()
+        result = train(tiny_recipe(), folder=folder, observer=watcher)
+    assert (result.status, result.exit_code, result.test) == ("unsaved", EXIT_UNSAVED, {})
+    assert (result.selected_step, result.validation["accuracy"]) == (18, 0.9)
+    assert not (folder / RESULT_FILE).exists(), "the run is not finished"
+    (event,) = (event for event in watcher.events if event.kind == "unsaved")
+    kept = Path(event.details["folder"])
+    assert kept.parent == tmp_path and str(kept) in event.message and str(kept) in watcher.end.message
+    assert result.weights == kept / "checkpoints" / "step-00000018" / "ema.safetensors"
+    assert load_trained(kept).recipe == tiny_recipe(), "what was kept is a run, to be used or gone on with"
+    (kept / "checkpoints" / "step-00000018").rename(folder / "checkpoints" / "step-00000018")
+    again = train(tiny_recipe(), folder=folder, resume=True)
+    assert (again.status, again.selected_step, again.validation["accuracy"]) == ("finished", 18, 0.9)
+    assert read_tensors(again.weights.parent)["ema"].keys() == read_tensors(unstopped / "best")["ema"].keys()
+
+
+def test_a_run_kept_elsewhere_has_its_best_beside_it_and_can_be_gone_on_with(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    judge_as(monkeypatch, [0.1, 0.9, 0.2, 0.8])
+    fail_writes(monkeypatch, lambda place, step: place == folder and step == 18)
+    watcher = Watcher()
+    train(tiny_recipe(), folder=folder, observer=watcher)
+    (kept,) = (Path(event.details["folder"]) for event in watcher.events if event.kind == "unsaved")
+    result = train(tiny_recipe(), folder=kept, resume=True)
+    assert (result.status, result.selected_step, result.test["accuracy"]) == ("finished", 12, 0.8)
+
+
+def test_where_only_the_weights_have_room_they_are_kept(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    judge_as(monkeypatch, [0.1, 0.2, 0.9])
+    fail_writes(monkeypatch, lambda _, step: step == 18)
+    watcher = Watcher()
+    result = train(tiny_recipe(), folder=folder, observer=watcher)
+    (event,) = (event for event in watcher.events if event.kind == "unsaved")
+    assert "its weights alone are kept in" in event.message
+    assert result.weights == Path(event.details["weights"]) and result.weights.stat().st_size > 0
+    assert (result.exit_code, result.step) == (EXIT_UNSAVED, 18)
+
+
+def test_weights_that_can_be_kept_nowhere_are_said_to_be_lost(tmp_path, unstopped, monkeypatch):
+    folder = tmp_path / "run"
+    judge_as(monkeypatch, [0.1, 0.2, 0.9])
+    with monkeypatch.context() as patch:
+        fail_writes(patch, lambda _, step: step > 14)
+        patch.setattr(rescue, "places", lambda folder: [])
+        watcher = Watcher()
+        result = train(tiny_recipe(), folder=folder, observer=watcher)
+    assert result.exit_code == EXIT_UNSAVED
+    assert "what was learned after step 14 is lost" in watcher.end.message
+    assert (result.selected_step, result.weights) == (
+        12,
+        folder / "checkpoints/step-00000012/ema.safetensors",
+    )
+    assert result.validation["accuracy"] == 0.2, "the metrics are those of the weights that are there"
+    monkeypatch.undo()
+    assert train(tiny_recipe(), folder=folder, resume=True).exit_code == 0
+
+
+def test_a_stopped_run_whose_checkpoint_cannot_be_written_says_so(tmp_path, unstopped, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        fail_writes(patch, lambda place, step: place == folder and step == 10)
+        watcher = StopAfter(9)
+        result = train(tiny_recipe(), folder=folder, observer=watcher)
+    assert (result.status, result.exit_code) == ("unsaved", EXIT_UNSAVED)
+    assert "checkpoint" in watcher.end.message and "step 10" in watcher.end.message
+    train(tiny_recipe(), folder=folder, resume=True)
+    assert_same_ending(folder, unstopped)
+
+
+def test_a_result_that_cannot_be_written_is_not_the_end_of_a_run(tmp_path, unstopped, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def full(path, content):
+            raise OSError(28, "No space left on device", str(path))
+
+        patch.setattr(outcome, "replace_file", full)
+        result = train(tiny_recipe(), folder=folder)
+    assert result.exit_code == EXIT_UNSAVED and result.test
+    assert train(tiny_recipe(), folder=folder, resume=True).exit_code == 0
+    assert_same_ending(folder, unstopped)
+
+
+def test_a_best_that_could_not_be_written_leaves_the_one_before_it(tmp_path, monkeypatch):
+    judge_as(monkeypatch, [0.9, 0.95, 0.5, 0.7])
+    fail_writes(monkeypatch, lambda _, step: step in (11, 12, 13))
+    folder = tmp_path / "run"
+    result = train(tiny_recipe(checkpoint={"every_steps": 1}), folder=folder)
+    assert (result.selected_step, result.validation["accuracy"], result.test["accuracy"]) == (6, 0.9, 0.7)
+    assert result.exit_code == 0 and (folder / "best").resolve().name == "step-00000006"
+
+
+@pytest.mark.parametrize("then", [0.92, 0.97])
+def test_a_later_best_is_compared_with_the_best_that_is_there(tmp_path, monkeypatch, then):
+    judge_as(monkeypatch, [0.9, 0.95, then, 0.7])
+    fail_writes(monkeypatch, lambda _, step: step == 12)
+    result = train(tiny_recipe(checkpoint={"every_steps": 5}), folder=tmp_path / "run")
+    assert (result.selected_step, result.validation["accuracy"]) == (18, then)
+
+
+def test_no_checkpoint_names_a_best_that_is_not_there(tmp_path, monkeypatch):
+    """A stop right after a best that failed: what is resumed still knows the one before."""
+    judge_as(monkeypatch, [0.9, 0.95, 0.5, 0.7])
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        fail_writes(patch, lambda _, step: step == 12)
+        train(tiny_recipe(), folder=folder, observer=StopAfter(13))
+    store = CheckpointStore(folder)
+    assert read_state(store.path(14))["progress"]["best_step"] == 6
+    result = train(tiny_recipe(), folder=folder, resume=True)
+    assert (result.selected_step, result.validation["accuracy"]) == (6, 0.9)
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert not any("chosen anew" in line.get("message", "") for line in lines)
