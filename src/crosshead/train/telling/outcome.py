@@ -119,7 +119,8 @@ def _select(
     state: TrainState, store: CheckpointStore
 ) -> tuple[int, Path | None, dict[str, float], list[EventRecord]]:
     """The best checkpoint: its step, the file of its weights, its validation metrics. Failing it, the last one."""
-    progress, notes = state.progress, []
+    progress = state.progress
+    notes: list[EventRecord] = []
     for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
         if step is None:
             continue
