@@ -120,3 +120,15 @@ def test_processes_that_do_not_fit_are_told_in_one_line(fails, tmp_path, monkeyp
     assert "RANK is None while WORLD_SIZE is '2'; start the processes with torchrun" in fails(*digits)
     monkeypatch.setenv("RANK", "2")
     assert "RANK is 2, which does not fit WORLD_SIZE 2" in fails(*digits)
+
+
+@pytest.mark.parametrize("word", ["wrong", "²", "9" * 5000, "-1"])
+def test_a_checkpoint_that_is_no_checkpoint_is_told_what_there_is(word, run, fails):
+    message = fails("eval", run, f"--checkpoint={word}")
+    assert "wanted best, last, or a step's number out of [" in message
+
+
+def test_data_with_one_class_is_refused(fails, tmp_path):
+    write_class_folders(tmp_path / "data", {"cat": 9})
+    message = fails(*SMALL_FOLDER, "--data-path", tmp_path / "data", "--output", tmp_path / "runs")
+    assert "the data has 1 class, and there is nothing to tell apart" in message

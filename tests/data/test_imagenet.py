@@ -131,6 +131,15 @@ def test_maps_that_do_not_fit_are_named_with_the_line(zipped: Path) -> None:
             opened(zipped)
 
 
+def test_a_huge_class_number_is_an_error_and_takes_no_memory(zipped: Path) -> None:
+    (zipped / "train_map.txt").write_text(f"{next(iter(TRAIN))}\t3000000000\n")
+    with pytest.raises(ValueError, match=r"train_map.txt: no picture of class 0, but of class 3000000000"):
+        opened(zipped)
+    (zipped / "train_map.txt").write_text(f"{next(iter(TRAIN))}\t{'9' * 5000}\n")
+    with pytest.raises(ValueError, match=r"train_map.txt:1: .*wanted a path"):
+        opened(zipped)
+
+
 def test_a_class_without_pictures_is_an_error(zipped: Path) -> None:
     write_zip(zipped, "train", {"a/1.JPEG": 0, "c/1.JPEG": 2})
     with pytest.raises(ValueError, match="no picture of class 1"):

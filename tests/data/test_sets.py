@@ -1,5 +1,6 @@
 """Splits, statistics and the sets in memory and in files."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from odd_files import picture
 
 from crosshead.data.files.images import BrokenImage
+from crosshead.data.loading.keys import keys, uniforms
 from crosshead.data.sets.common import ArrayImages, FileImages, dataset_info, stratified_split
 from crosshead.recipe.schema import DataConfig
 
@@ -23,6 +25,17 @@ def test_a_split_follows_its_seed_alone() -> None:
     targets = [0, 1] * 50
     again = [stratified_split(targets, 0.3, purpose="t", seed=seed)[1].tolist() for seed in (0, 0, 1)]
     assert again[0] == again[1] != again[2]
+
+
+def test_many_classes_are_split_as_one_by_one_and_at_once() -> None:
+    targets = np.random.default_rng(0).permutation(np.repeat(np.arange(40_000), 3)).tolist()
+    started = time.perf_counter()
+    rest, held = stratified_split(targets, 0.4, purpose="t", seed=0)
+    assert time.perf_counter() - started < 5, "a pass over all pictures for each class takes half a minute"
+    assert (np.bincount(np.array(targets)[held]) == 1).all() and len(rest) + len(held) == len(targets)
+    few = np.flatnonzero(np.array(targets) == 7)
+    draw = uniforms(keys("t", 0, 0, np.arange(len(targets))), 1)[:, 0]
+    assert few[draw[few].argmin()] in held
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -136,6 +136,17 @@ def test_class_names_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
             opened(tmp_path)
 
 
+def test_huge_numbers_are_errors_and_take_no_memory(tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-0.tar", sample("a", 3_000_000_000))
+    with pytest.raises(ValueError, match=r"class number 3000000000 in the shards"):
+        opened(tmp_path)
+    shard = tmp_path / "train-0.tar"
+    content = {"bytes": shard.stat().st_size, "samples": [["a.jpg", 0, 2**70, 10]]}
+    shard.with_name(shard.name + INDEX_SUFFIX).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"would end behind the shard"):
+        opened(tmp_path)
+
+
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     for number in (3, 4, 7, 8):
         write_tar(tmp_path / f"train-{number:06d}.tar", sample(f"{number}", number % 2))

@@ -4,7 +4,8 @@ import pytest
 import timm
 import torch
 
-from crosshead.models.authors import from_authors_state, load_authors_checkpoint, overlaps_from_widths
+from crosshead.models.authors import from_authors_state, load_authors_checkpoint
+from crosshead.models.authors.parts import mlp_ratio, overlaps_from_widths
 from golden_files import load_golden
 from tolerances import GOLDEN_OUTPUT, assert_close
 
@@ -40,6 +41,53 @@ def test_golden_swin():
     assert checkpoint.args["overlap"] == [0, 1, 2, 3]
     checkpoint.model.set_input_size((case["image_size"], case["image_size"]), window_size=case["window"])
     assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+
+
+def test_golden_cait():
+    case, file, state = golden_state("cait_model")
+    checkpoint = from_authors_state(state)
+    args = checkpoint.args
+    assert (args["num_heads"], args["depth"], args["depth_token_only"]) == (
+        case["heads"],
+        case["depth"],
+        case["cls_depth"],
+    )
+    assert args["overlap"] == list(range(case["depth"])) and args["form"] == "authors"
+    assert_close(checkpoint.model(file["x"]), file["logits"], GOLDEN_OUTPUT[torch.float32])
+    again = timm.create_model(checkpoint.name, **args).eval()
+    again.load_state_dict(checkpoint.model.state_dict())
+    assert torch.equal(again(file["x"]), checkpoint.model(file["x"]))
+
+
+def test_cait_that_does_not_fit():
+    _, _, state = golden_state("cait_model")
+    with pytest.raises(ValueError, match="this checkpoint has 4 heads, not 5; leave num_heads out"):
+        from_authors_state(state, num_heads=5)
+    assert from_authors_state(state, num_heads=4).args["num_heads"] == 4
+    with pytest.raises(ValueError, match="no class blocks"):
+        from_authors_state({name: t for name, t in state.items() if not name.startswith("cls_")})
+
+
+@pytest.mark.parametrize("name", ["vit_model", "cait_model", "swin_model"])
+def test_checkpoint_that_is_not_whole(name):
+    _, _, state = golden_state(name)
+    head = "head.weight" if name == "swin_model" else "mlp_head.1.weight"
+    with pytest.raises(ValueError, match=f"not whole: it has no tensor '{head}'"):
+        from_authors_state({key: tensor for key, tensor in state.items() if key != head})
+    with pytest.raises(ValueError, match=r"make no mohsa_.*size mismatch"):
+        from_authors_state(state | {head.replace("weight", "bias"): torch.zeros(3)})
+
+
+def test_patches_of_other_channels():
+    _, _, state = golden_state("vit_model")
+    with pytest.raises(ValueError, match="patches of 64 numbers are not square ones of 3 channels"):
+        from_authors_state(state | {"to_patch_embedding.1.weight": torch.zeros(40, 64)})
+
+
+def test_mlp_ratio_gives_the_width_back():
+    assert mlp_ratio(768, 192) == 4.0
+    for hidden, dim in ((98, 88), (61, 56), (115, 56)):
+        assert int(dim * (hidden / dim)) != hidden and int(dim * mlp_ratio(hidden, dim)) == hidden
 
 
 def test_swin_takes_its_image_size_from_the_masks():

@@ -7,6 +7,7 @@ from timm.models.cait import ClassAttn
 
 from crosshead import swap_attention
 from crosshead.layers import OverlappedTalkingHeadAttention
+from crosshead.models.class_attention import TalkingClassAttention
 from tolerances import OUTPUT, assert_close
 
 
@@ -36,6 +37,18 @@ def test_class_blocks_stay_as_they_are():
     assert all(type(block.attn) is ClassAttn for block in model.blocks_token_only)
     untouched = [path for path, _ in model.overlap_report.untouched]
     assert len(untouched) == 2 and all(path.startswith("blocks_token_only.") for path in untouched)
+
+
+def test_form_of_the_authors():
+    model = create(form="authors", overlap="constant:3")
+    assert all(type(block.attn) is OverlappedTalkingHeadAttention for block in model.blocks)
+    assert all(type(block.attn) is TalkingClassAttention for block in model.blocks_token_only)
+    mixing = [n for n, _ in model.named_parameters() if "proj_l" in n or "proj_w" in n]
+    assert len(mixing) == 2 * (6 + 2) and not any(n.endswith("bias") for n in mixing)
+    untouched = [path for path, _ in model.overlap_report.untouched]
+    assert len(untouched) == 2 and all(path.startswith("blocks_token_only.") for path in untouched)
+    with pytest.raises(ValueError, match="form must be one of timm, authors, got 'lucid'"):
+        create(form="lucid")
 
 
 def test_schedule_is_an_argument():
@@ -81,17 +94,19 @@ def test_position_embedding_follows_the_image():
     assert model.pos_embed.shape == (1, 256, 96) and model.feature_info[0]["reduction"] == 2
 
 
-def test_compiles_whole_with_gradients():
-    model = create(depth=1, depth_token_only=1, overlap=2)
+@pytest.mark.parametrize("form", ["timm", "authors"])
+def test_compiles_whole_with_gradients(form):
+    model = create(depth=1, depth_token_only=1, overlap=2, form=form)
     compiled = torch.compile(model, fullgraph=True)
     assert_close(compiled(images()), model(images()), OUTPUT[torch.float32])
     compiled(images()).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
+@pytest.mark.parametrize("form", ["timm", "authors"])
 @torch.no_grad()
-def test_exports_with_a_dynamic_batch():
-    model = create(depth=2, overlap=2)
+def test_exports_with_a_dynamic_batch(form):
+    model = create(depth=2, overlap=2, form=form)
     batch = torch.export.Dim("batch", min=1, max=1024)
     program = torch.export.export(model, (images(),), dynamic_shapes=({0: batch},))
     assert_close(program.module()(images(batch=5)), model(images(batch=5)), OUTPUT[torch.float32])

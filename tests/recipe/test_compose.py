@@ -147,3 +147,28 @@ def test_files_that_are_no_text_or_not_there(tmp_path):
 
 def test_the_defaults_are_a_recipe(write):
     assert load_recipe(write("run.yaml", "name: run")) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "augment.crop_scale=[1.0,0.2]",
+            "augment.crop_scale: wanted two numbers above 0, the smaller one first",
+        ),
+        ("augment.crop_ratio=[0,1]", "augment.crop_ratio: wanted two numbers above 0"),
+        ("augment.affine_scale=[1.1,0.9]", "augment.affine_scale: wanted two numbers above 0"),
+        ("augment.color_jitter=-1", "augment.color_jitter: wanted greater than or equal to 0"),
+        ("optimizer.betas=[0.9,1.0]", "optimizer.betas[1]: wanted less than 1"),
+    ],
+)
+def test_ranges_that_run_backwards_or_too_far_are_named(override, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("digits", [override])
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_recipe_is_not_read_to_its_end(tmp_path):
+    (tmp_path / "huge.yaml").write_text("a: " + "b" * 10_000_000)
+    with pytest.raises(RecipeError, match="more than 200,000 characters"):
+        load_recipe(tmp_path / "huge.yaml")

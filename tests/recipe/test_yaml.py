@@ -74,3 +74,8 @@ def test_what_is_written_reads_back_the_same():
         "rest": [None, True, False, [], {}],
     }
     assert read_document(write_document(data), "x.yaml").data == data
+
+
+def test_what_is_too_long_for_a_recipe_is_refused_at_once(tmp_path):
+    with pytest.raises(RecipeError, match=r"x.yaml: more than 200,000 characters"):
+        read_document("a: " + "b" * 10_000_000, "x.yaml")

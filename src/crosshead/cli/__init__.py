@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from crosshead.cli.arguments.parser import (
         parse,  # here: it imports every command, and they import from this package
     )
+    from crosshead.cli.screen.encoding import make_printable
 
+    make_printable(sys.stdout, sys.stderr)
     args = parse(sys.argv[1:] if argv is None else list(argv))
     try:
         return args.run(args)

@@ -163,12 +163,17 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifi
             f"{path} holds the weights of another model: {'; '.join(differences[:3])}"
             f"{f' and {len(differences) - 3} more' if len(differences) > 3 else ''}; "
             "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
+            + (
+                f"; `crosshead convert {path}` prints the model section of theirs"
+                if _is_authors(path)
+                else ""
+            )
         )
     model.load_state_dict(weights)
 
 
 def _read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    if os.fspath(path).endswith((".pth", ".pt")):
+    if _is_authors(path):
         return dict(load_authors_checkpoint(path).model.state_dict())
     try:
         return load_file(path)
@@ -177,6 +182,10 @@ def _read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path}: not a readable safetensors file ({error}); wanted weights as training writes them, or a "
             "checkpoint of the MOHSA authors' code (.pth or .pt)"
         ) from error
+
+
+def _is_authors(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith((".pth", ".pt"))
 
 
 def _classifier_names(model: nn.Module) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """CaiT with overlapped heads, and plain CaiT beside it (MOHSA, arXiv 2410.14874, section 4; CaiT, arXiv 2103.17239).
 
 ``mohsa_cait_*`` take ``overlap``, a schedule over the patch blocks (``crosshead.layers.schedule``); their talking
-heads overlap, and the class-attention blocks stay as they are. ``plain_cait_*`` have the same widths and heads.
-XXS12 and XXS24 are the paper's, without bias in qkv. Micro is our own sizing, for pictures of 8 to 64 pixels.
+heads overlap, and the class blocks' don't. They are timm's CaiT otherwise, or with ``form="authors"`` that of the MOHSA
+authors' code. ``plain_cait_*`` have the same widths and heads. XXS12 and XXS24 are the paper's, without bias in qkv.
+Micro is our own sizing, for pictures of 8 to 64 pixels.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.layers import PatchEmbed, resample_abs_pos_embed
@@ -15,17 +16,31 @@ from torch import nn
 
 from ..layers.schedule import ScheduleSpec
 from ..swap import swap_attention
+from .class_attention import TalkingClassAttention, TalkingClassBlock, talking_heads_without_bias
+from .starting_values import AUTHORS, check_weight_init, start_cait, start_layer_scale, start_projections
 from .variants import Variant, default_cfg, register_variants
 
 
 class ResizableCait(Cait):
-    """timm's ``Cait`` whose input size can change; epsilon of every LayerNorm is ``norm_eps``."""
+    """timm's ``Cait`` whose input size can change.
+
+    Args:
+        norm_eps: epsilon of every LayerNorm; timm's 1e-6, the authors' 1e-5.
+        init_values: where LayerScale starts; by the network's depth, as in the CaiT paper, unless given.
+        others: as ``timm.models.cait.Cait``.
+    """
 
     patch_embed: PatchEmbed
 
-    def __init__(self, *args: Any, norm_eps: float = 1e-6, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, norm_eps: float = 1e-6, init_values: float | None = None, **kwargs: Any
+    ) -> None:
         kwargs.setdefault("norm_layer", partial(nn.LayerNorm, eps=norm_eps))
+        if init_values is not None:
+            kwargs["init_values"] = init_values
         super().__init__(*args, **kwargs)
+        if init_values is None:
+            start_layer_scale(self, by_block=False)
 
     @torch.no_grad()
     def set_input_size(
@@ -50,18 +65,52 @@ class OverlappedCait(ResizableCait):
 
     Args:
         overlap: the schedule of overlaps, such as ``index``, ``constant:6``, ``[0, 1, 2]``.
+        form: ``timm``, or ``authors``: class blocks with talking heads that take the patches without a norm
+            (``crosshead.models.class_attention``), and mixing without biases, as in the MOHSA authors' code. Their
+            final norm sees the class token alone; here the patches pass it too, and change no class token by it.
+        weight_init: ``authors`` for the values that their code starts from (``crosshead.models.starting_values``),
+            LayerScale's block by block unless ``init_values`` is given; timm's otherwise.
         others: as ``ResizableCait``.
+
+    Raises:
+        ValueError: for a form or starting values that there are not.
     """
 
-    def __init__(self, *args: Any, overlap: ScheduleSpec = "index", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args: Any,
+        overlap: ScheduleSpec = "index",
+        form: Literal["timm", "authors"] = "timm",
+        weight_init: str = "",
+        init_values: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        check_weight_init(weight_init, of_timm=("",))
+        super().__init__(*args, init_values=init_values, **FORMS[form], **kwargs)
+        if weight_init == AUTHORS:
+            start_cait(self)
+            if init_values is None:
+                start_layer_scale(self, by_block=True)
         self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
+        if weight_init == AUTHORS:
+            start_projections(self, self.overlap_report)
 
 
-# LayerScale starts at 0.1 up to 18 blocks and at 1e-5 at 24 (CaiT, section 2).
-XXS12 = dict(patch_size=16, embed_dim=192, depth=12, num_heads=4, qkv_bias=False, init_values=0.1)
-XXS24 = dict(patch_size=16, embed_dim=192, depth=24, num_heads=4, qkv_bias=False, init_values=1e-5)
-MICRO = dict(img_size=32, embed_dim=96, depth=6, num_heads=4, qkv_bias=False, init_values=0.1)
+# What builds the blocks in place of timm's own classes.
+FORMS: dict[str, dict[str, Any]] = {
+    "timm": {},
+    "authors": {
+        "attn_block": talking_heads_without_bias,
+        "block_layers_token": TalkingClassBlock,
+        "attn_block_token_only": TalkingClassAttention,
+    },
+}
+
+XXS12 = dict(patch_size=16, embed_dim=192, depth=12, num_heads=4, qkv_bias=False)
+XXS24 = dict(patch_size=16, embed_dim=192, depth=24, num_heads=4, qkv_bias=False)
+MICRO = dict(img_size=32, embed_dim=96, depth=6, num_heads=4, qkv_bias=False)
 
 register_variants(
     __name__,

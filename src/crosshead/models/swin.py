@@ -11,6 +11,7 @@ from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 
 from ..layers.schedule import ScheduleSpec
 from ..swap import swap_attention
+from .starting_values import AUTHORS, check_weight_init
 from .variants import Variant, default_cfg, register_variants
 
 
@@ -19,10 +20,16 @@ class OverlappedSwin(SwinTransformer):
 
     Args:
         overlap: the schedule of overlaps, blocks counted over all stages, such as ``index``, ``constant:6``.
+        weight_init: ``authors``, or one of timm's names. The authors' Swin is Microsoft's; that it starts as
+            Microsoft's does, and so as timm's by default (linear layers and position tables from a truncated normal
+            of 0.02, their biases at 0), is assumed.
         others: as ``timm.models.SwinTransformer``.
     """
 
-    def __init__(self, *args: Any, overlap: ScheduleSpec = "index", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, overlap: ScheduleSpec = "index", weight_init: str = "", **kwargs: Any
+    ) -> None:
+        kwargs["weight_init"] = "" if check_weight_init(weight_init) == AUTHORS else weight_init
         super().__init__(*args, **kwargs)
         self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..layers.schedule import ScheduleSpec
 from ..swap import swap_attention
+from .starting_values import AUTHORS, check_weight_init, draw_embeddings, start_projections
 from .variants import Variant, default_cfg, register_variants
 
 
@@ -23,15 +24,32 @@ class OverlappedVisionTransformer(VisionTransformer):
     Args:
         overlap: the schedule of overlaps, such as ``index``, ``constant:6``, ``[0, 1, 2]``.
         norm_eps: epsilon of every LayerNorm; timm's 1e-6, the authors' 1e-5.
+        weight_init: ``authors`` for the values that the MOHSA authors' code starts from
+            (``crosshead.models.starting_values``), or one of timm's names.
         others: as ``timm.models.VisionTransformer``.
     """
 
     def __init__(
-        self, *args: Any, overlap: ScheduleSpec = "index", norm_eps: float = 1e-6, **kwargs: Any
+        self,
+        *args: Any,
+        overlap: ScheduleSpec = "index",
+        norm_eps: float = 1e-6,
+        weight_init: str = "",
+        **kwargs: Any,
     ) -> None:
         kwargs.setdefault("norm_layer", partial(nn.LayerNorm, eps=norm_eps))
+        kwargs["weight_init"] = check_weight_init(weight_init)
         super().__init__(*args, **kwargs)
         self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
+        if weight_init == AUTHORS:
+            start_projections(self, self.overlap_report)
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """As timm's, with ``authors`` among the modes; timm calls it in its constructor and after ``to_empty``."""
+        mode = mode or self.weight_init_mode
+        super().init_weights("reset" if mode == AUTHORS else mode, needs_reset=needs_reset)
+        if mode == AUTHORS:
+            draw_embeddings(self)
 
 
 TINY = dict(patch_size=16, embed_dim=192, depth=12, num_heads=12, qkv_bias=False)

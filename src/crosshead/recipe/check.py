@@ -105,8 +105,8 @@ def _explain(
     place = places.get(path, source)
     if items[0]["type"] == "extra_forbidden":
         return _unknown(key, place)
-    if items[0]["type"] == "value_error":  # the schema's own checks name their keys themselves
-        return f"{place}: {items[0]['ctx']['error']}"
+    if items[0]["type"] == "value_error":  # the schema's own checks say it whole
+        return f"{place}: {f'{key}: ' if key else ''}{items[0]['ctx']['error']}"
     wanted = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in items))
     came = json.dumps(_at(data, path), ensure_ascii=False)
     return f"{place}: {key}: wanted {wanted}, came {came}"

@@ -13,7 +13,15 @@ from typing import Any
 
 from crosshead.recipe.check import check_key, check_recipe
 from crosshead.recipe.schema import Recipe
-from crosshead.recipe.yaml import Document, KeyPath, RecipeError, read_document, read_value, write_document
+from crosshead.recipe.yaml import (
+    MOST_CHARACTERS,
+    Document,
+    KeyPath,
+    RecipeError,
+    read_document,
+    read_value,
+    write_document,
+)
 
 _SHARED = "shared"  # the folder of parts that are only there to be a base
 
@@ -108,7 +116,8 @@ def _nearest_shipped(name: str) -> str:
 
 def _read(path: Path) -> Document:
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not text in UTF-8; a recipe is a YAML file") from None
     except OSError as error:

@@ -6,10 +6,20 @@ The defaults are the shared part of the MOHSA paper's recipe (arXiv 2410.14874, 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1]:
+        raise ValueError(f"wanted two numbers above 0, the smaller one first, came {list(pair)}")
+    return pair
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Moment = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -62,13 +72,13 @@ class DataConfig(Section):
 
 class AugmentConfig(Section):
     horizontal_flip: Rate = 0.5
-    crop_scale: tuple[float, float] | None = (0.08, 1.0)  # random resized crop; None: plain resize
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
-    affine_degrees: float = 0.0
+    crop_scale: Range | None = (0.08, 1.0)  # random resized crop; None: plain resize
+    crop_ratio: Range = (0.75, 4 / 3)
+    affine_degrees: Annotated[float, Field(ge=0)] = 0.0
     affine_translate: Rate = 0.0
-    affine_scale: tuple[float, float] | None = None
+    affine_scale: Range | None = None
     randaugment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: float | None = 0.4
+    color_jitter: Annotated[float, Field(ge=0)] | None = 0.4
     erasing: Rate = 0.25
     erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
     mixup: Annotated[float, Field(ge=0)] = 0.8
@@ -86,8 +96,8 @@ class OptimizerConfig(Section):
     name: str = "adamw"
     lr: Annotated[float, Field(gt=0)] = 5e-4
     lr_batch_size: Positive | None = None  # if set, lr belongs to this total batch size and scales linearly
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
+    betas: tuple[Moment, Moment] = (0.9, 0.999)
+    eps: Annotated[float, Field(ge=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
 

@@ -25,6 +25,7 @@ _SCALARS = [
 ]
 
 _MAX_DEPTH = 20
+MOST_CHARACTERS = 200_000  # PyYAML reads 0.4 million a second
 _MAX_INT = 2**63 - 1
 
 
@@ -60,6 +61,10 @@ for _tag, _pattern, _first in _SCALARS:
 
 def read_document(text: str, source: str) -> Document:
     """Parses ``text``; ``source`` is what messages call it (a file's path)."""
+    if len(text) > MOST_CHARACTERS:
+        raise RecipeError(
+            f"{source}: more than {MOST_CHARACTERS:,} characters; a recipe is a short text: is this another file?"
+        )
     try:
         _refuse_machinery(text, source)
         node = yaml.compose(text, _Loader)

@@ -17,6 +17,11 @@ class ClassifyTask:
     primary = "accuracy"
 
     def __init__(self, config: TaskConfig, classes: int) -> None:
+        if classes < 2:
+            raise ValueError(
+                f"the data has {classes} class, and there is nothing to tell apart: wanted one folder a class, two at "
+                "least; data.root is to be the folder above them"
+            )
         self.label_smoothing = config.label_smoothing
         self.classes = classes
 

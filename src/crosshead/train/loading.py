@@ -1,5 +1,6 @@
 """A trained model out of its run folder, to evaluate or to predict with."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,11 +113,11 @@ def find_weights(folder: Path, checkpoint: str = "best") -> Path:
             raise ValueError(f"{folder} has no whole checkpoint ({found})")
     elif checkpoint == BEST:
         path = (folder / BEST).resolve()
-    elif checkpoint.isdigit():
+    elif re.fullmatch(r"[0-9]{1,15}", checkpoint):
         path = store.path(int(checkpoint))
     else:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: wanted best, last, or a step's number out of {store.steps()}"
+            f"checkpoint {checkpoint!r}: wanted best, last, or a step's number out of {store.steps() or 'none yet'}"
         )
     if not (path / MANIFEST).exists():
         raise ValueError(f"{folder} has no checkpoint {checkpoint!r}; there are the steps {store.steps()}")

@@ -57,6 +57,6 @@ def find_checkpoint(path: str | Path) -> tuple[Path, str]:
     """The run's folder that ``path`` is or lies in, and its checkpoint: the step that ``path`` names, or "best"."""
     run = find_run(path)
     for part in Path(path).parts[len(run.parts) :]:
-        if step := re.fullmatch(r"step-([0-9]+)", part):
+        if step := re.fullmatch(r"step-([0-9]{1,15})", part):
             return run, str(int(step[1]))
     return run, "best"

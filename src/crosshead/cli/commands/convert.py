@@ -34,7 +34,13 @@ def run_command(args: argparse.Namespace) -> int:
     source = Path(args.checkpoint)
     if not source.is_file():
         raise ValueError(f"{source}: no such file; wanted a checkpoint of the authors' code (.pth)")
+    if source.suffix == ".safetensors":
+        raise ValueError(
+            f"{source} is safetensors already; a recipe starts from it with model.init_from={source}"
+        )
     out = Path(args.out) if args.out else source.with_suffix(".safetensors")
+    if out.exists() and out.samefile(source):
+        raise ValueError(f"{out} is the checkpoint itself, which would be lost; name another file")
     if out.exists() and not args.force:
         raise ValueError(f"{out} is there already; name another file, or replace it with --force")
 

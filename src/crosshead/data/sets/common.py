@@ -182,11 +182,12 @@ def stratified_split(
         )
     labels = np.asarray(targets, dtype=np.int64)
     draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels))), 1)[:, 0]
+    names, sizes = np.unique(labels, return_counts=True)
+    if len(sizes) and sizes.min() < 2:
+        raise ValueError(f"class {names[sizes.argmin()]} has 1 picture: two at least, to train and validate")
+    counts = np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1)
+    order = np.lexsort((draw, labels))  # class by class, each in the order of its draws
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     held = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise ValueError(f"class {label} has {len(members)} picture: two at least, to train and validate")
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held[members[np.argsort(draw[members], kind="stable")[:count]]] = True
+    held[order] = place < np.repeat(counts, sizes)
     return np.flatnonzero(~held), np.flatnonzero(held)

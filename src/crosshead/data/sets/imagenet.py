@@ -1,6 +1,7 @@
 """``imagenet``: class folders, or the zip files with map texts of the Swin Transformer's users."""
 
 import os
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:
         if not line.strip():
             continue
         name, _, target = line.rstrip("\r").rpartition("\t")
-        if not name or not target.strip().isdecimal():
+        if not name or not re.fullmatch(r"[0-9]{1,12}", target.strip()):
             raise ValueError(
                 f"{map_file}:{number}: {line!r}; wanted a path in the zip, a tab and a class number"
             )
@@ -123,11 +124,13 @@ def _inflated(packed: bytes, size: int) -> bytes:
 
 def _class_names(train: ArchivedImages) -> list[str]:
     """The folder that all pictures of a class share, or the class number."""
-    folders: list[set[str]] = [set() for _ in range(max(train.targets) + 1)]
+    there = set(train.targets)
+    empty = next((i for i in range(len(there)) if i not in there), None)
+    if empty is not None:
+        raise ValueError(f"train_map.txt: no picture of class {empty}, but of class {max(there)}")
+    folders: list[set[str]] = [set() for _ in there]
     for name, target in zip(train.names, train.targets, strict=True):
         folders[target].add(name.rpartition("/")[0].rpartition("/")[2])
-    if empty := [i for i, own in enumerate(folders) if not own]:
-        raise ValueError(f"train_map.txt: no picture of class {empty[0]}, but of class {len(folders) - 1}")
     shared = [next(iter(own)) if len(own) == 1 else "" for own in folders]
     telling = all(shared) and len(set(shared)) == len(shared)
     return shared if telling else [str(i) for i in range(len(folders))]

@@ -24,6 +24,7 @@ CLASSES = "classes.json"
 INDEX_SUFFIX = ".index.json"
 _END = bytes(1024)  # a tar file ends in two empty blocks
 _MOST_DIGITS = 9
+_MOST_UNNAMED = 100_000  # classes without classes.json: a damaged number must not fill the memory
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})\.tar")
 
 Sample = tuple[str, int, int, int]  # member, class, where its bytes begin, how many
@@ -124,8 +125,10 @@ def _indexed(shard: Path, index: Path) -> list[Sample]:
             f"{shard}: {there} bytes, but its index was written for {size}: the shard is cut short or another one; "
             f"copy both again, or remove {index.name} if the shard is right"
         )
-    for name, *_ in samples:
+    for name, _, offset, length in samples:
         check_member(shard, name)
+        if offset + length > there:
+            raise ValueError(f"{index}: damaged ({name!r} would end behind the shard); remove it")
     return samples
 
 
@@ -192,6 +195,11 @@ def _class_names(root: Path, needed: int) -> list[str]:
     """Those of ``classes.json``, or the class numbers."""
     file = root / CLASSES
     if not file.is_file():
+        if needed > _MOST_UNNAMED:
+            raise ValueError(
+                f"{root}: class number {needed - 1} in the shards; above {_MOST_UNNAMED - 1:,} their names must be "
+                f"there ({CLASSES}), or the shards are damaged: pack them anew"
+            )
         return [str(i) for i in range(needed)]
     try:
         names = json.loads(file.read_text(encoding="utf-8"))
