@@ -1,0 +1,59 @@
+"""Importing the package puts the models into timm's registry, and brings in nothing heavy before it is needed."""
+
+import subprocess
+import sys
+
+import pytest
+
+import crosshead
+
+ORDERS = [
+    "import timm, crosshead",
+    "import crosshead; from timm.models import vision_transformer; import timm",
+    "from crosshead import swap_attention; import timm",
+    "import crosshead.swap, timm",
+    "import crosshead.models.vit, timm",
+]
+
+
+def said(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_models_are_registered_in_whatever_order_one_imports():
+    """One process after another would take half a minute: each order is tried in a fork."""
+    tries = "\n".join(
+        f"""
+if os.fork() == 0:
+    {order}
+    assert timm.is_model("mohsa_vit_tiny_patch16_224"), {order!r}
+    assert "Registration" not in repr(sys.meta_path), {order!r}
+    assert "_Watched" not in repr(timm.__spec__.loader), {order!r}
+    os._exit(0)
+assert os.wait()[1] == 0, {order!r}
+"""
+        for order in ORDERS
+    )
+    said(f"import os, sys, torch, torchvision\n{tries}")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["trian"], ["train", "digts"]])
+def test_help_and_a_typo_need_no_torch(words):
+    code = f"""
+import sys
+from crosshead.cli import main
+try:
+    main({words})
+except SystemExit:
+    pass
+print("torch" in sys.modules, "timm" in sys.modules)
+"""
+    assert said(code).splitlines()[-1] == "False False"
+
+
+def test_every_public_name_is_there():
+    for name in crosshead.__all__:
+        assert getattr(crosshead, name).__name__ == name
+        assert name in dir(crosshead)
+    with pytest.raises(AttributeError, match="no attribute 'swap_atention'"):
+        _ = crosshead.swap_atention
