@@ -102,6 +102,11 @@ class _Watched(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader, registration: _Registration) -> None:
         self._loader, self._registration = loader, registration
 
+    def __getattr__(
+        self, name: str
+    ) -> Any:  # ``python -m`` and importlib.resources ask for more than a module
+        return getattr(self._loader, name)
+
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 

@@ -59,6 +59,15 @@ def test_help_and_recipe_errors_do_not_wait_for_what_only_training_needs():
     )
 
 
+def test_options_that_others_have_point_at_their_keys(fails):
+    assert "keys are changed as train.epochs=..." in fails("sweep", "digits", "--epochs", "3")
+    assert "keys are changed as optimizer.weight_decay=..." in fails(
+        "train", "digits", "--weight-decay", "0.1"
+    )
+    assert "keys are changed as data.batch_size=..." in fails("sweep", "digits", "--batch-size=3")
+    assert "changed as" not in fails("convert", "x.pth", "--epochs", "3")
+
+
 def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m crosshead recipes digits | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)

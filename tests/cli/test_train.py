@@ -88,6 +88,25 @@ def test_a_mistake_is_one_clean_line(words, message, fails, tmp_path):
     assert message in fails("train", *words, *output)
 
 
+def test_the_options_that_everybody_tries_change_their_keys():
+    words = [
+        "train",
+        "digits",
+        "--epochs",
+        "6",
+        "--lr",
+        "1e-4",
+        "--batch-size",
+        "7",
+        "--model",
+        "plain_vit_mini_patch4_32",
+    ]
+    recipe, _ = plan(parse(words))
+    assert (recipe.train.epochs, recipe.optimizer.lr, recipe.data.batch_size) == (6, 1e-4, 7)
+    assert recipe.model.name == "plain_vit_mini_patch4_32"
+    assert recipe.schedule.warmup_epochs == pytest.approx(0.4)
+
+
 def test_a_folder_that_cannot_be_written_is_named(fails, tmp_path):
     (tmp_path / "runs").write_text("a file where a folder should be")
     assert str(tmp_path / "runs") in fails("train", "digits", "--output", tmp_path / "runs")

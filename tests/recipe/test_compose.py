@@ -45,6 +45,39 @@ def test_bases_are_laid_over_one_another_from_left_to_right(write):
     assert (data.batch_size, data.num_workers) == (2, 1)
 
 
+def test_a_base_may_have_bases_itself(write):
+    write("a.yaml", "name: a\ndata:\n  batch_size: 1\n  num_workers: 1\n")
+    write("b.yaml", "name: b\nbase: a.yaml\ndata:\n  batch_size: 2\n")
+    recipe = load_recipe(write("c.yaml", "base: [b.yaml, digits]\nmodel:\n  overlap: index\n"))
+    assert (recipe.name, recipe.data.batch_size, recipe.data.num_workers) == ("c", 64, 1)
+    assert recipe.model.name == "plain_vit_micro_patch2_32"
+
+
+def test_bases_in_a_circle_are_refused(write):
+    write("a.yaml", "base: b.yaml\n")
+    write("b.yaml", "base: c.yaml\n")
+    with pytest.raises(
+        RecipeError, match=r"b.yaml:1: .*is its own base \(c.yaml -> a.yaml -> b.yaml -> c.yaml\)"
+    ):
+        load_recipe(write("c.yaml", "\nbase: a.yaml\n"))
+
+
+def test_a_warm_up_shrinks_with_an_override_that_shortens_training(write):
+    path = write("a.yaml", "train: {epochs: 50}\nschedule: {warmup_epochs: 5}\n")
+    for words, epochs, warmup in (
+        (["train.epochs=2"], 2, 0.2),
+        (["train.epochs=100"], 100, 5),
+        (["train.epochs=10", "schedule.warmup_epochs=3"], 10, 3),
+        ([], 50, 5),
+    ):
+        recipe = load_recipe(path, words)
+        assert (recipe.train.epochs, recipe.schedule.warmup_epochs) == (epochs, warmup)
+    assert load_recipe(path, values={"train.epochs": 1}).schedule.warmup_epochs == 0.1
+    assert load_recipe("vit_tiny_16_224_imagenet", ["train.epochs=3"]).schedule.warmup_epochs == 0.2
+    with pytest.raises(RecipeError, match="no step is left for the cosine"):
+        load_recipe(write("b.yaml", "train: {epochs: 10}\n"))
+
+
 def test_overrides_win_in_their_order(write):
     path = write("a.yaml", "train:\n  epochs: 30\n")
     overrides = ["train.epochs=50", "train.epochs=40", "model.overlap=[0,1]", "optimizer.lr=1e-3"]
@@ -93,7 +126,7 @@ def test_a_path_below_configs_finds_the_shipped_recipe():
         ("base: nowhere.yaml", r"no recipe file nowhere.yaml"),
         ("base: 3", r"a.yaml:1: base: wanted a recipe's name or a list of names, came 3"),
         ("base: []", r"a.yaml:1: base: wanted"),
-        ("base: digits", r"digits.yaml:\d+: 'digits' is the base of .*one level deep"),
+        ("base: a.yaml", r"a.yaml:1: 'a.yaml' is its own base \(a.yaml -> a.yaml\)"),
     ],
 )
 def test_a_wrong_file_is_named_with_line_and_remedy(write, text, message):

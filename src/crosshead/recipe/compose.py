@@ -1,8 +1,8 @@
 """One recipe out of a file, the recipes it starts from, and what the command line changes.
 
-A recipe's file may name its ``base``: one recipe, or a list of them laid over one another from left to right.
-A base has no base of its own, so whoever reads a recipe has at most one step to go. Sections are merged key
-by key; everything else, lists included, is replaced. ``name`` and ``notes`` are not inherited.
+A recipe's file may name its ``base``: one recipe, or a list of them laid over one another from left to right, each of
+which may have bases itself. Sections are merged key by key; everything else, lists included, is replaced. ``name`` and
+``notes`` are not inherited.
 """
 
 import difflib
@@ -23,6 +23,7 @@ from crosshead.recipe.yaml import (
     write_document,
 )
 
+_EPOCHS, _WARMUP = "train.epochs", "schedule.warmup_epochs"
 _SHARED = "shared"  # the folder of parts that are only there to be a base
 
 
@@ -52,7 +53,7 @@ def load_recipe(
     """
     path = find_recipe(name_or_path)
     own = _read(path)
-    data, places = _with_bases(own, path)
+    data, places = _with_bases(own, path, ())
     data.setdefault("name", path.stem)
     return _finish(data, places, str(path), overrides, values)
 
@@ -69,12 +70,33 @@ def _finish(
     overrides: Sequence[str],
     values: Mapping[str, Any] | None,
 ) -> Recipe:
+    written = {key: _get(key, data) for key in (_EPOCHS, _WARMUP)}
     for override in overrides:
         place = f"command line, {override}"
         _set(*_parse(override, place), place, data, places)
     for key, value in (values or {}).items():
         _set(key, value, "command line", data, places)
+    _shorten_warmup(written, data)
     return check_recipe(data, places, source)
+
+
+def _shorten_warmup(written: Mapping[str, Any], data: dict[str, Any]) -> None:
+    """Where the command line shortens training and says nothing of the warm-up, that keeps its share of it."""
+    epochs, warmup = _get(_EPOCHS, data), _get(_WARMUP, data)
+    numbers = (epochs, warmup, *written.values())
+    if not all(isinstance(number, int | float) and number > 0 for number in numbers):
+        return  # checked later, with a message
+    if epochs < written[_EPOCHS] and warmup == written[_WARMUP]:
+        shorter = float(f"{warmup * epochs / written[_EPOCHS]:.6g}")
+        data["schedule"] = {**(data.get("schedule") or {}), "warmup_epochs": shorter}
+
+
+def _get(key: str, data: Mapping[str, Any]) -> Any:
+    """What ``data`` says under the dotted ``key``, or else the schema's default."""
+    section, _, leaf = key.partition(".")
+    said = data.get(section)
+    default = Recipe.model_fields[section].default
+    return said[leaf] if isinstance(said, dict) and leaf in said else getattr(default, leaf)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -129,20 +151,21 @@ def _read(path: Path) -> Document:
     return document
 
 
-def _with_bases(own: Document, path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+def _with_bases(
+    own: Document, path: Path, below: tuple[Path, ...]
+) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """``own`` laid over its bases; ``below`` are the recipes that ``path`` is a base of, however far."""
     data: dict[str, Any] = {}
     places: dict[KeyPath, str] = {}
     for name in _base_names(own):
         base_path = find_recipe(name, beside=path.parent)
-        base = _read(base_path)
-        if "base" in base.data:
-            where = base.places[("base",)]
-            raise RecipeError(
-                f"{where}: {name!r} is the base of {path} and has a base itself; "
-                f"inheritance is one level deep: name both in {path.name} (base: [a, b])"
-            )
-        _merge(data, {k: v for k, v in base.data.items() if k not in ("name", "notes")})
-        places |= base.places
+        line = (*below, path)
+        if base_path.resolve() in [each.resolve() for each in line]:
+            circle = " -> ".join(each.name for each in (*line, base_path))
+            raise RecipeError(f"{own.places[('base',)]}: {name!r} is its own base ({circle})")
+        inherited, base_places = _with_bases(_read(base_path), base_path, line)
+        _merge(data, {k: v for k, v in inherited.items() if k not in ("name", "notes")})
+        places |= base_places
     _merge(data, {k: v for k, v in own.data.items() if k != "base"})
     return data, places | own.places
 

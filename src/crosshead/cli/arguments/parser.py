@@ -44,8 +44,21 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def nearest_option(self, word: str) -> str:
-        near = difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, n=1, cutoff=0.7)
-        return f" (the nearest is {near[0]})" if near else ""
+        option = word.partition("=")[0]
+        near = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.7)
+        if near:
+            return f" (the nearest is {near[0]})"
+        key = _key_of(option) if "KEY=VALUE" in self.format_usage() else None
+        return f"; a recipe's keys are changed as {key}=..." if key else ""
+
+
+def _key_of(option: str) -> str | None:
+    """The recipe's key that ``option`` would be the name of, if there is one."""
+    from crosshead.recipe.check import recipe_keys
+
+    leaf = option.lstrip("-").replace("-", "_")
+    keys = [key for key in recipe_keys() if key.rpartition(".")[2] == leaf and "." in key]
+    return {"model": "model.name", "data": "data.name"}.get(leaf) or (keys[0] if keys else None)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

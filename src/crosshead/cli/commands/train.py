@@ -46,6 +46,11 @@ def register(commands: Commands) -> None:
     run.add_argument("--output", metavar="DIR", help="the folder of all runs (default: the recipe's, 'runs')")
     run.add_argument("--tag", metavar="TAG", help="keep this run in OUTPUT/NAME/TAG")
     run.add_argument("--seed", type=int, metavar="N", help="the same as train.seed=N")
+    run.add_argument(
+        "--epochs", type=int, metavar="N", help="train.epochs=N; a warm-up in epochs shrinks with it"
+    )
+    run.add_argument("--lr", type=float, metavar="RATE", help="the same as optimizer.lr=RATE")
+    run.add_argument("--model", metavar="NAME", help="the same as model.name=NAME")
     add_device(run)
     run.add_argument(
         "--resume",
@@ -129,5 +134,12 @@ def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
 
 
 def _values(args: argparse.Namespace) -> dict[str, Any]:
-    own = {"output": args.output, "train.seed": args.seed, "train.device": args.device}
+    own = {
+        "output": args.output,
+        "train.seed": args.seed,
+        "train.device": args.device,
+        "train.epochs": args.epochs,
+        "optimizer.lr": args.lr,
+        "model.name": args.model,
+    }
     return authors.values(args) | {key: value for key, value in own.items() if value is not None}
