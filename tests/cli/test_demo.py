@@ -3,8 +3,10 @@
 import json
 import re
 
+import pytest
+
 from crosshead.cli import main
-from crosshead.cli.commands.demo import free_folder
+from crosshead.cli.commands.demo import free_folder, interval
 
 QUICK = ["train.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=256", "log.tensorboard=false"]
 
@@ -23,8 +25,17 @@ def test_the_demo_compares_what_it_trained(tmp_path, capsys):
         assert test == f"{results[heads]['test']['accuracy']:.2%}"
         assert str(demo / name / "checkpoints") in said
     difference = results["overlapped heads"]["parameters"] - results["plain heads"]["parameters"]
+    assert "One run of each, 359 test pictures" in said and "--seeds 0,1,2" in said
     assert re.search(rf"adds {difference:,} parameters \(\+\d+\.\d%\)", said)
     assert (demo / "curves.png").read_bytes().startswith(b"\x89PNG") and str(demo / "curves.png") in said
+
+
+def test_what_one_run_shows_is_wilsons_interval():
+    from scipy.stats import binomtest
+
+    for hits in (0, 200, 355, 359):
+        wanted = binomtest(hits, 359).proportion_ci(method="wilson")
+        assert interval(hits / 359, 359) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
 
 
 def test_a_second_demo_finds_a_folder_of_its_own(tmp_path):

@@ -118,3 +118,10 @@ def test_data_pack_makes_shards_that_hold_the_same_pictures(capsys, tmp_path, fa
     assert "choose an empty folder" in fails(*words)
     assert "held in memory" in fails("data", "pack", "digits", "--out", tmp_path / "other")
     assert "--shard-megabytes: wanted more than 0" in fails(*words, "--shard-megabytes", "0")
+
+
+def test_a_table_in_a_pipe_is_not_cut(capsys):
+    assert main(["models", "--filter", "*swin*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("mohsa_swin_tiny" in line and line.endswith("3-6-12-24") for line in lines)
+    assert max(map(len, lines[:-1])) > 80 and "…" not in "".join(lines)

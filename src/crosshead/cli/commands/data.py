@@ -128,8 +128,9 @@ def _as_data(report: "CheckReport") -> dict[str, Any]:
 
 
 def _print_report(report: "CheckReport") -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from crosshead.cli.screen.console import table_console
 
     table = Table("class", *report.splits, box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -139,7 +140,7 @@ def _print_report(report: "CheckReport") -> None:
     table.add_section()
     table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
     table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
-    Console(highlight=False).print(table)
+    table_console().print(table)
     _print_broken(report.broken)
 
 

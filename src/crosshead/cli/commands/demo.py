@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import itertools
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,8 +73,9 @@ def free_folder(runs: Path) -> Path:
 
 
 def _print_table(results: "dict[str, Result]") -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from crosshead.cli.screen.console import table_console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("digits")
@@ -88,12 +90,32 @@ def _print_table(results: "dict[str, Result]") -> None:
             f"{result.validation['accuracy']:.2%}",
             f"{result.test['accuracy']:.2%}",
         )
-    Console(highlight=False).print(table)
+    table_console().print(table)
     plain, overlapped = (result.parameters for result in results.values())
     print(
         f"\nOverlapping adds {overlapped - plain:,} parameters ({overlapped / plain - 1:+.1%}), all in the output "
         "projections.\nImages/s is training throughput; accuracies are those of the step that was best in validation."
     )
+    print(what_one_run_shows(list(results.values())))
+
+
+def what_one_run_shows(results: "list[Result]") -> str:
+    """How far a test accuracy of one run can be off, and what it takes to compare two recipes."""
+    count = min(result.test["count"] for result in results)
+    low, high = interval(min(result.test["accuracy"] for result in results), count)
+    return (
+        f"One run of each on {count:.0f} test pictures: the lower accuracy stands for anything from {low:.1%} to\n"
+        f"{high:.1%} (95%, Wilson's interval), and another seed trains another model. Which heads are better this\n"
+        "does not show; several seeds can: crosshead sweep digits digits_mohsa --seeds 0,1,2"
+    )
+
+
+def interval(share: float, count: float) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of ``count`` (Wilson, 1927)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _print_places(results: "dict[str, Result]", picture: Path) -> None:

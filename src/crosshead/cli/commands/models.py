@@ -22,8 +22,9 @@ def register(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
+
+    from crosshead.cli.screen.console import table_console
 
     names = [name for name in _own_models() if fnmatch.fnmatch(name, args.filter)]
     if not names:
@@ -38,7 +39,7 @@ def run_command(args: argparse.Namespace) -> int:
         table.add_column(title, justify="right")
     for model in models:
         table.add_row(model["model"], f"{model['parameters']:,}", *_shape(model))
-    Console(highlight=False).print(table)
+    table_console().print(table)
     print("any other model of timm can be named too: its attention is swapped with model.swap.kind=overlap")
     return 0
 

@@ -166,9 +166,9 @@ def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> No
 
 
 def _print_table(rows: "list[Row]", folder: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from crosshead.cli.screen.console import table_console
     from crosshead.train.sweep import as_cells
 
     cells = [as_cells(row) for row in rows]
@@ -177,5 +177,5 @@ def _print_table(rows: "list[Row]", folder: Path) -> None:
         table.add_column(title, justify="right" if number else "left")
     for row in cells:
         table.add_row(*map(str, row.values()))
-    Console(highlight=False).print(table)
+    table_console().print(table)
     print(f"\nmean ± standard deviation over seeds; also in {folder}/table.md, table.csv and table.json")
