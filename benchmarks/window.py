@@ -11,7 +11,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
 
-from crosshead.layers import OverlappedWindowAttention
+from crosshead.layers import InteractingAttention, OverlappedWindowAttention
 from crosshead.ops.overlap import naive_overlapped_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
@@ -31,14 +31,14 @@ def shift_mask(windows: int) -> Tensor:
     return block.attn_mask
 
 
-def check(layer: OverlappedWindowAttention, x: Tensor, mask: Tensor) -> None:
+def check(layer: InteractingAttention, x: Tensor, mask: Tensor) -> None:
     """The module against the equations in float64, on one image."""
     x = x[: len(mask)].detach()
     qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim)).double()
     bias = (layer._get_rel_pos_bias() + mask.unsqueeze(1)).double()
-    heads = naive_overlapped_attention(qkv, layer.overlap, attn_mask=bias)
+    heads = naive_overlapped_attention(qkv, layer.interaction.overlap, attn_mask=bias)
     want = nn.functional.linear(heads, layer.proj.weight.double(), layer.proj.bias.double())
-    require_close(layer(x, mask), want, 1e-5, f"overlap {layer.overlap}")
+    require_close(layer(x, mask), want, 1e-5, f"overlap {layer.interaction.overlap}")
 
 
 def tables(rounds: int) -> dict[str, list[Timing]]:

@@ -6,7 +6,8 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from crosshead import OverlappedAttention, swap_attention
+from crosshead import swap_attention
+from crosshead.layers.hosts import PlainHost
 from tolerances import OUTPUT, assert_close
 
 # ViTs that differ: LayerScale, qk_norm, class tokens, registers, distillation, average pooling, post-norm.
@@ -77,7 +78,7 @@ def test_chosen_blocks_count_from_either_end():
     model = randomised("vit_tiny_patch16_224", depth=4)
     report = swap_attention(model, overlap="index+1", blocks=[1, -1])
     kinds = [type(block.attn) for block in model.blocks]
-    assert kinds == [Attention, OverlappedAttention, Attention, OverlappedAttention]
+    assert kinds == [Attention, PlainHost, Attention, PlainHost]
     assert [(r.block, r.options["overlap"]) for r in report.replaced] == [(1, 2), (3, 4)]
     assert [path for path, _ in report.untouched] == ["blocks.0.attn", "blocks.2.attn"]
 
@@ -85,7 +86,7 @@ def test_chosen_blocks_count_from_either_end():
 def test_report_reads_well():
     text = str(swap_attention(randomised("vit_tiny_patch16_224"), overlap=2))
     assert "3 attention modules replaced (init=preserve)" in text
-    assert "blocks.1.attn: Attention -> OverlappedAttention (overlap 2)" in text
+    assert "blocks.1.attn: Attention -> overlap (overlap 2)" in text
 
 
 def test_weights_round_trip_through_a_second_swap(tmp_path):
@@ -100,7 +101,7 @@ def test_weights_round_trip_through_a_second_swap(tmp_path):
 def test_works_on_any_module_that_holds_timms_attention():
     model = nn.Sequential(nn.Linear(8, 24), Attention(24, 3))
     swap_attention(model, overlap=2)
-    assert type(model[1]) is OverlappedAttention
+    assert type(model[1]) is PlainHost
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_unsupported_models_are_named(name, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(kind="overlaps"), "no attention kind 'overlaps'; wanted one of overlap, imhsa"),
+        (dict(kind="overlaps"), "no interaction 'overlaps'; wanted one of overlap, imhsa"),
         (dict(init="keep"), "init must be 'preserve' or 'paper', got 'keep'"),
         (dict(blocks=[3]), r"some of 0 to 2 .*got \[3\]"),
         (dict(blocks=[]), "some of 0 to 2"),
@@ -135,5 +136,5 @@ def test_bad_input_leaves_the_model_as_it_was(arguments, message):
 
 def test_scale_norm_is_refused_by_name():
     model = nn.Sequential(Attention(24, 3, scale_norm=True, norm_layer=nn.LayerNorm))
-    with pytest.raises(ValueError, match="scale_norm=True can't overlap"):
+    with pytest.raises(ValueError, match="overlap can't carry output norm"):
         swap_attention(model, overlap=2)

@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import models as models
     from .layers import (
+        InteractingAttention,
+        Interaction,
         InteractiveAttention,
         OverlappedAttention,
         OverlappedTalkingHeadAttention,
         OverlappedWindowAttention,
         OverlapSchedule,
+        from_attention,
+        register_host,
+        register_interaction,
     )
     from .models import load_authors_checkpoint
     from .ops.interactive import interactive_attention
@@ -31,16 +36,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "InteractingAttention",
+    "Interaction",
     "InteractiveAttention",
     "OverlapSchedule",
     "OverlappedAttention",
     "OverlappedTalkingHeadAttention",
     "OverlappedWindowAttention",
     "SwapReport",
+    "from_attention",
     "interactive_attention",
     "load_authors_checkpoint",
     "overlapped_attention",
     "overlapped_window_attention",
+    "register_host",
+    "register_interaction",
     "swap_attention",
     "talking_heads_attention",
 ]

@@ -1,22 +1,17 @@
 """Puts interacting heads into a model that was built without them."""
 
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import Attention
-from timm.models.cait import TalkingHeadAttn
-from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
-from .layers.interactive import PRESERVES_NOTHING, InteractiveAttention
-from .layers.overlapped import Init, OverlappedAttention
-from .layers.schedule import OverlapSchedule, ScheduleSpec
-from .layers.talking import OverlappedTalkingHeadAttention
+from .layers.attention import Init, InteractingAttention, from_attention
+from .layers.capabilities import Capability
+from .layers.interactions import Interaction
+from .layers.registry import HOSTS, interaction_class
 from .layers.token_grid import TokenGrid
-from .layers.window import OverlappedWindowAttention
-from .ops.interactive import Mode
 
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
 
@@ -32,12 +27,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Replacement:
-    """What was put in: where, in place of what, and how."""
+    """What was put in: where, in place of what, and with which options."""
 
     path: str
     block: int
     was: str
-    now: str
     options: dict[str, Any]
 
 
@@ -59,76 +53,9 @@ class SwapReport:
         ]
         for r in self.replaced:
             options = ", ".join(f"{key} {value}" for key, value in r.options.items())
-            lines.append(f"  block {r.block:2d}  {r.path}: {r.was} -> {r.now} ({options})")
+            lines.append(f"  block {r.block:2d}  {r.path}: {r.was} -> {self.kind} ({options})")
         lines += [f"  untouched  {path}: {name}" for path, name in self.untouched]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of attention: what it can take the place of, and what each block's replacement is built with.
-
-    ``build[cls](module, init=..., **options)`` makes the replacement of a module of exactly the class ``cls``;
-    ``plan(model, sites, init, **options)`` turns the caller's options into those of each site.
-    """
-
-    build: dict[type[nn.Module], Callable[..., nn.Module]]
-    plan: Callable[..., list[dict[str, Any]]]
-    after: Callable[[nn.Module], None] = field(default=lambda model: None)
-
-
-def _plan_overlap(
-    model: nn.Module, sites: list[Site], init: Init, *, overlap: ScheduleSpec = "index"
-) -> list[dict[str, Any]]:
-    widths = [_head_width(site.module) for site in sites]
-    overlaps = OverlapSchedule.parse(overlap).overlaps(len(sites), widths)
-    return [{"overlap": o} for o in overlaps]
-
-
-def _head_width(attn: nn.Module) -> int:
-    return attn.qkv.out_features // 3 // attn.num_heads  # type: ignore[union-attr, operator, return-value]
-
-
-def _plan_imhsa(
-    model: nn.Module,
-    sites: list[Site],
-    init: Init,
-    *,
-    landmarks: int | tuple[int, int] = 7,
-    interaction: bool = True,
-    mode: Mode = "auto",
-) -> list[dict[str, Any]]:
-    if init == "preserve":
-        raise ValueError(PRESERVES_NOTHING)
-    options: dict[str, Any] = {"landmarks": landmarks, "interaction": interaction, "mode": mode}
-    parents = [model.get_submodule(site.path.rpartition(".")[0]) for site in sites]
-    if not all(getattr(parent, "gives_token_grid", False) for parent in parents):
-        if getattr(getattr(model, "patch_drop", None), "prob", 0.0):
-            raise ValueError(
-                "interactive attention wants whole grids of tokens; build the model with patch_drop_rate=0"
-            )
-        options["num_prefix_tokens"] = getattr(model, "num_prefix_tokens", 0)
-        options["token_grid"] = TokenGrid(getattr(model, "patch_embed", model))
-    return [options] * len(sites)
-
-
-KINDS: dict[str, Kind] = {
-    "overlap": Kind(
-        build={
-            Attention: OverlappedAttention.from_attention,
-            TalkingHeadAttn: OverlappedTalkingHeadAttention.from_attention,
-            WindowAttention: OverlappedWindowAttention.from_attention,
-        },
-        plan=_plan_overlap,
-    ),
-    "imhsa": Kind(
-        build={
-            Attention: InteractiveAttention.from_attention,
-            InteractiveAttention: InteractiveAttention.from_attention,
-        },
-        plan=_plan_imhsa,
-    ),
-}
 
 
 def swap_attention(
@@ -139,64 +66,107 @@ def swap_attention(
     init: Init = "preserve",
     **options: Any,
 ) -> SwapReport:
-    """Replaces a model's attention, in place; everything else, the weights included, stays.
+    """Lets the heads of a model's attention interact, in place; everything else, the weights included, stays.
 
     Args:
-        model: a timm model, or any module, whose attention is of a class that ``kind`` supports.
-        kind: ``overlap`` (MOHSA), option ``overlap``: a schedule, see ``crosshead.layers.schedule``.
-            ``imhsa``, options ``landmarks``, ``interaction``, ``mode``: see ``crosshead.layers.InteractiveAttention``;
+        model: a timm model, or any module, that holds attention of classes in ``crosshead.layers.HOSTS``.
+        kind: the interaction, one of ``crosshead.layers.INTERACTIONS``:
+            ``overlap`` (MOHSA), option ``overlap``: a schedule, see ``crosshead.layers.schedule``.
+            ``imhsa``, options ``landmarks``, ``interaction``, ``mode``: see ``crosshead.layers.Interactive``;
             class token and registers become prefix tokens, and ``init`` must be ``paper``.
+            ``talking``, options ``overlap``, ``mode``: see ``crosshead.layers.Talking``.
         blocks: which attention modules to replace, counted from 0 over the whole network in the order of the
             modules, negative from the end; all unless given. A schedule counts all blocks, chosen or not.
         init: ``preserve``: the swapped model gives exactly the outputs of the original, and every new parameter gets
             a gradient from the first step on. ``paper``: the operator of the paper, without that promise.
+        options: of the interaction.
 
     Returns:
-        A report of what was replaced and what was not; ``print`` shows it.
+        A report of what was replaced and what was not; ``print`` shows it. The model has it as ``swap_report``.
 
     Raises:
-        ValueError: for an unknown kind, a model without supported attention (the message names what was found), a
-            block that isn't there, or options that don't fit. The model is then as it was.
+        ValueError: for an unknown kind or option, a model without supported attention (the message names what was
+            found), attention that can't carry the interaction, or a block that isn't there. The model stays as it is.
     """
-    if kind not in KINDS:
-        raise ValueError(f"no attention kind {kind!r}; wanted one of {', '.join(KINDS)}")
-    if init not in ("preserve", "paper"):
-        raise ValueError(f"init must be 'preserve' or 'paper', got {init!r}")
-    build = KINDS[kind].build
-    found = [(path, module) for path, module in model.named_modules() if type(module) in build]
+    cls = interaction_class(kind)
+    found = [(path, module) for path, module in model.named_modules() if _has_host(module)]
     sites = [Site(path, module, block) for block, (path, module) in enumerate(found)]
     others = _other_attention(model, {path for path, _ in found})
     if not sites:
-        raise ValueError(_nothing_to_replace(model, kind, others))
+        raise ValueError(_nothing_to_replace(model, others))
     chosen = _chosen_blocks(blocks, len(sites))
+    plan = cls.plan([_head_width(site.module) for site in sites], **options)
 
     before = sum(p.numel() for p in model.parameters())
-    plan = KINDS[kind].plan(model, sites, init, **options)
-    modules = {
-        s.block: build[type(s.module)](s.module, init=init, **plan[s.block])
+    layers = _layers(model, [site for site in sites if site.block in chosen], plan, init)
+    for site in sites:
+        if site.block in chosen:
+            model.set_submodule(site.path, layers[site.block])
+        else:
+            others.append((site.path, _named(site.module)))
+    after = sum(p.numel() for p in model.parameters())
+    replaced = tuple(
+        Replacement(s.path, s.block, _named(s.module), plan[s.block].options())
         for s in sites
         if s.block in chosen
-    }
-    replaced = []
+    )
+    report = SwapReport(kind, init, replaced, tuple(others), before, after)
+    model.swap_report = report  # type: ignore[assignment]
+    return report
+
+
+def _has_host(module: nn.Module) -> bool:
+    return type(module) in HOSTS or isinstance(module, InteractingAttention)
+
+
+def _head_width(attn: nn.Module) -> int:
+    return attn.head_dim if isinstance(attn, InteractingAttention) else HOSTS[type(attn)].sizes(attn)[1]
+
+
+def _named(attn: nn.Module) -> str:
+    """Its class, or that of the module in whose place it is, and its interaction."""
+    if isinstance(attn, InteractingAttention):
+        return f"{attn.replaced.__name__} ({attn.interaction.kind})"
+    return type(attn).__name__
+
+
+def _layers(
+    model: nn.Module, sites: Sequence[Site], plan: Sequence[Interaction], init: Init
+) -> dict[int, InteractingAttention]:
+    """The replacements, by block; the model is not touched yet."""
+    layers = {}
     for site in sites:
-        if site.block not in chosen:
-            others.append((site.path, type(site.module).__name__))
-            continue
-        new = modules[site.block]
-        model.set_submodule(site.path, new)
-        was, now = type(site.module).__name__, type(new).__name__
-        replaced.append(Replacement(site.path, site.block, was, now, plan[site.block]))
-    KINDS[kind].after(model)
-    after = sum(p.numel() for p in model.parameters())
-    return SwapReport(kind, init, tuple(replaced), tuple(others), before, after)
+        interaction, where = plan[site.block], {}
+        parent = model.get_submodule(site.path.rpartition(".")[0])
+        told = getattr(parent, "gives_token_grid", False) or getattr(site.module, "token_grid", None)
+        if Capability.GRID in interaction.needs and not told:
+            where = _where(model)
+        try:
+            layers[site.block] = from_attention(site.module, interaction, init=init, **where)
+        except ValueError as error:
+            raise ValueError(f"block {site.block} ({site.path}): {error}") from error
+    return layers
+
+
+def _where(model: nn.Module) -> dict[str, Any]:
+    """How attention inside ``model`` learns where its tokens lie."""
+    if getattr(getattr(model, "patch_drop", None), "prob", 0.0):
+        raise ValueError(
+            "attention on a grid wants whole grids of tokens; build the model with patch_drop_rate=0"
+        )
+    return {
+        "num_prefix_tokens": getattr(model, "num_prefix_tokens", 0),
+        "token_grid": TokenGrid(getattr(model, "patch_embed", model)),
+    }
 
 
 def _chosen_blocks(blocks: Collection[int] | None, depth: int) -> set[int]:
     if blocks is None:
         return set(range(depth))
+    blocks = list(blocks)
     absent = [b for b in blocks if not -depth <= b < depth]
     if absent or not blocks:
-        raise ValueError(f"blocks must name some of 0 to {depth - 1} (or -{depth} to -1), got {list(blocks)}")
+        raise ValueError(f"blocks must name some of 0 to {depth - 1} (or -{depth} to -1), got {blocks}")
     return {b % depth for b in blocks}
 
 
@@ -210,13 +180,13 @@ def _other_attention(model: nn.Module, supported: set[str]) -> list[tuple[str, s
     return others
 
 
-def _nothing_to_replace(model: nn.Module, kind: str, others: list[tuple[str, str]]) -> str:
-    wanted = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in KINDS[kind].build)
+def _nothing_to_replace(model: nn.Module, others: list[tuple[str, str]]) -> str:
+    wanted = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
     if not others:
-        return f"{type(model).__name__} has no attention; kind {kind!r} replaces modules of class {wanted}"
+        return f"{type(model).__name__} has no attention; wanted modules of class {wanted}"
     path, name = others[0]
     more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
     return (
-        f"{type(model).__name__} has attention of class {name} at {path!r}{more}, which kind {kind!r} can't replace; "
+        f"{type(model).__name__} has attention of class {name} at {path!r}{more}, which has no host; "
         f"wanted modules of class {wanted}"
     )

@@ -10,7 +10,7 @@ from timm.layers import Attention
 from torch import nn
 
 from crosshead import swap_attention
-from crosshead.layers import InteractiveAttention
+from crosshead.layers import Interactive, InteractiveAttention, from_attention
 from crosshead.ops.interactive import naive_interactive_attention
 from tolerances import OUTPUT, assert_close
 
@@ -76,7 +76,7 @@ def test_takes_the_options_of_timms_attention():
     plain, layer = Attention(24, 3, **options), InteractiveAttention(24, 3, **options)
     assert set(layer.state_dict()) - set(plain.state_dict()) == {"mix_query", "mix_key"}
     assert layer(tokens(9)).shape == (2, 9, 16)
-    out = InteractiveAttention.from_attention(plain, landmarks=2)(tokens(9))
+    out = from_attention(plain, Interactive(2), init="paper")(tokens(9))
     assert out.shape == (2, 9, 16) and torch.isfinite(out).all()
 
 
@@ -115,7 +115,7 @@ def test_swapped_vit_trains_everything(name, options, prefix):
     model = vit(name, **options)
     report = swap_attention(model, "imhsa", init="paper", landmarks=2)
     assert [block.attn.num_prefix_tokens for block in model.blocks] == [prefix] * 2
-    assert len(report.replaced) == 2 and "Attention -> InteractiveAttention (landmarks 2" in str(report)
+    assert len(report.replaced) == 2 and "Attention -> imhsa (landmarks 2" in str(report)
     model.train()
     model(images(64, 64)).sum().backward()
     assert all(block.attn.mix_key.grad.abs().max() > 0 for block in model.blocks)
@@ -166,14 +166,14 @@ def test_swap_again_with_other_landmarks():
     model = vit()
     swap_attention(model, "imhsa", init="paper", landmarks=2)
     swap_attention(model, "imhsa", init="paper", landmarks=3, interaction=False)
-    assert model.blocks[0].attn.landmarks == (3, 3) and model.blocks[0].attn.mix_query is None
+    assert model.blocks[0].attn.interaction.landmarks == 3 and model.blocks[0].attn.mix_query is None
     assert model(images(64, 64)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({}, {}, "init='preserve' can't hold for interactive attention.*pass init='paper'"),
+        ({}, {}, "init='preserve' can't hold for imhsa.*pass init='paper'"),
         ({}, dict(init="paper", landmarks=0), "landmarks must be .* at least 1 .* got 0"),
         (dict(patch_drop_rate=0.5), dict(init="paper"), "wants whole grids .* patch_drop_rate=0"),
     ],
@@ -209,8 +209,8 @@ def test_bad_construction_is_named(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(attn_mask=torch.ones(15, 15)), "takes no mask"),
-        (dict(is_causal=True), "takes no mask"),
+        (dict(attn_mask=torch.ones(15, 15), grid=(3, 5)), "takes no mask"),
+        (dict(is_causal=True, grid=(3, 5)), "takes no mask"),
         (dict(grid=(4, 4)), "has 16 tokens, got 15"),
         ({}, r"15 tokens, 0 of them before the grid, make no square; pass grid=\(rows, columns\)"),
     ],

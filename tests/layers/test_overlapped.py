@@ -5,7 +5,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
-from crosshead import OverlappedAttention
+from crosshead.layers import Overlap, OverlappedAttention, from_attention
 from crosshead.ops.overlap import naive_overlapped_attention
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -69,7 +69,7 @@ def test_attention_weights_of_the_layer():
 def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap, qkv_bias):
     attn = Attention(24, 3, qkv_bias=qkv_bias)
     want = attn(tokens())
-    layer = OverlappedAttention.from_attention(attn, overlap=overlap, init="preserve")
+    layer = from_attention(attn, Overlap(overlap), init="preserve")
     got = layer(tokens())
     assert_close(got, want, OUTPUT[torch.float32])
     (got * tokens(seed=3)).sum().backward()
@@ -79,7 +79,7 @@ def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap,
 
 def test_preserved_layer_can_leave_where_it_started():
     """A step on the new parameters alone changes the outputs, through the gains as well as the projection."""
-    layer = OverlappedAttention.from_attention(Attention(24, 3), overlap=2, init="preserve")
+    layer = from_attention(Attention(24, 3), Overlap(2), init="preserve")
     before = layer(tokens()).detach()
     with torch.no_grad():
         layer.borrow_gain.add_(0.5)
@@ -87,13 +87,13 @@ def test_preserved_layer_can_leave_where_it_started():
 
 
 def test_preserve_with_one_head_has_nothing_to_learn_from_neighbours():
-    layer = OverlappedAttention.from_attention(Attention(24, 1), overlap=5, init="preserve")
+    layer = from_attention(Attention(24, 1), Overlap(5), init="preserve")
     assert layer.borrow_gain is None and layer.proj.in_features == 34
 
 
 def test_frozen_weights_stay_frozen_and_dtype_is_kept():
     attn = Attention(24, 3).to(torch.bfloat16).requires_grad_(False)
-    layer = OverlappedAttention.from_attention(attn, overlap=2, init="paper")
+    layer = from_attention(attn, Overlap(2), init="paper")
     assert layer.proj.weight.dtype == torch.bfloat16 and not layer.proj.weight.requires_grad
     assert layer(tokens().bfloat16()).dtype == torch.bfloat16
 
@@ -109,7 +109,7 @@ def test_autocast():
 
 
 def test_compiles_whole():
-    layer = OverlappedAttention.from_attention(Attention(24, 3), overlap=2, init="preserve")
+    layer = from_attention(Attention(24, 3), Overlap(2), init="preserve")
     compiled = torch.compile(layer, fullgraph=True)
     x, y = tokens().requires_grad_(), tokens().requires_grad_()
     want, got = layer(x), compiled(y)
@@ -129,9 +129,15 @@ def test_compiles_whole():
         (dict(dim=24, num_heads=0), "at least 1"),
         (dict(dim=24, num_heads=3, overlap=9), "between 0 and the head width 8, got 9"),
         (dict(dim=24, num_heads=3, overlap=-1), "between 0 and the head width 8, got -1"),
-        (dict(dim=24, num_heads=3, scale_norm=True), "no scale_norm"),
-        (dict(dim=24, num_heads=3, gated=True), "no gated"),
-        (dict(dim=24, num_heads=3, qk_norm=True), "needs norm_layer"),
+        (
+            dict(dim=24, num_heads=3, scale_norm=True, norm_layer=nn.LayerNorm, overlap=2),
+            "overlap can.t carry output norm, which Attention brings",
+        ),
+        (
+            dict(dim=24, num_heads=3, gated=True, overlap=2),
+            "overlap can.t carry gate, which Attention brings",
+        ),
+        (dict(dim=24, num_heads=3, qk_norm=True), "need norm_layer"),
         (dict(dim=24, num_heads=3, attn_drop=1.5), r"\[0, 1\), got 1.5"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.models.cait import TalkingHeadAttn
 
-from crosshead.layers import OverlappedTalkingHeadAttention
+from crosshead.layers import Overlap, OverlappedTalkingHeadAttention, from_attention
 from crosshead.ops.talking import naive_talking_heads_attention
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -42,7 +42,7 @@ def test_forward_is_projection_operator_projection():
 @pytest.mark.parametrize("overlap", [0, 1, 8])
 def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap):
     attn = TalkingHeadAttn(24, 3, qkv_bias=True)
-    layer = OverlappedTalkingHeadAttention.from_attention(attn, overlap=overlap, init="preserve")
+    layer = from_attention(attn, Overlap(overlap), init="preserve")
     got = layer(tokens())
     assert_close(got, attn(tokens()), OUTPUT[torch.float32])
     (got * tokens(seed=3)).sum().backward()
@@ -52,7 +52,7 @@ def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap)
 
 def test_paper_form_has_no_gains_and_keeps_the_heads_own_columns():
     attn = TalkingHeadAttn(24, 3)
-    layer = OverlappedTalkingHeadAttention.from_attention(attn, overlap=2, init="paper")
+    layer = from_attention(attn, Overlap(2), init="paper")
     assert layer.borrow_gain is None
     own = layer.proj.weight.unflatten(1, (3, 12))[..., 2:10].flatten(1)
     assert torch.equal(own, attn.proj.weight)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 
-from crosshead.layers import OverlappedWindowAttention
+from crosshead.layers import Overlap, OverlappedWindowAttention, from_attention
 from crosshead.ops.overlap import naive_overlapped_attention
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -63,7 +63,7 @@ def test_mask_parts_the_window():
 @pytest.mark.parametrize("overlap", [0, 1, 8])
 def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap):
     attn = WindowAttention(24, 3, window_size=4)
-    layer = OverlappedWindowAttention.from_attention(attn, overlap=overlap, init="preserve")
+    layer = from_attention(attn, Overlap(overlap), init="preserve")
     got = layer(windows(), MASK)
     assert_close(got, attn(windows(), MASK), OUTPUT[torch.float32])
     (got * windows(seed=3)).sum().backward()
@@ -73,7 +73,7 @@ def test_preserve_gives_the_same_outputs_and_every_parameter_a_gradient(overlap)
 
 def test_set_window_size_resamples_the_bias_as_timm_does():
     theirs = WindowAttention(24, 3, window_size=4)
-    ours = OverlappedWindowAttention.from_attention(theirs, overlap=2, init="preserve")
+    ours = from_attention(theirs, Overlap(2), init="preserve")
     for layer in (theirs, ours):
         layer.set_window_size((3, 6))
     x = windows(4, 18)

@@ -5,24 +5,24 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import Attention
 
-from crosshead.layers import OverlappedAttention
+from crosshead.layers.hosts import PlainHost
 from crosshead.models import build_model, load_weights
-from crosshead.recipe.schema import ModelConfig, SwapConfig
+from crosshead.recipe.schema import InteractionConfig, ModelConfig
 
 MICRO = dict(num_classes=3, in_chans=1, img_size=8)
 
 
 def test_registered_model_with_its_schedule():
     model = build_model(ModelConfig(name="mohsa_vit_micro_patch2_32", overlap="reversed"), **MICRO)
-    assert [b.attn.overlap for b in model.blocks] == [5, 4, 3, 2, 1, 0]
+    assert [b.attn.interaction.overlap for b in model.blocks] == [5, 4, 3, 2, 1, 0]
     assert model(torch.randn(2, 1, 8, 8)).shape == (2, 3)
 
 
 def test_timm_model_with_swapped_attention():
-    swap = SwapConfig(kind="overlap", blocks=[0, 2])
-    config = ModelConfig(name="vit_tiny_patch16_224", overlap=4, swap=swap, args=dict(depth=3))
+    swap = InteractionConfig(kind="overlap", blocks=[0, 2])
+    config = ModelConfig(name="vit_tiny_patch16_224", overlap=4, interaction=swap, args=dict(depth=3))
     model = build_model(config, num_classes=3, in_chans=3, img_size=(32, 64))
-    assert [type(b.attn) for b in model.blocks] == [OverlappedAttention, Attention, OverlappedAttention]
+    assert [type(b.attn) for b in model.blocks] == [PlainHost, Attention, PlainHost]
     assert model(torch.randn(2, 3, 32, 64)).shape == (2, 3)
 
 
@@ -37,7 +37,10 @@ def test_starting_weights_come_before_the_swap_and_a_new_classifier_starts_anew(
     donor = build_model(plain, num_classes=5, in_chans=1, img_size=8)
     save_file(donor.state_dict(), tmp_path / "donor.safetensors")
     config = ModelConfig(
-        name=plain.name, overlap="index", swap=SwapConfig(), init_from=str(tmp_path / "donor.safetensors")
+        name=plain.name,
+        overlap="index",
+        interaction=InteractionConfig(),
+        init_from=str(tmp_path / "donor.safetensors"),
     )
     model = build_model(config, **MICRO)
     assert torch.equal(model.blocks[1].attn.qkv.weight, donor.blocks[1].attn.qkv.weight)

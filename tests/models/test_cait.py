@@ -6,7 +6,7 @@ import torch
 from timm.models.cait import ClassAttn
 
 from crosshead import swap_attention
-from crosshead.layers import OverlappedTalkingHeadAttention
+from crosshead.layers.hosts import TalkingHost
 from crosshead.models.class_attention import TalkingClassAttention
 from tolerances import OUTPUT, assert_close
 
@@ -24,7 +24,7 @@ def create(family="mohsa", **options):
 def test_sizes_of_the_paper(size, depth, scale):
     model = timm.create_model(f"mohsa_cait_{size}_224")
     assert (model.embed_dim, len(model.blocks), len(model.blocks_token_only)) == (192, depth, 2)
-    assert [block.attn.overlap for block in model.blocks] == list(range(depth))
+    assert [block.attn.interaction.overlap for block in model.blocks] == list(range(depth))
     attn = model.blocks[3].attn
     assert (attn.num_heads, attn.head_dim, attn.qkv.bias) == (4, 48, None)
     assert attn.proj.in_features == 4 * (48 + 2 * 3)
@@ -33,26 +33,26 @@ def test_sizes_of_the_paper(size, depth, scale):
 
 def test_class_blocks_stay_as_they_are():
     model = create(overlap="constant:3")
-    assert all(type(block.attn) is OverlappedTalkingHeadAttention for block in model.blocks)
+    assert all(type(block.attn) is TalkingHost for block in model.blocks)
     assert all(type(block.attn) is ClassAttn for block in model.blocks_token_only)
-    untouched = [path for path, _ in model.overlap_report.untouched]
+    untouched = [path for path, _ in model.swap_report.untouched]
     assert len(untouched) == 2 and all(path.startswith("blocks_token_only.") for path in untouched)
 
 
 def test_form_of_the_authors():
     model = create(form="authors", overlap="constant:3")
-    assert all(type(block.attn) is OverlappedTalkingHeadAttention for block in model.blocks)
+    assert all(type(block.attn) is TalkingHost for block in model.blocks)
     assert all(type(block.attn) is TalkingClassAttention for block in model.blocks_token_only)
     mixing = [n for n, _ in model.named_parameters() if "proj_l" in n or "proj_w" in n]
     assert len(mixing) == 2 * (6 + 2) and not any(n.endswith("bias") for n in mixing)
-    untouched = [path for path, _ in model.overlap_report.untouched]
+    untouched = [path for path, _ in model.swap_report.untouched]
     assert len(untouched) == 2 and all(path.startswith("blocks_token_only.") for path in untouched)
     with pytest.raises(ValueError, match="form must be one of timm, authors, got 'lucid'"):
         create(form="lucid")
 
 
 def test_schedule_is_an_argument():
-    assert [b.attn.overlap for b in create(overlap="reversed/2+1").blocks] == [3, 3, 2, 2, 1, 1]
+    assert [b.attn.interaction.overlap for b in create(overlap="reversed/2+1").blocks] == [3, 3, 2, 2, 1, 1]
     with pytest.raises(ValueError, match="lists 2 blocks and the model has 6"):
         create(overlap=[1, 2])
 
@@ -75,7 +75,7 @@ def test_swap_preserves_timms_model_and_trains_what_is_new():
     assert_close(model(images(64)), want, OUTPUT[torch.float32])
     model.train()(images(64)).square().sum().backward()
     new = {name: p for name, p in model.named_parameters() if id(p) not in old}
-    assert len(new) == 3 * 2 + 2  # the projections, and the gains where heads overlap
+    assert len(new) == 2 + 2  # weights of projections, and gains, where heads overlap
     for name, parameter in new.items():
         assert parameter.grad.abs().max() > 0, name
 

@@ -7,7 +7,7 @@ from timm.layers import Attention
 from torch.utils.flop_counter import FlopCounterMode
 
 from crosshead import swap_attention
-from crosshead.layers import InteractiveAttention
+from crosshead.layers import InteractingAttention
 from crosshead.models.ivit import AttentionBlock, IViT
 from tolerances import OUTPUT, assert_close
 
@@ -82,7 +82,7 @@ def test_plain_attention_in_its_place_swaps_over():
     with pytest.raises(ValueError, match="init='preserve' can't hold"):
         swap_attention(model, "imhsa")
     swap_attention(model, "imhsa", init="paper", landmarks=2)
-    layers = [m for m in model.modules() if isinstance(m, InteractiveAttention)]
+    layers = [m for m in model.modules() if isinstance(m, InteractingAttention)]
     assert len(layers) == 3 and all(layer.token_grid is None for layer in layers)
     own = build(landmarks=2)
     own.load_state_dict(model.state_dict())

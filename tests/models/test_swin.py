@@ -5,7 +5,7 @@ import timm
 import torch
 
 from crosshead import swap_attention
-from crosshead.layers import OverlappedWindowAttention
+from crosshead.layers.hosts import WindowHost
 from tolerances import OUTPUT, assert_close
 
 
@@ -35,7 +35,7 @@ def test_sizes_and_the_count_of_blocks_over_all_stages(size, width, depths, head
         model = timm.create_model(f"mohsa_swin_{size}_patch4_window7_224")
     assert model.embed_dim == width and [len(stage.blocks) for stage in model.layers] == depths
     attns = [block.attn for block in blocks(model)]
-    assert [attn.overlap for attn in attns] == list(range(sum(depths)))
+    assert [attn.interaction.overlap for attn in attns] == list(range(sum(depths)))
     assert all((a.head_dim, a.window_size) == (32, (7, 7)) and a.qkv.bias is not None for a in attns)
     assert [stage.blocks[0].attn.num_heads for stage in model.layers] == heads
     last = attns[-1]
@@ -43,7 +43,7 @@ def test_sizes_and_the_count_of_blocks_over_all_stages(size, width, depths, head
 
 
 def test_schedule_is_an_argument():
-    got = [block.attn.overlap for block in blocks(create(overlap="reversed/2"))]
+    got = [block.attn.interaction.overlap for block in blocks(create(overlap="reversed/2"))]
     assert got == [2, 2, 1, 1, 0, 0]
     with pytest.raises(ValueError, match="overlap of 17 in block 0 of 6, whose heads are 16 wide"):
         create(overlap=17)
@@ -68,11 +68,11 @@ def test_swap_preserves_timms_model_and_trains_what_is_new(size):
     want, old = model(images(*size)), {id(p) for p in model.parameters()}
     report = swap_attention(model, overlap="index")
     assert [r.options["overlap"] for r in report.replaced] == [0, 1, 2, 3] and not report.untouched
-    assert all(type(block.attn) is OverlappedWindowAttention for block in blocks(model))
+    assert all(type(block.attn) is WindowHost for block in blocks(model))
     assert_close(model(images(*size)), want, OUTPUT[torch.float32])
     model.train()(images(*size)).square().sum().backward()
     new = {name: p for name, p in model.named_parameters() if id(p) not in old}
-    assert len(new) == 4 * 2 + 3  # the projections, and the gains where heads overlap
+    assert len(new) == 3 + 3  # weights of projections, and gains, where heads overlap
     for name, parameter in new.items():
         assert parameter.grad.abs().max() > 0, name
 

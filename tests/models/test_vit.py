@@ -5,7 +5,6 @@ import timm
 import torch
 
 from crosshead.layers.schedule import PARADIGMS
-from crosshead.models.vit import OverlappedVisionTransformer
 from tolerances import OUTPUT, assert_close
 
 
@@ -25,8 +24,8 @@ def test_sizes_of_the_paper(size, width, head_dim):
 @pytest.mark.parametrize("overlap", [*PARADIGMS, "none", "constant:3", 0.25, [0, 1, 0, 2, 0, 3]])
 def test_schedule_is_an_argument(overlap):
     model = timm.create_model("mohsa_vit_micro_patch4_32", overlap=overlap, num_classes=3)
-    got = [block.attn.overlap for block in model.blocks]
-    assert got == [r.options["overlap"] for r in model.overlap_report.replaced] and len(got) == 6
+    got = [block.attn.interaction.overlap for block in model.blocks]
+    assert got == [r.options["overlap"] for r in model.swap_report.replaced] and len(got) == 6
     assert model(images()).shape == (2, 3)
 
 
@@ -73,4 +72,3 @@ def test_library_needs_only_torch_and_timm():
         "assert not extra, extra"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert OverlappedVisionTransformer.__module__ == "crosshead.models.vit"

@@ -81,11 +81,11 @@ def test_a_warm_up_shrinks_with_an_override_that_shortens_training(write):
 def test_overrides_win_in_their_order(write):
     path = write("a.yaml", "train:\n  epochs: 30\n")
     overrides = ["train.epochs=50", "train.epochs=40", "model.overlap=[0,1]", "optimizer.lr=1e-3"]
-    overrides += ["model.swap.kind=overlap", "model.args.qkv_bias=false", "optimizer.clip_grad=null"]
+    overrides += ["model.interaction.kind=overlap", "model.args.qkv_bias=false", "optimizer.clip_grad=null"]
     recipe = load_recipe(path, overrides)
     assert recipe.train.epochs == 40
     assert recipe.model.overlap == [0, 1]
-    assert recipe.model.swap is not None and recipe.model.swap.kind == "overlap"
+    assert recipe.model.interaction is not None and recipe.model.interaction.kind == "overlap"
     assert recipe.model.args == {"qkv_bias": False}
     assert recipe.optimizer.clip_grad is None
 
@@ -105,8 +105,8 @@ def test_a_path_below_configs_finds_the_shipped_recipe():
         ),
         ("optimiser:\n  lr: 1", r"a.yaml:1: unknown key 'optimiser'; the nearest one is 'optimizer'"),
         (
-            "model:\n  swap:\n    knd: x",
-            r"a.yaml:3: unknown key 'model.swap.knd'; .* 'model.swap.kind'",
+            "model:\n  interaction:\n    knd: x",
+            r"a.yaml:2: interaction 'overlap' has no option 'knd'; did you mean 'kind'\? it takes overlap",
         ),
         ("optimizer:\n  lr: no", r'a.yaml:2: optimizer.lr: wanted a number, came "no"'),
         ("optimizer:\n  lr: true", r"a.yaml:2: optimizer.lr: wanted a number, came true"),

@@ -1,18 +1,39 @@
-"""Parameters around the operators: modules that take the place of timm's."""
+"""Hosts (kinds of attention module), interactions (what happens between the heads), and the module where they meet."""
 
-from .interactive import InteractiveAttention
-from .overlapped import OverlappedAttention
+from . import hosts as hosts
+from .attention import InteractingAttention, from_attention
+from .capabilities import Capability
+from .constructors import (
+    InteractiveAttention,
+    OverlappedAttention,
+    OverlappedTalkingHeadAttention,
+    OverlappedWindowAttention,
+)
+from .heads import Heads, Mixing
+from .interactions import Interaction, Interactive, Overlap, Talking
+from .registry import HOSTS, INTERACTIONS, register_host, register_interaction
 from .schedule import PARADIGMS, OverlapSchedule
-from .talking import OverlappedTalkingHeadAttention
 from .token_grid import TokenGrid
-from .window import OverlappedWindowAttention
 
 __all__ = [
+    "HOSTS",
+    "INTERACTIONS",
     "PARADIGMS",
+    "Capability",
+    "Heads",
+    "InteractingAttention",
+    "Interaction",
+    "Interactive",
     "InteractiveAttention",
+    "Mixing",
+    "Overlap",
     "OverlapSchedule",
     "OverlappedAttention",
     "OverlappedTalkingHeadAttention",
     "OverlappedWindowAttention",
+    "Talking",
     "TokenGrid",
+    "from_attention",
+    "register_host",
+    "register_interaction",
 ]

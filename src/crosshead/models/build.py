@@ -11,14 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..layers.registry import interaction_class
 from ..swap import swap_attention
 from .authors import load_authors_checkpoint
 
 _logger = logging.getLogger(__name__)
 
 
-class SwapSettings(Protocol):
-    """What ``swap_attention`` is called with; ``recipe.schema.SwapConfig`` is one."""
+class InteractionSettings(Protocol):
+    """What ``swap_attention`` is called with; ``recipe.schema.InteractionConfig`` is one."""
 
     @property
     def kind(self) -> str: ...
@@ -42,7 +43,7 @@ class ModelSettings(Protocol):
     @property
     def args(self) -> Mapping[str, Any]: ...
     @property
-    def swap(self) -> SwapSettings | None: ...
+    def interaction(self) -> InteractionSettings | None: ...
     @property
     def init_from(self) -> str | None: ...
 
@@ -79,26 +80,37 @@ def build_model(
         args.pop("img_size", None)
     if model.drop_path_rate:
         args["drop_path_rate"] = model.drop_path_rate
-    overlapped = model.name.startswith("mohsa_")
-    if overlapped and model.overlap is not None:
+    options = _interaction_options(model)
+    if model.overlap is not None and model.interaction is None:
         args["overlap"] = model.overlap
-    elif model.overlap is not None and model.swap is None:
-        raise ValueError(
-            f"model.overlap is {model.overlap!r}, and {model.name} has no overlapped heads; use a mohsa_* model, or "
-            "put them in with model.swap.kind=overlap"
-        )
     module = _create(model.name, args, img_size)
     if model.init_from and from_weights:
         load_weights(module, model.init_from)
-    if model.swap is not None:
-        options = dict(model.swap.options)
-        if model.overlap is not None and not overlapped:
-            options["overlap"] = model.overlap
-        report = swap_attention(
-            module, model.swap.kind, blocks=model.swap.blocks, init=model.swap.init, **options
-        )
+    if model.interaction is not None:
+        how = model.interaction
+        report = swap_attention(module, how.kind, blocks=how.blocks, init=how.init, **options)
         _logger.info("%s", report)
     return module
+
+
+def _interaction_options(model: ModelSettings) -> dict[str, Any]:
+    """The options of ``model.interaction``, that of ``model.overlap`` included."""
+    if model.interaction is None:
+        if model.overlap is not None and not model.name.startswith("mohsa_"):
+            raise ValueError(
+                f"model.overlap is {model.overlap!r}, and {model.name} has no overlapped heads; use a mohsa_* model, "
+                "or put them in with model.interaction.kind=overlap"
+            )
+        return {}
+    options = dict(model.interaction.options)
+    if model.overlap is None:
+        return options
+    if "overlap" in options:
+        raise ValueError(
+            f"model.overlap is {model.overlap!r} and model.interaction.overlap {options['overlap']!r}; give one of them"
+        )
+    interaction_class(model.interaction.kind).check_options(["overlap"])
+    return options | {"overlap": model.overlap}
 
 
 def _check_against_data(

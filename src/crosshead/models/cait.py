@@ -14,11 +14,9 @@ from timm.layers import PatchEmbed, resample_abs_pos_embed
 from timm.models.cait import Cait, checkpoint_filter_fn
 from torch import nn
 
-from ..layers.schedule import ScheduleSpec
-from ..swap import swap_attention
 from .class_attention import TalkingClassAttention, TalkingClassBlock, talking_heads_without_bias
 from .starting_values import AUTHORS, check_weight_init, start_cait, start_layer_scale, start_projections
-from .variants import Variant, default_cfg, register_variants
+from .variants import OVERLAP, Family, Variant, default_cfg, register_variants
 
 
 class ResizableCait(Cait):
@@ -60,11 +58,10 @@ class ResizableCait(Cait):
             info["reduction"] = self.patch_embed.feat_ratio()
 
 
-class OverlappedCait(ResizableCait):
-    """timm's ``Cait`` with overlapped talking heads in every patch block.
+class MohsaCait(ResizableCait):
+    """timm's ``Cait``, in the MOHSA authors' form where that is asked for.
 
     Args:
-        overlap: the schedule of overlaps, such as ``index``, ``constant:6``, ``[0, 1, 2]``.
         form: ``timm``, or ``authors``: class blocks with talking heads that take the patches without a norm
             (``crosshead.models.class_attention``), and mixing without biases, as in the MOHSA authors' code. Their
             final norm sees the class token alone; here the patches pass it too, and change no class token by it.
@@ -79,7 +76,6 @@ class OverlappedCait(ResizableCait):
     def __init__(
         self,
         *args: Any,
-        overlap: ScheduleSpec = "index",
         form: Literal["timm", "authors"] = "timm",
         weight_init: str = "",
         init_values: float | None = None,
@@ -93,9 +89,6 @@ class OverlappedCait(ResizableCait):
             start_cait(self)
             if init_values is None:
                 start_layer_scale(self, by_block=True)
-        self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
-        if weight_init == AUTHORS:
-            start_projections(self, self.overlap_report)
 
 
 # What builds the blocks in place of timm's own classes.
@@ -114,7 +107,7 @@ MICRO = dict(img_size=32, embed_dim=96, depth=6, num_heads=4, qkv_bias=False)
 
 register_variants(
     __name__,
-    {"mohsa": OverlappedCait, "plain": ResizableCait},
+    {"mohsa": Family(MohsaCait, OVERLAP, start_projections), "plain": Family(ResizableCait)},
     {
         "cait_xxs12_224": Variant(
             "The paper's CaiT-XXS12: width 192, 12 patch blocks and 2 class blocks, 4 heads of 48", 224, XXS12

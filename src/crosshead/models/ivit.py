@@ -27,9 +27,9 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers.interactive import InteractiveAttention
+from ..layers import InteractingAttention, InteractiveAttention
 from ..ops.checks import check_head_width
-from .variants import Variant, default_cfg, register_variants
+from .variants import Family, Variant, default_cfg, register_variants
 
 AttentionName = Literal["imhsa", "mhsa"]
 
@@ -69,7 +69,7 @@ class AttentionBlock(nn.Module):
         x = x + self.position(x)
         grid = (x.shape[2], x.shape[3])
         x = x.flatten(2).transpose(1, 2)
-        told = {"grid": grid} if isinstance(self.attn, InteractiveAttention) else {}
+        told = {"grid": grid} if isinstance(self.attn, InteractingAttention) else {}
         x = x + self.drop_path1(self.attn(self.norm1(x), **told))
         x = x + self.drop_path2(self.mlp(self.norm2(x)))
         return x.transpose(1, 2).unflatten(2, grid)
@@ -311,7 +311,7 @@ MICRO = dict(depths=(1, 2, 1), dims=(32, 64, 128), num_heads=(2, 4, 8), landmark
 
 register_variants(
     __name__,
-    {"ivit": IViT},
+    {"ivit": Family(IViT)},
     {
         "tiny": Variant("11.1 million parameters, 2.1 GMACs at 224 pixels", 224, TINY),
         "small": Variant("25.5 million parameters, 4.4 GMACs at 224 pixels", 224, SMALL),

@@ -9,29 +9,18 @@ from typing import Any
 
 from timm.models.swin_transformer import SwinTransformer, checkpoint_filter_fn
 
-from ..layers.schedule import ScheduleSpec
-from ..swap import swap_attention
 from .starting_values import AUTHORS, check_weight_init
-from .variants import Variant, default_cfg, register_variants
+from .variants import OVERLAP, Family, Variant, default_cfg, register_variants
 
 
-class OverlappedSwin(SwinTransformer):
-    """timm's ``SwinTransformer`` with overlapped heads in every window.
+def mohsa_swin(*args: Any, weight_init: str = "", **kwargs: Any) -> SwinTransformer:
+    """timm's ``SwinTransformer``; ``weight_init`` is ``authors``, or one of timm's names.
 
-    Args:
-        overlap: the schedule of overlaps, blocks counted over all stages, such as ``index``, ``constant:6``.
-        weight_init: ``authors``, or one of timm's names. The authors' Swin is Microsoft's; that it starts as
-            Microsoft's does, and so as timm's by default (linear layers and position tables from a truncated normal
-            of 0.02, their biases at 0), is assumed.
-        others: as ``timm.models.SwinTransformer``.
+    The authors' Swin is Microsoft's; that it starts as Microsoft's does, and so as timm's by default (linear layers and
+    position tables from a truncated normal of 0.02, their biases at 0), is assumed.
     """
-
-    def __init__(
-        self, *args: Any, overlap: ScheduleSpec = "index", weight_init: str = "", **kwargs: Any
-    ) -> None:
-        kwargs["weight_init"] = "" if check_weight_init(weight_init) == AUTHORS else weight_init
-        super().__init__(*args, **kwargs)
-        self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
+    kwargs["weight_init"] = "" if check_weight_init(weight_init) == AUTHORS else weight_init
+    return SwinTransformer(*args, **kwargs)
 
 
 # timm's Swin drops a tenth of the paths unless told otherwise; these drop none, as all models here.
@@ -57,7 +46,7 @@ def _cfg(image_size: int) -> dict[str, Any]:
 
 register_variants(
     __name__,
-    {"mohsa": OverlappedSwin, "plain": SwinTransformer},
+    {"mohsa": Family(mohsa_swin, OVERLAP), "plain": Family(SwinTransformer)},
     {
         "swin_tiny_patch4_window7_224": Variant(
             "The paper's Swin-Tiny: width 96, blocks 2-2-6-2, heads 3-6-12-24 of 32, window 7", 224, TINY

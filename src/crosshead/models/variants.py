@@ -1,4 +1,4 @@
-"""Puts a family of models into timm's registry: each variant once with interacting heads and once plain."""
+"""Puts a family of models into timm's registry: each variant with interacting heads, and once plain."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -8,6 +8,9 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+from ..swap import SwapReport, swap_attention
+from .starting_values import AUTHORS
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -16,6 +19,39 @@ class Variant:
     about: str
     image_size: int
     args: Mapping[str, Any]
+
+
+# The heads of the MOHSA paper's models; a model's ``overlap`` changes the schedule.
+OVERLAP = {"kind": "overlap", "overlap": "index"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Variants under one prefix: the class that they are built of, and how their heads interact unless told otherwise.
+
+    ``interaction``: a kind and its options (``{"kind": "overlap", "overlap": "index"}``), or None for plain heads.
+    ``start_authors``: with ``weight_init="authors"`` gives what the swap brought its starting values.
+    """
+
+    model: Callable[..., nn.Module]
+    interaction: Mapping[str, Any] | None = None
+    start_authors: Callable[[nn.Module, SwapReport], None] | None = None
+
+    def build(self, *, interaction: Mapping[str, Any] | None = None, **kwargs: Any) -> nn.Module:
+        """The model, its heads interacting before any weights are loaded: with the operator of the paper."""
+        options = dict(interaction or self.interaction or {})
+        if "overlap" in kwargs:
+            if not options:
+                raise TypeError(
+                    "plain heads have no 'overlap'; wanted interaction={'kind': 'overlap', 'overlap': ...}"
+                )
+            options["overlap"] = kwargs.pop("overlap")
+        model = self.model(**kwargs)
+        if options:
+            report = swap_attention(model, options.pop("kind"), init="paper", **options)
+            if self.start_authors is not None and kwargs.get("weight_init") == AUTHORS:
+                self.start_authors(model, report)
+        return model
 
 
 def default_cfg(image_size: int, classifier: str, first_conv: str, **more: Any) -> dict[str, Any]:
@@ -38,31 +74,33 @@ def default_cfg(image_size: int, classifier: str, first_conv: str, **more: Any) 
 
 def register_variants(
     module: str,
-    classes: Mapping[str, type[nn.Module]],
+    families: Mapping[str, Family],
     variants: Mapping[str, Variant],
     *,
     cfg: Callable[[int], dict[str, Any]],
     filter_fn: Callable[..., Any] | None = None,
 ) -> None:
-    """Registers ``PREFIX_NAME`` for every prefix in ``classes`` and every name in ``variants``.
+    """Registers ``PREFIX_NAME`` for every prefix in ``families`` and every name in ``variants``.
+
+    Each takes ``interaction`` (kind and options) in place of its family's, and ``overlap`` for that option of it.
 
     Args:
         module: ``__name__`` of the module that the models belong to; timm groups them by it.
-        classes: prefix of the name -> class of the model. The first is the one that the texts describe.
+        families: prefix of the name -> family. The first is the one that the texts describe.
         variants: rest of the name -> variant.
         cfg: timm's configuration for images of a side.
         filter_fn: timm's adapter of checkpoints to the model, where there are others' checkpoints.
     """
-    names = {f"{prefix}_{name}": (cls, v) for prefix, cls in classes.items() for name, v in variants.items()}
+    names = {f"{prefix}_{name}": (f, v) for prefix, f in families.items() for name, v in variants.items()}
     sys.modules[module].default_cfgs = generate_default_cfgs(  # type: ignore[attr-defined] # timm looks there
         {name: cfg(variant.image_size) for name, (_, variant) in names.items()}
     )
-    for name, (cls, variant) in names.items():
-        register_model(_entry(module, name, cls, variant, filter_fn))
+    for name, (family, variant) in names.items():
+        register_model(_entry(module, name, family, variant, filter_fn))
 
 
 def _entry(
-    module: str, name: str, cls: type[nn.Module], variant: Variant, filter_fn: Callable[..., Any] | None
+    module: str, name: str, family: Family, variant: Variant, filter_fn: Callable[..., Any] | None
 ) -> Callable[..., nn.Module]:
     """The function that timm calls; it finds its module and name on the function itself."""
 
@@ -72,7 +110,7 @@ def _entry(
         default_indices = tuple(range(len(args["depths"]))) if "depths" in args else 3
         out_indices = args.pop("out_indices", default_indices)
         return build_model_with_cfg(
-            cls,
+            family.build,
             name,
             pretrained,
             pretrained_filter_fn=filter_fn,

@@ -12,17 +12,14 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from ..layers.schedule import ScheduleSpec
-from ..swap import swap_attention
 from .starting_values import AUTHORS, check_weight_init, draw_embeddings, start_projections
-from .variants import Variant, default_cfg, register_variants
+from .variants import OVERLAP, Family, Variant, default_cfg, register_variants
 
 
-class OverlappedVisionTransformer(VisionTransformer):
-    """timm's ``VisionTransformer`` with overlapped heads in every block.
+class MohsaVisionTransformer(VisionTransformer):
+    """timm's ``VisionTransformer``, which can start as the MOHSA authors' does.
 
     Args:
-        overlap: the schedule of overlaps, such as ``index``, ``constant:6``, ``[0, 1, 2]``.
         norm_eps: epsilon of every LayerNorm; timm's 1e-6, the authors' 1e-5.
         weight_init: ``authors`` for the values that the MOHSA authors' code starts from
             (``crosshead.models.starting_values``), or one of timm's names.
@@ -32,7 +29,6 @@ class OverlappedVisionTransformer(VisionTransformer):
     def __init__(
         self,
         *args: Any,
-        overlap: ScheduleSpec = "index",
         norm_eps: float = 1e-6,
         weight_init: str = "",
         **kwargs: Any,
@@ -40,9 +36,6 @@ class OverlappedVisionTransformer(VisionTransformer):
         kwargs.setdefault("norm_layer", partial(nn.LayerNorm, eps=norm_eps))
         kwargs["weight_init"] = check_weight_init(weight_init)
         super().__init__(*args, **kwargs)
-        self.overlap_report = swap_attention(self, "overlap", overlap=overlap, init="paper")
-        if weight_init == AUTHORS:
-            start_projections(self, self.overlap_report)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         """As timm's, with ``authors`` among the modes; timm calls it in its constructor and after ``to_empty``."""
@@ -59,7 +52,7 @@ MINI = dict(img_size=32, embed_dim=192, depth=6, num_heads=12, qkv_bias=False)
 
 register_variants(
     __name__,
-    {"mohsa": OverlappedVisionTransformer, "plain": VisionTransformer},
+    {"mohsa": Family(MohsaVisionTransformer, OVERLAP, start_projections), "plain": Family(VisionTransformer)},
     {
         "vit_tiny_patch16_224": Variant(
             "The paper's ViT-Tiny: width 192, 12 blocks, 12 heads of 16", 224, TINY

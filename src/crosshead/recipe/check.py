@@ -58,6 +58,7 @@ def _keys(section: type[Section], prefix: str) -> dict[str, bool]:
         for option in options:
             if isinstance(option, type) and issubclass(option, Section):
                 keys |= _keys(option, f"{prefix}{name}.")
+                keys[prefix + name] |= option.model_config.get("extra") == "allow"
     return keys
 
 

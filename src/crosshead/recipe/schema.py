@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from crosshead.layers.registry import interaction_class
+
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -26,28 +28,56 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class SwapConfig(Section):
-    """Attention put into a timm model that was built with another one; see ``crosshead.swap``."""
+class InteractionConfig(Section):
+    """What happens between the heads of a model that was built without it; see ``crosshead.swap``.
+
+    ``kind`` is one of ``crosshead.layers.INTERACTIONS``; further keys are its options (``overlap: index``).
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     kind: str = "overlap"
     init: Literal["preserve", "paper"] = "preserve"
     blocks: list[int] | None = None
-    options: dict[str, Any] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _options_are_the_kinds(self) -> "InteractionConfig":
+        own = ("kind", "init", "blocks")
+        interaction_class(self.kind).check_options(self.options, beside=own)
+        return self
 
 
 class ModelConfig(Section):
     """A model in timm's registry, this library's own included.
 
     ``overlap`` is a schedule (``index``, ``constant:4``, ``fraction:0.5``, a list ...); it is passed on to
-    ``mohsa_*`` models and to the swap. ``args`` go to ``timm.create_model`` as they are.
+    ``mohsa_*`` models and to the interaction. ``args`` go to ``timm.create_model`` as they are.
     """
 
     name: str = "mohsa_vit_micro_patch2_32"
     overlap: str | int | float | list[int] | None = None
     drop_path_rate: Rate = 0.0
     args: dict[str, Any] = {}
-    swap: SwapConfig | None = None
+    interaction: InteractionConfig | None = None
     init_from: str | None = None  # a checkpoint (safetensors, or the authors' .pth) to start from
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, data: Any) -> Any:
+        """Recipes of 0.1 say ``swap: {kind, init, blocks, options}``, and runs of it hold that key always."""
+        if not isinstance(data, dict) or "swap" not in data:
+            return data
+        data = dict(data)
+        swap = data.pop("swap")
+        if isinstance(swap, dict):
+            swap = {k: v for k, v in swap.items() if k != "options"} | (swap.get("options") or {})
+        if swap is not None and data.get("interaction") is not None:
+            raise ValueError("model.swap is the old name of model.interaction; give the latter alone")
+        return data if swap is None else data | {"interaction": swap}
 
 
 class DataConfig(Section):

@@ -40,7 +40,9 @@ def run_command(args: argparse.Namespace) -> int:
     for model in models:
         table.add_row(model["model"], f"{model['parameters']:,}", *_shape(model))
     table_console().print(table)
-    print("any other model of timm can be named too: its attention is swapped with model.swap.kind=overlap")
+    print(
+        "any other model of timm can be named too: its attention is swapped with model.interaction.kind=overlap"
+    )
     return 0
 
 

@@ -1,0 +1,204 @@
+"""Where a host and an interaction meet: the one attention module of this library."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from torch import Tensor, nn
+
+from .capabilities import Capability, check_pair
+from .heads import Heads
+from .interactions.base import Interaction
+from .projection import resized
+from .registry import HOSTS
+from .token_grid import TokenGrid
+
+Init = Literal["preserve", "paper"]
+
+
+class InteractingAttention(nn.Module):
+    """A model's attention module whose heads interact.
+
+    A host is a subclass for one class of attention: it derives from this class and then from that one, whose
+    submodules, weights, hooks and methods it keeps, and says in ``read`` how queries, keys and values are made. The
+    ``interaction`` says what the heads do with them. Instances come from ``from_attention``.
+    """
+
+    # The projection of the heads' output: its name in the module.
+    projection: ClassVar[str] = "proj"
+
+    interaction: Interaction
+    replaced: type[nn.Module]  # the class of the module in whose place this is
+    given: tuple[str, ...]  # names of parameters and modules that it had
+    num_heads: int
+    head_dim: int
+    scale: float
+    training: bool
+    # The grid where ``forward`` is not given one; a square without it.
+    token_grid: TokenGrid | None = None
+    num_prefix_tokens: int = 0
+
+    @classmethod
+    def brings(cls, attn: nn.Module) -> frozenset[Capability]:
+        """What this particular module brings."""
+        return frozenset()
+
+    @classmethod
+    def sizes(cls, attn: nn.Module) -> tuple[int, int]:
+        """Its heads and their width."""
+        return attn.num_heads, attn.head_dim  # type: ignore[return-value]
+
+    def read(self, x: Tensor, *args: Any, **kwargs: Any) -> Heads:
+        """Queries, keys and values of a call with these arguments."""
+        raise NotImplementedError
+
+    def write(self, out: Tensor, heads: Heads) -> Tensor:
+        """The result of a call, of the heads side by side (B, N, h · width)."""
+        return self.proj_drop(self.get_submodule(self.projection)(out))  # type: ignore[operator]
+
+    @classmethod
+    def adopt(cls, attn: nn.Module) -> Self:
+        """This host around the parts of ``attn``, which stays usable; without an interaction yet."""
+        layer = cls.__new__(cls)
+        layer.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(attn).items()}
+        layer.num_heads, layer.head_dim = cls.sizes(attn)
+        layer.replaced, layer.given = type(attn), (*attn._parameters, *attn._modules)
+        return layer
+
+    def restored(self) -> nn.Module:
+        """The module of before, around the same parts: without the interaction, and what it learned lost with it."""
+        attn = self.replaced.__new__(self.replaced)
+        attn.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(self).items()}
+        for name in ("interaction", "replaced", "token_grid"):
+            vars(attn).pop(name, None)
+        own = set(vars(self)["given"])
+        vars(attn).pop("given")
+        for name in self.interaction.learned:
+            if name not in own:
+                attn._parameters.pop(name, None)
+                attn._modules.pop(name, None)
+        width = self.interaction.head_width(self.head_dim)
+        if width != self.head_dim:
+            wide = self.get_submodule(self.projection)
+            assert isinstance(wide, nn.Linear)
+            narrow = resized(wide, self.num_heads, width, self.head_dim, preserve=True)
+            setattr(attn, self.projection, narrow)
+        return attn
+
+    def forward(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Tensor:
+        """As the module in whose place this is; ``grid``: rows and columns of the tokens after the prefix."""
+        heads = self._read(x, *args, grid=grid, **kwargs)
+        return self.write(self.interaction.attend(self, heads), heads)
+
+    def attention_weights(
+        self,
+        x: Tensor,
+        *args: Any,
+        heads: Sequence[int] | None = None,
+        queries: Sequence[int] | None = None,
+        grid: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """What the values are multiplied by, (B, len(heads), len(queries), N); ``forward`` need not form it.
+
+        Args:
+            x, args, kwargs: as ``forward`` takes them.
+            heads, queries: which ones; all unless given.
+        """
+        read = self._read(x, *args, grid=grid, **kwargs)
+        chosen = range(self.num_heads) if heads is None else heads
+        rows = range(read.q.shape[1]) if queries is None else queries
+        return self.interaction.weights(self, read, list(chosen), list(rows))
+
+    def _read(self, x: Tensor, *args: Any, grid: tuple[int, int] | None, **kwargs: Any) -> Heads:
+        heads = self.read(x, *args, **kwargs)
+        if Capability.GRID in self.interaction.needs:
+            heads.num_prefix_tokens = self.num_prefix_tokens
+            heads.grid = self._grid(heads.q.shape[1], grid)
+        return heads
+
+    def _grid(self, tokens: int, given: tuple[int, int] | None) -> tuple[int, int]:
+        if given is None and self.token_grid is not None:
+            given = self.token_grid()
+        if given is not None:
+            return given
+        on_grid = tokens - self.num_prefix_tokens
+        side = math.isqrt(max(on_grid, 0))
+        if side * side != on_grid or side == 0:
+            raise ValueError(
+                f"{tokens} tokens, {self.num_prefix_tokens} of them before the grid, make no square; "
+                "pass grid=(rows, columns)"
+            )
+        return side, side
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.num_heads}, head_dim={self.head_dim}, interaction={self.interaction}"
+
+
+def from_attention(
+    attn: nn.Module,
+    interaction: Interaction,
+    *,
+    init: Init = "preserve",
+    token_grid: TokenGrid | None = None,
+    num_prefix_tokens: int | None = None,
+) -> InteractingAttention:
+    """Attention whose heads interact, in place of ``attn``, whose submodules and weights go on serving.
+
+    Args:
+        attn: an attention module of a class that has a host.
+        interaction: what its heads shall do.
+        init: ``preserve``: the same outputs as ``attn``, and a gradient for every new parameter; ``paper``: as the
+            paper has it, with new columns of the projection drawn as timm draws one.
+        token_grid: for interactions on a grid: answers with it where ``forward`` is not given one.
+        num_prefix_tokens: likewise, the tokens before the grid; what ``attn`` says, or none, unless given.
+
+    Raises:
+        ValueError: for a class without a host, a pair that can't be (the capability is named), or outputs that can't
+            be preserved.
+    """
+    before = attn if isinstance(attn, InteractingAttention) else None
+    plain = attn if before is None else before.restored()
+    name = type(plain).__name__
+    host = HOSTS.get(type(plain))
+    if host is None:
+        known = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
+        raise ValueError(f"no host for attention of class {name}; there are hosts for {known}")
+    if init not in get_args(Init):
+        raise ValueError(f"init must be 'preserve' or 'paper', got {init!r}")
+    if init == "preserve" and interaction.changes_outputs:
+        raise ValueError(f"init='preserve' can't hold for {interaction.kind}: {interaction.changes_outputs}")
+    check_pair(name, host.brings(plain), interaction.kind, interaction.needs, interaction.carries)
+
+    layer = host.adopt(plain)
+    layer.interaction = interaction
+    again = before is not None and before.interaction.kind == interaction.kind
+    if before is not None and token_grid is None:
+        token_grid = before.token_grid
+    if token_grid is not None:
+        token_grid.watch()
+        layer.token_grid = token_grid
+    if num_prefix_tokens is not None:
+        layer.num_prefix_tokens = num_prefix_tokens
+    _fit_projection(layer, before if before is not None and again else None, preserve=init == "preserve")
+    interaction.prepare(layer, preserve=init == "preserve")
+    if before is not None and again:
+        interaction.carry(layer, before)
+    return layer
+
+
+def _fit_projection(
+    layer: InteractingAttention, before: InteractingAttention | None, *, preserve: bool
+) -> None:
+    """A projection of as many inputs as the interaction's heads have, from that of ``before`` where there is one."""
+    source = layer if before is None else before
+    old_width = layer.head_dim if before is None else before.interaction.head_width(layer.head_dim)
+    width = layer.interaction.head_width(layer.head_dim)
+    projection = source.get_submodule(layer.projection)
+    if width != old_width:
+        assert isinstance(projection, nn.Linear)
+        projection = resized(projection, layer.num_heads, old_width, width, preserve=preserve)
+    setattr(layer, layer.projection, projection)

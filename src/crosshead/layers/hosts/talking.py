@@ -1,0 +1,27 @@
+"""CaiT's ``TalkingHeadAttn``, whose heads talk already."""
+
+from timm.models.cait import TalkingHeadAttn
+from torch import Tensor, nn
+
+from ..attention import InteractingAttention
+from ..capabilities import Capability
+from ..heads import Heads, Mixing
+
+
+class TalkingHost(InteractingAttention, TalkingHeadAttn):
+    """``timm.models.cait.TalkingHeadAttn`` whose heads interact further; (B, N, dim) in and out."""
+
+    @classmethod
+    def brings(cls, attn: nn.Module) -> frozenset[Capability]:
+        return frozenset({Capability.GRID, Capability.MIXING})
+
+    @classmethod
+    def sizes(cls, attn: nn.Module) -> tuple[int, int]:
+        return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
+
+    def read(self, x: Tensor) -> Heads:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        q, k, v = qkv.unbind(2)
+        mixing = Mixing(self.proj_l.weight, self.proj_l.bias, self.proj_w.weight, self.proj_w.bias)
+        dropout_p = self.attn_drop.p if self.training else 0.0
+        return Heads(x, q, k, v, self.scale, qkv=qkv, mixing=mixing, dropout_p=dropout_p)

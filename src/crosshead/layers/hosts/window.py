@@ -1,0 +1,35 @@
+"""Swin's ``WindowAttention``: a learned bias for every pair of tokens of a window, and a mask where windows shift."""
+
+from timm.models.swin_transformer import WindowAttention
+from torch import Tensor, nn
+
+from ..attention import InteractingAttention
+from ..capabilities import Capability
+from ..heads import Heads
+
+
+class WindowHost(InteractingAttention, WindowAttention):
+    """``timm.models.swin_transformer.WindowAttention`` whose heads interact; (images · windows, N, dim) in and out."""
+
+    @classmethod
+    def brings(cls, attn: nn.Module) -> frozenset[Capability]:
+        return frozenset({Capability.BIAS, Capability.MASK})
+
+    @classmethod
+    def sizes(cls, attn: nn.Module) -> tuple[int, int]:
+        return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
+
+    def read(self, x: Tensor, mask: Tensor | None = None) -> Heads:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        q, k, v = qkv.unbind(2)
+        return Heads(
+            x,
+            q,
+            k,
+            v,
+            self.scale,
+            qkv=qkv,
+            bias=self._get_rel_pos_bias().squeeze(0),
+            window_mask=mask,
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+        )

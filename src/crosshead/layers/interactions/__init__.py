@@ -1,0 +1,13 @@
+"""Kinds of interaction between heads, a file each."""
+
+from ..registry import register_interaction
+from .base import Interaction
+from .interactive import Interactive
+from .overlap import Overlap
+from .talking import Talking
+
+__all__ = ["Interaction", "Interactive", "Overlap", "Talking"]
+
+register_interaction(Overlap)
+register_interaction(Interactive)
+register_interaction(Talking)

@@ -1,0 +1,105 @@
+"""Interactive heads at linear cost, iMHSA (arXiv 2402.17507, section 3): attention through landmarks, heads mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ...ops.interactive import AttentionFactors, Mode, attention_factors, interactive_attention
+from ..capabilities import Capability
+from ..heads import Heads
+from .base import Interaction
+
+if TYPE_CHECKING:
+    from ..attention import InteractingAttention
+
+
+@dataclass(frozen=True)
+class Interactive(Interaction):
+    """Attention through averages of queries and keys, whose maps the heads exchange; linear in the tokens.
+
+    The heads' exchange is two learned (h, h) matrices, ``mix_query`` and ``mix_key``, which start as the identity.
+
+    Args:
+        landmarks: cells per side, or (rows, columns), that queries and keys are averaged over.
+        interaction: let the heads exchange their attention. Without it this is the plain decomposition.
+        mode: of ``crosshead.ops.interactive.interactive_attention``.
+    """
+
+    kind: ClassVar[str] = "imhsa"
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRID})
+    changes_outputs: ClassVar[str | None] = (
+        "it attends through averages of queries and keys, and no choice of weights gives the outputs of full "
+        "attention; pass init='paper' and fine-tune"
+    )
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("mix_query", "mix_key")
+    learned: ClassVar[tuple[str, ...]] = ("mix_query", "mix_key")
+
+    landmarks: int | tuple[int, int] = 7
+    interaction: bool = True
+    mode: Mode = "auto"
+
+    def __post_init__(self) -> None:
+        sides = (self.landmarks, self.landmarks) if isinstance(self.landmarks, int) else tuple(self.landmarks)
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(
+                f"landmarks must be one or two counts of at least 1 (rows, columns), got {self.landmarks}"
+            )
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if not isinstance(self.landmarks, int):
+            object.__setattr__(self, "landmarks", sides)
+
+    @property
+    def carries(self) -> frozenset[Capability]:
+        return frozenset({Capability.OUTPUT_NORM, Capability.GATE})
+
+    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+        weight = layer.get_submodule(layer.projection).weight
+        for name in ("mix_query", "mix_key"):
+            start = torch.eye(layer.num_heads, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
+            layer.register_parameter(name, nn.Parameter(start) if self.interaction else None)
+
+    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+        if heads.attn_mask is not None or heads.is_causal:
+            raise ValueError(
+                "attention through landmarks takes no mask: a landmark averages over queries or keys that a mask "
+                "would tell apart; call without attn_mask and is_causal"
+            )
+        assert heads.grid is not None
+        out = interactive_attention(
+            *heads.split(),
+            heads.grid,
+            landmarks=self.landmarks,
+            mix_query=layer.mix_query,  # type: ignore[arg-type]
+            mix_key=layer.mix_key,  # type: ignore[arg-type]
+            num_prefix_tokens=heads.num_prefix_tokens,
+            scale=heads.scale,
+            dropout_p=heads.dropout_p,
+            mode=self.mode,
+        )
+        return out.transpose(1, 2).flatten(2)
+
+    def weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return self.factors(layer, heads).effective_map(chosen, queries)
+
+    def factors(self, layer: InteractingAttention, heads: Heads) -> AttentionFactors:
+        """A_Q and A_K, before and after the heads were mixed; linear in N."""
+        q, k, _ = heads.split()
+        assert heads.grid is not None
+        return attention_factors(
+            q,
+            k,
+            heads.grid,
+            landmarks=self.landmarks,
+            mix_query=layer.mix_query,  # type: ignore[arg-type]
+            mix_key=layer.mix_key,  # type: ignore[arg-type]
+            num_prefix_tokens=heads.num_prefix_tokens,
+            scale=heads.scale,
+        )

@@ -1,0 +1,156 @@
+"""Overlapped heads, MOHSA (arXiv 2410.14874, section 3): a head reads channels of its neighbours too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops.checks import check_overlap
+from ...ops.overlap import overlapped_attention, overlapped_heads, overlapped_window_attention
+from ...ops.overlap.naive import spread_gain
+from ...ops.overlap.rotary import rotated_overlapped_heads
+from ...ops.rows import added, logits_of, softmax_or_zero
+from ...ops.talking import talking_heads_attention
+from ...ops.talking.added import mixed_weights
+from ..capabilities import Capability
+from ..heads import Heads
+from ..schedule import OverlapSchedule, ScheduleSpec
+from .base import Interaction
+
+if TYPE_CHECKING:
+    from ..attention import InteractingAttention
+
+
+@dataclass(frozen=True)
+class Overlap(Interaction):
+    """Each head borrows ``overlap`` channels of queries, keys and values from either neighbour.
+
+    Only the projection grows, to h·(d + 2·overlap) inputs. What is preserved starts from zeros: those of the new
+    columns, and of learned gains of the borrowed channels of the queries (``borrow_gain``), which the paper has not.
+
+    Args:
+        overlap: channels a side, 0 to d.
+    """
+
+    kind: ClassVar[str] = "overlap"
+    learned: ClassVar[tuple[str, ...]] = ("borrow_gain",)
+
+    overlap: int = 0
+
+    @property
+    def carries(self) -> frozenset[Capability]:
+        return (
+            OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | {Capability.OUTPUT_NORM, Capability.GATE}
+        )
+
+    @classmethod
+    def plan(cls, head_dims: Sequence[int], **options: Any) -> list[Overlap]:
+        cls.check_options(options)
+        return [cls(overlap=o) for o in scheduled(options.get("overlap", "index"), head_dims)]
+
+    def head_width(self, head_dim: int) -> int:
+        return head_dim + 2 * check_overlap(self.overlap, head_dim)
+
+    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+        add_borrow_gain(layer, self.overlap, preserve)
+
+    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+        carry_borrow_gain(layer, before)
+
+    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+        gain = borrow_gain(layer, self.overlap)
+        if heads.mixing is not None:
+            return talking_heads_attention(
+                heads.packed(),
+                *heads.mixing,
+                overlap=self.overlap,
+                scale=heads.scale,
+                dropout_p=heads.dropout_p,
+                borrow_gain=gain,
+            )
+        shared = dict(scale=heads.scale, dropout_p=heads.dropout_p)
+        if heads.rotate is not None:
+            q, k, v = overlapped_windows(layer, self.overlap, heads)
+            bias = heads.logits_bias()
+            bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)  # type: ignore
+            return out.transpose(1, 2).flatten(2)
+        if heads.bias is not None and heads.attn_mask is None:
+            return overlapped_window_attention(
+                heads.packed(), self.overlap, heads.bias, mask=heads.window_mask, borrow_gain=gain, **shared
+            )
+        return overlapped_attention(
+            heads.packed(),
+            self.overlap,
+            attn_mask=heads.logits_bias(),
+            is_causal=heads.is_causal,
+            borrow_gain=gain,
+            **shared,
+        )
+
+    def weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        q, k, _ = overlapped_windows(layer, self.overlap, heads)
+        logits = logits_of(q, k, heads.scale, queries)
+        if heads.mixing is not None:
+            return mixed_weights(logits, *heads.mixing)[:, list(chosen)]
+        logits = added(logits, heads.logits_bias(), heads.is_causal, queries)
+        return softmax_or_zero(logits)[:, list(chosen)]
+
+
+# With the borrowed channels the heads' output is wider than an output norm or a gate.
+OVERLAP_CARRIES = frozenset({Capability.ROTARY, Capability.BIAS, Capability.MASK, Capability.MIXING})
+
+
+def scheduled(spec: ScheduleSpec, head_dims: Sequence[int]) -> list[int]:
+    """The overlap of every block."""
+    return OverlapSchedule.parse(spec).overlaps(len(head_dims), head_dims)
+
+
+def add_borrow_gain(layer: InteractingAttention, overlap: int, learn: bool) -> None:
+    """Gives ``layer`` the gains of its borrowed channels, which start at 0, where they are to be learned."""
+    # With one head there is nothing to borrow and so nothing to learn. One axis, so that optimizers that spare
+    # 1-d parameters the weight decay spare it too: decay would pull the heads apart.
+    gains = layer.num_heads * 2 * overlap if learn and layer.num_heads > 1 else 0
+    weight = layer.get_submodule(layer.projection).weight
+    fresh = torch.zeros(gains, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
+    layer.register_parameter("borrow_gain", nn.Parameter(fresh) if gains else None)
+
+
+@torch.no_grad()
+def carry_borrow_gain(layer: InteractingAttention, before: InteractingAttention) -> None:
+    """What was learned of the channels that both overlaps borrow goes on; without gains they were borrowed whole."""
+    old, new = before.interaction.overlap, layer.interaction.overlap  # type: ignore[attr-defined]
+    gain = borrow_gain(layer, new)
+    if gain is None:
+        return
+    known = borrow_gain(before, old)
+    known = gain.new_ones(layer.num_heads, 2 * old) if known is None else known
+    both = min(old, new)
+    gain[:, new - both : new + both] = known[:, old - both : old + both]
+
+
+def borrow_gain(layer: InteractingAttention, overlap: int) -> Tensor | None:
+    """The gains (h, 2·overlap) of ``layer``, or None for the paper's operator."""
+    gain = layer.borrow_gain
+    return None if gain is None else gain.view(layer.num_heads, 2 * overlap)  # type: ignore
+
+
+def overlapped_windows(
+    layer: InteractingAttention, overlap: int, heads: Heads
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q', K', V' (B, h, N, d + 2·overlap), rotated where the host does so, the queries with their gains."""
+    if heads.rotate is None:
+        q, k, v = overlapped_heads(heads.packed(), overlap)
+    else:
+        q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate)
+    gain = borrow_gain(layer, overlap)
+    if gain is not None:
+        q = q * spread_gain(gain, layer.num_heads, layer.head_dim, overlap).to(q.dtype)
+    return q, k, v

@@ -1,0 +1,156 @@
+"""Talking heads (arXiv 2003.02436) in any host: logits and weights of the heads are mixed; they may overlap too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ...ops.checks import check_overlap
+from ...ops.rows import logits_of, rows_of
+from ...ops.talking import talking_heads_attention
+from ...ops.talking.added import mixed_weights, talking_heads_attention_with
+from ...ops.talking.fast import Mode
+from ..capabilities import Capability
+from ..heads import Heads, Mixing
+from .base import Interaction
+from .overlap import (
+    OVERLAP_CARRIES,
+    add_borrow_gain,
+    borrow_gain,
+    carry_borrow_gain,
+    overlapped_windows,
+    scheduled,
+)
+
+if TYPE_CHECKING:
+    from ..attention import InteractingAttention
+
+
+@dataclass(frozen=True)
+class Talking(Interaction):
+    """Every head's logits, and its weights after the softmax, become learned mixtures of all heads'.
+
+    ``proj_l`` mixes the logits, ``proj_w`` the weights; both are linear layers over the head axis, with timm's names,
+    and start as the identity, where the outputs are those of plain attention. In CaiT, whose heads talk already, its
+    own serve. MOHSA defines talking heads that overlap; that is what ``overlap`` is for.
+
+    Args:
+        overlap: channels that a head borrows from either neighbour, 0 to d, as in ``Overlap``.
+        mode: how attention is computed where nothing is added to the logits, see
+            ``crosshead.ops.talking.talking_heads_attention``.
+    """
+
+    kind: ClassVar[str] = "talking"
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("proj_l.weight", "proj_w.weight")
+
+    learned: ClassVar[tuple[str, ...]] = ("borrow_gain", "proj_l", "proj_w")
+
+    overlap: int = 0
+    mode: Mode = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+
+    @property
+    def carries(self) -> frozenset[Capability]:
+        return (
+            OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | {Capability.OUTPUT_NORM, Capability.GATE}
+        )
+
+    @classmethod
+    def plan(cls, head_dims: Sequence[int], **options: Any) -> list[Talking]:
+        cls.check_options(options)
+        overlaps = scheduled(options.pop("overlap", "none"), head_dims)
+        return [cls(overlap=o, **options) for o in overlaps]
+
+    def head_width(self, head_dim: int) -> int:
+        return head_dim + 2 * check_overlap(self.overlap, head_dim)
+
+    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+        add_borrow_gain(layer, self.overlap, preserve)
+        weight = layer.get_submodule(layer.projection).weight
+        for name in ("proj_l", "proj_w"):
+            if isinstance(getattr(layer, name, None), nn.Linear):  # CaiT's own
+                continue
+            mix = nn.Linear(layer.num_heads, layer.num_heads, device=weight.device, dtype=weight.dtype)  # type: ignore
+            nn.init.eye_(mix.weight)
+            nn.init.zeros_(mix.bias)
+            layer.add_module(name, mix)
+
+    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+        super().carry(layer, before)
+        carry_borrow_gain(layer, before)
+
+    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+        mixing = _mixing(layer)
+        plain = (
+            heads.bias is None
+            and heads.window_mask is None
+            and heads.attn_mask is None
+            and not heads.is_causal
+        )
+        if plain and heads.rotate is None:
+            return talking_heads_attention(
+                heads.packed(),
+                *mixing,
+                overlap=self.overlap,
+                scale=heads.scale,
+                dropout_p=heads.dropout_p,
+                borrow_gain=borrow_gain(layer, self.overlap),
+                mode=self.mode,
+            )
+        bias, mask = _apart(heads)
+        q, k, v = overlapped_windows(layer, self.overlap, heads)
+        out = talking_heads_attention_with(
+            q,
+            k,
+            v,
+            *mixing,
+            bias=bias,
+            mask=mask,
+            is_causal=heads.is_causal,
+            dropout_p=heads.dropout_p,
+            scale=heads.scale,
+        )
+        return out.flatten(2)
+
+    def weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        q, k, _ = overlapped_windows(layer, self.overlap, heads)
+        bias, mask = _apart(heads)
+        logits = logits_of(q, k, heads.scale, queries)
+        if bias is not None:
+            logits = logits + rows_of(bias, queries)
+        mask = None if mask is None else rows_of(mask, queries)
+        rows = torch.as_tensor(list(queries), device=logits.device)
+        return mixed_weights(logits, *_mixing(layer), mask, heads.is_causal, rows)[:, list(chosen)]
+
+
+def _mixing(layer: InteractingAttention) -> Mixing:
+    logits, weights = layer.proj_l, layer.proj_w
+    return Mixing(logits.weight, logits.bias, weights.weight, weights.bias)  # type: ignore
+
+
+def _apart(heads: Heads) -> tuple[Tensor | None, Tensor | None]:
+    """The bias, which belongs to a head, and the masks, which part tokens alike for all."""
+    if heads.attn_mask is not None and heads.attn_mask.dim() > 2 and heads.attn_mask.shape[-3] != 1:
+        raise ValueError(
+            "talking heads take a mask that is alike for all heads, (B, 1, N, N) or (N, N), "
+            f"got {tuple(heads.attn_mask.shape)}"
+        )
+    without = Heads(
+        heads.tokens,
+        heads.q,
+        heads.k,
+        heads.v,
+        heads.scale,
+        window_mask=heads.window_mask,
+        attn_mask=heads.attn_mask,
+    )
+    return heads.bias, without.logits_bias()

@@ -1,0 +1,60 @@
+"""Which interactions and hosts there are. Both tables are filled through the two functions here, ours included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from .attention import InteractingAttention
+    from .interactions.base import Interaction
+
+INTERACTIONS: dict[str, type[Interaction]] = {}
+HOSTS: dict[type[nn.Module], type[InteractingAttention]] = {}
+
+
+def register_interaction(cls: type[Interaction]) -> type[Interaction]:
+    """Makes a kind of interaction known under ``cls.kind``: to ``swap_attention``, to recipes, to every host.
+
+    Args:
+        cls: a frozen dataclass whose fields are the options, derived from ``crosshead.layers.Interaction``.
+
+    Returns:
+        ``cls``, so that it serves as a decorator.
+
+    Raises:
+        ValueError: for a kind that another class has.
+    """
+    if INTERACTIONS.setdefault(cls.kind, cls) is not cls:
+        raise ValueError(
+            f"interaction {cls.kind!r} is {INTERACTIONS[cls.kind].__qualname__}; choose another kind"
+        )
+    return cls
+
+
+def register_host(attention: type[nn.Module], host: type[InteractingAttention]) -> None:
+    """Makes attention modules of exactly the class ``attention`` replaceable by ``host``.
+
+    Args:
+        attention: a model's class of attention.
+        host: derived from ``crosshead.layers.InteractingAttention`` and then from ``attention``; it says in ``read``
+            how queries, keys and values are made.
+
+    Raises:
+        ValueError: for a class that has a host, or a host that isn't one of its class.
+    """
+    if HOSTS.get(attention, host) is not host:
+        raise ValueError(f"{attention.__qualname__} has the host {HOSTS[attention].__qualname__}")
+    if not issubclass(host, attention):
+        raise ValueError(
+            f"{host.__qualname__} must derive from {attention.__qualname__}, whose submodules and methods it keeps"
+        )
+    HOSTS[attention] = host
+
+
+def interaction_class(kind: str) -> type[Interaction]:
+    """The class of a kind. Raises ValueError, with the kinds that there are, for another one."""
+    if kind not in INTERACTIONS:
+        raise ValueError(f"no interaction {kind!r}; wanted one of {', '.join(INTERACTIONS)}")
+    return INTERACTIONS[kind]
