@@ -109,22 +109,22 @@ def test_torch_func():
 
 
 @pytest.mark.parametrize("elements", [40, 1 << 20])
-@pytest.mark.parametrize("kind", ["boolean", "bias", "padding"])
+@pytest.mark.parametrize("kind", ["boolean", "additive", "padding"])
 def test_masks(monkeypatch, kind, elements):
     """A learned bias gets its gradient in its own shape; a query with no key left attends to nothing."""
     monkeypatch.setattr(chunks, "_CPU_CHUNK", elements)
     batch, heads, tokens = 3, 3, 6
     inputs = arguments((batch, heads, tokens, 4, 8, 6, 2))
     generator = torch.Generator().manual_seed(3)
-    if kind == "bias":
-        inputs.append(torch.randn(heads, tokens, tokens, generator=generator, dtype=torch.float64))
-        names = [*NAMES, "bias"]
-        assert_same(
-            lambda *t: composed_attention(*t[:9], attn_mask=t[9]),
-            lambda *t: naive_composed_attention(*t[:9], attn_mask=t[9]),
-            inputs,
-            names=names,
-        )
+    if kind == "additive":
+        for option in ("attn_mask", "attn_bias"):  # after the composition, and before it
+            learned = torch.randn(heads, tokens, tokens, generator=generator, dtype=torch.float64)
+            assert_same(
+                lambda *t, option=option: composed_attention(*t[:9], **{option: t[9]}),
+                lambda *t, option=option: naive_composed_attention(*t[:9], **{option: t[9]}),
+                [*inputs, learned],
+                names=[*NAMES, option],
+            )
         return
     shape = (batch, 1, tokens, tokens) if kind == "boolean" else (batch, 1, 1, tokens)
     mask = torch.rand(shape, generator=generator) > 0.4
@@ -133,6 +133,16 @@ def test_masks(monkeypatch, kind, elements):
     masked = partial(composed_attention, attn_mask=mask)
     assert_same(masked, partial(naive_composed_attention, attn_mask=mask), inputs)
     assert (masked(*inputs)[0, :, 0] == 0).all()
+
+
+def test_rows_of_weights_are_rows_of_the_whole():
+    inputs = arguments(SHAPES[0])
+    mask = torch.randn(1, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    whole = composed_attention_weights(*inputs, attn_mask=mask, attn_bias=2 * mask)
+    some = composed_attention_weights(*inputs, attn_mask=mask, attn_bias=2 * mask, queries=[6, 1])
+    assert_close(some, whole[:, :, [6, 1]], OUTPUT[torch.float64])
+    got = composed_attention(*inputs, attn_mask=mask, attn_bias=2 * mask)
+    assert_close(got, whole @ inputs[2], OUTPUT[torch.float64])
 
 
 def test_identity_at_zero_second_factors():
@@ -220,7 +230,8 @@ def test_compiles_whole():
 @pytest.mark.parametrize(
     ("index", "size", "message"),
     [
-        (1, (2, 3, 4, 5), r"k must have the shape of q, \(2, 3, 7, 5\), got \(2, 3, 4, 5\)"),
+        (1, (2, 3, 7, 4), r"k must be .* \(2, 3, M, 5\), got \(2, 3, 7, 4\)"),
+        (2, (2, 3, 4, 5), r"v must have the shape of k, \(2, 3, 7, 5\), got \(2, 3, 4, 5\)"),
         (3, (2, 6, 11), r"x must be the tokens .* \(2, 7, dim\), got \(2, 6, 11\)"),
         (4, (24, 12), r"hidden_weight must be \(4·hidden, dim\) = \(24, 11\), got \(24, 12\)"),
         (5, (4, 6, 3, 3), r"factor_weight must be \(4, hidden, 2·rank, num_heads\), got"),

@@ -159,6 +159,11 @@ def test_nearly_uniform_maps_keep_their_variance():
     assert_close(got, want, 1e-4)
 
 
+def test_fewer_queries_than_keys():
+    q, k, v, *rest = arguments((2, 3, 7, 5))
+    assert_same(reattention, naive_reattention, [q[:, :, :2], k, v, *rest])
+
+
 def test_is_batch_norm_of_the_mixed_maps():
     q, k, v, mix, bias, weight, norm_bias = inputs = arguments((3, 4, 8, 5))
     maps = torch.softmax(q @ k.mT * 5**-0.5, dim=-1)

@@ -64,6 +64,13 @@ def check_mask(attn_mask: Tensor | None, logits_shape: Sequence[int]) -> Tensor 
     return attn_mask
 
 
+def check_bias(attn_bias: Tensor | None, logits_shape: Sequence[int]) -> Tensor | None:
+    """A bias that broadcasts to the logits (B, num_heads, N, N) and hides no key: a mask is something else."""
+    if attn_bias is not None and attn_bias.dtype == torch.bool:
+        raise ValueError("attn_bias is added to the logits and must be floating point, got a boolean mask")
+    return check_mask(attn_bias, logits_shape)
+
+
 def check_dropout(dropout_p: float) -> float:
     """A dropout probability in [0, 1)."""
     if not 0.0 <= dropout_p < 1.0:
@@ -72,21 +79,25 @@ def check_dropout(dropout_p: float) -> float:
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
-    """The shape (B, num_heads, N, N) of the logits of queries, keys and values (B, num_heads, N, head_dim)."""
+    """The shape (B, num_heads, N, M) of the logits of queries (B, num_heads, N, d), keys and values of M tokens."""
     if q.dim() != 4 or not q.is_floating_point():
         raise ValueError(
             f"q must be floating point of shape (B, num_heads, N, head_dim), got {q.dtype}, {tuple(q.shape)}"
         )
+    batch, num_heads, tokens, width = q.shape
+    if k.dim() != 4 or (*k.shape[:2], k.shape[3]) != (batch, num_heads, width):
+        raise ValueError(
+            f"k must be (B, num_heads, M, head_dim) = ({batch}, {num_heads}, M, {width}), got {tuple(k.shape)}"
+        )
+    if v.shape != k.shape:
+        raise ValueError(f"v must have the shape of k, {tuple(k.shape)}, got {tuple(v.shape)}")
     for name, other in (("k", k), ("v", v)):
-        if other.shape != q.shape:
-            raise ValueError(f"{name} must have the shape of q, {tuple(q.shape)}, got {tuple(other.shape)}")
         if other.dtype != q.dtype or other.device != q.device:
             raise ValueError(
                 f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
                 f"got {other.dtype} on {other.device}"
             )
-    batch, num_heads, tokens, _ = q.shape
-    return batch, num_heads, tokens, tokens
+    return batch, num_heads, tokens, k.shape[2]
 
 
 def check_shape(name: str, x: Tensor | None, wanted: Sequence[int], meaning: str) -> None:

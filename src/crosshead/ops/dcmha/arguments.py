@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..checks import check_dropout, check_heads, check_mask, check_shape
+from ..checks import check_bias, check_dropout, check_heads, check_mask, check_shape
 
 
 def check_composition(
@@ -15,11 +15,14 @@ def check_composition(
     diagonal_weight: Tensor,
     pre_weight: Tensor | None,
     post_weight: Tensor | None,
+    attn_bias: Tensor | None,
     attn_mask: Tensor | None,
     dropout_p: float,
 ) -> tuple[int, int, int, int]:
     """The shape (B, h, N, N) of the logits; raises ValueError for what does not fit."""
-    batch, heads, tokens, _ = shape = check_heads(q, k, v)
+    batch, heads, tokens, keys = shape = check_heads(q, k, v)
+    if tokens != keys:
+        raise ValueError(f"composed heads attend among themselves: {tokens} queries and {keys} keys")
     if x.dim() != 3 or x.shape[:2] != (batch, tokens):
         raise ValueError(
             f"x must be the tokens (B, N, dim) of the heads, ({batch}, {tokens}, dim), got {tuple(x.shape)}"
@@ -35,6 +38,7 @@ def check_composition(
     check_shape("diagonal_weight", diagonal_weight, (4 * heads, dim), "(4·num_heads, dim)")
     check_shape("pre_weight", pre_weight, (heads, heads), "(num_heads, num_heads)")
     check_shape("post_weight", post_weight, (heads, heads), "(num_heads, num_heads)")
+    check_bias(attn_bias, shape)
     check_mask(attn_mask, shape)
     check_dropout(dropout_p)
     return shape

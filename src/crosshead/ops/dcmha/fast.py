@@ -22,6 +22,7 @@ def composed_attention(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
+    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
@@ -39,8 +40,9 @@ def composed_attention(
         diagonal_weight: (4·h, dim).
         pre_weight, post_weight: static mixing (h, h) before and after the softmax, beside the identity; rows composed
             heads. None is 0.
-        attn_mask: boolean (True takes part) or additive, broadcastable to (B, h, N, N); it joins the composed logits,
-            and gets a gradient. A query with no key left attends to nothing.
+        attn_bias: finite, broadcastable to (B, h, N, N); part of a head's logits, and composed with them. It may learn.
+        attn_mask: boolean (True takes part) or additive, broadcastable to (B, h, N, N); it joins the composed logits.
+            A query with no key left attends to nothing.
         dropout_p: the share of attention weights that is dropped, before they are composed. Give 0 in evaluation.
         scale: factor of the logits; d^(-1/2) by default.
 
@@ -60,6 +62,7 @@ def composed_attention(
         diagonal_weight,
         pre_weight,
         post_weight,
+        attn_bias,
         attn_mask,
         dropout_p,
     )
@@ -72,12 +75,11 @@ def composed_attention(
             *(t.to(precise) for t in (x, hidden_weight, factor_weight, diagonal_weight)),
             *(None if t is None else t.to(precise) for t in (pre_weight, post_weight)),
         )
-        if attn_mask is not None:
-            attn_mask = attn_mask[(None,) * (4 - attn_mask.dim())]
+        added = [t if t is None else t[(None,) * (4 - t.dim())] for t in (attn_bias, attn_mask)]
         out = in_chunks(
             partial(_attend, scale=scale, dropout_p=dropout_p),
-            (q, k, v, mixing, mixing, attn_mask),
-            (Axes(0, 2), IMAGES, IMAGES, Axes(0, 1), IMAGES, mask_axes(attn_mask)),
+            (q, k, v, mixing, mixing, *added),
+            (Axes(0, 2), IMAGES, IMAGES, Axes(0, 1), IMAGES, *map(mask_axes, added)),
             Axes(0, 2),
             shape,
             new_seed(dropout_p),
@@ -91,6 +93,7 @@ def _attend(
     v: Tensor,
     at_queries: Tensor,
     at_keys: Tensor,
+    attn_bias: Tensor | None,
     attn_mask: Tensor | None,
     generator: torch.Generator | None,
     *,
@@ -104,8 +107,11 @@ def _attend(
     """
     q, k, v = (x.to(at_keys.dtype) for x in (q, k, v))
     q = q * scale
-    logits = at_queries[:, :, 0] @ (q @ k.mT).transpose(1, 2)
-    by_key = at_keys[:, :, 1] @ (k @ q.mT).transpose(1, 2)
+    logits, by_key = q @ k.mT, k @ q.mT
+    if attn_bias is not None:
+        logits, by_key = logits + attn_bias, by_key + attn_bias.mT
+    logits = at_queries[:, :, 0] @ logits.transpose(1, 2)
+    by_key = at_keys[:, :, 1] @ by_key.transpose(1, 2)
     logits = logits + by_key.permute(0, 3, 2, 1)
     weights = drop(_softmax(logits, attn_mask), dropout_p, generator)
     by_query = at_queries[:, :, 2] @ weights

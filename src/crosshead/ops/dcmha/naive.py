@@ -8,9 +8,11 @@ With h heads, N tokens x, R = 2 factors, and for each of (query, key) and each o
                + sum_r w2_q[t, r, g] (sum_i w1_q[t, r, i] A_i[t, s]) + w_gq[t, g] A_g[t, s]
                + sum_r w2_k[s, r, g] (sum_i w1_k[s, r, i] A_i[t, s]) + w_gk[s, g] A_g[t, s]
 
-applied to A = Q K^T s before the softmax, to its result after it; then O_g = A'_g V_g. A mask joins the composed
+applied to A = Q K^T s + bias before the softmax, to its result after it; then O_g = A'_g V_g. A mask joins the composed
 logits. It runs in the precision of its input on any device, and is the oracle of the fast path.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,7 @@ def naive_composed_attention(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
+    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
@@ -45,6 +48,7 @@ def naive_composed_attention(
         diagonal_weight,
         pre_weight,
         post_weight,
+        attn_bias=attn_bias,
         attn_mask=attn_mask,
         dropout_p=dropout_p,
         scale=scale,
@@ -63,11 +67,16 @@ def composed_attention_weights(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
+    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
+    queries: Sequence[int] | None = None,
 ) -> Tensor:
-    """The weights A' (B, h, N, N) that meet V, for analysis: rows need not sum to one, nor be positive."""
+    """The weights A' that meet V, for analysis: rows need not sum to one, nor be positive.
+
+    (B, h, len(queries), N): all rows unless ``queries`` names some. Otherwise as ``composed_attention``.
+    """
     check_composition(
         q,
         k,
@@ -78,6 +87,7 @@ def composed_attention_weights(
         diagonal_weight,
         pre_weight,
         post_weight,
+        attn_bias,
         attn_mask,
         dropout_p,
     )
@@ -86,8 +96,16 @@ def composed_attention_weights(
     first = first * torch.rsqrt(first.square().mean(-1, keepdim=True) + 1e-6)
     diagonal = torch.tanh(x @ diagonal_weight.t()).unflatten(-1, (4, -1))
 
+    rows = list(range(q.shape[2]) if queries is None else queries)
+    q, attn_bias, attn_mask = q[:, :, rows], _rows_of(attn_bias, rows), _rows_of(attn_mask, rows)
+    # The four in turn: before the softmax by query and by key, after it by query and by key.
+    four = [(first[:, :, i], second[:, :, i], diagonal[:, :, i]) for i in range(4)]
+    pre_query, post_query = ((w1[:, rows], w2[:, rows], w[:, rows]) for w1, w2, w in (four[0], four[2]))
+    pre_key, post_key = four[1], four[3]
     logits = (q @ k.transpose(-2, -1)) * (q.shape[-1] ** -0.5 if scale is None else scale)
-    logits = _compose(logits, first[:, :, :2], second[:, :, :2], diagonal[:, :, :2], pre_weight)
+    if attn_bias is not None:
+        logits = logits + attn_bias
+    logits = _compose(logits, pre_query, pre_key, pre_weight)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=logits.dtype).masked_fill(~attn_mask, -torch.inf)
     if attn_mask is not None:
@@ -96,17 +114,27 @@ def composed_attention_weights(
     dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
     weights = logits.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
     weights = torch.dropout(weights, dropout_p, train=True)
-    return _compose(weights, first[:, :, 2:], second[:, :, 2:], diagonal[:, :, 2:], post_weight)
+    return _compose(weights, post_query, post_key, post_weight)
 
 
-def _compose(a: Tensor, first: Tensor, second: Tensor, diagonal: Tensor, static: Tensor | None) -> Tensor:
-    """A' of a (B, h, N, N); factors (B, N, 2, R, h), diagonals (B, N, 2, h): by query, by key."""
+Dynamic = tuple[Tensor, Tensor, Tensor]  # factors (B, N, R, h), first and second, and diagonals (B, N, h)
+
+
+def _compose(a: Tensor, at_queries: Dynamic, at_keys: Dynamic, static: Tensor | None) -> Tensor:
+    """A' of a (B, h, N, N)."""
     composed = a
     if static is not None:
         composed = composed + torch.einsum("bits,gi->bgts", a, static)
-    by_query = torch.einsum("bits,btri->brts", a, first[:, :, 0])
-    composed = composed + torch.einsum("brts,btrg->bgts", by_query, second[:, :, 0])
-    by_key = torch.einsum("bits,bsri->brts", a, first[:, :, 1])
-    composed = composed + torch.einsum("brts,bsrg->bgts", by_key, second[:, :, 1])
-    composed = composed + torch.einsum("bgts,btg->bgts", a, diagonal[:, :, 0])
-    return composed + torch.einsum("bgts,bsg->bgts", a, diagonal[:, :, 1])
+    first, second, diagonal = at_queries
+    summed = torch.einsum("bits,btri->brts", a, first)
+    composed = composed + torch.einsum("brts,btrg->bgts", summed, second)
+    composed = composed + torch.einsum("bgts,btg->bgts", a, diagonal)
+    first, second, diagonal = at_keys
+    summed = torch.einsum("bits,bsri->brts", a, first)
+    composed = composed + torch.einsum("brts,bsrg->bgts", summed, second)
+    return composed + torch.einsum("bgts,bsg->bgts", a, diagonal)
+
+
+def _rows_of(added: Tensor | None, rows: Sequence[int]) -> Tensor | None:
+    """Those rows of what broadcasts to (B, h, N, N)."""
+    return added if added is None or added.dim() < 2 or added.shape[-2] == 1 else added[..., list(rows), :]

@@ -83,9 +83,8 @@ def reattention(
         # A_g = gain[g] (sum_i Θ[g, i] C_i - deviation[g]) + β[g]
         rest = -gain * deviation
         if mix_bias is not None:
-            rest = (
-                rest + 0.0 * mix_bias
-            )  # which the batch's own mean cancels; its gradient is zero and not missing
+            # The batch's own mean cancels it; its gradient is zero then, and not missing.
+            rest = rest + 0.0 * mix_bias
         if norm_bias is not None:
             rest = rest + norm_bias
         out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * precise(v).sum(2, keepdim=True)
