@@ -25,7 +25,7 @@ def test_the_demo_compares_what_it_trained(tmp_path, capsys):
         assert test == f"{results[heads]['test']['accuracy']:.2%}"
         assert str(demo / name / "checkpoints") in said
     difference = results["overlapped heads"]["parameters"] - results["plain heads"]["parameters"]
-    assert "One run of each, 359 test pictures" in said and "--seeds 0,1,2" in said
+    assert "One run of each on 359 test pictures" in said and "--seeds 0,1,2" in said
     assert re.search(rf"adds {difference:,} parameters \(\+\d+\.\d%\)", said)
     assert (demo / "curves.png").read_bytes().startswith(b"\x89PNG") and str(demo / "curves.png") in said
 
