@@ -1,5 +1,7 @@
 """Who is spared weight decay, and the learning rate of every step."""
 
+import copy
+import itertools
 import math
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 from crosshead.recipe.schema import OptimizerConfig, ScheduleConfig
-from crosshead.train.loop.optim import build_optimizer, build_schedule, rate_scale
+from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 
 
 def decayed(model, optimizer):
@@ -84,3 +86,63 @@ def test_optimizers_of_other_kinds_take_what_they_know(name):
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match=r"optimizer\.name is 'adamx'"):
         build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="adamx"), 64)
+
+
+def small_vit():
+    return timm.create_model(
+        "vit_tiny_patch16_224", depth=3, embed_dim=8, num_heads=2, img_size=16, patch_size=8, num_classes=3
+    )
+
+
+def rates_by_name(model, optimizer):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_rates_fall_from_block_to_block_and_the_head_has_its_own():
+    model = small_vit()
+    config = OptimizerConfig(lr=1e-3, layer_decay=0.5, head_lr=4e-3)
+    optimizer = build_optimizer(model, config, 64)
+    set_rate = build_schedule(
+        optimizer,
+        ScheduleConfig(warmup_epochs=0, min_lr=0),
+        total_steps=10,
+        steps_per_epoch=5,
+        scale=rate_scale(config, 64),
+    )
+    assert set_rate(0) == pytest.approx(1e-3)
+    got = rates_by_name(model, optimizer)
+    assert got["head.weight"] == got["head.bias"] == pytest.approx(4e-3)
+    blocks = [got[f"blocks.{i}.mlp.fc1.weight"] for i in range(3)]
+    assert [upper / lower for lower, upper in itertools.pairwise(blocks)] == pytest.approx([2, 2])
+    assert got["patch_embed.proj.weight"] < blocks[0] and got["norm.weight"] == pytest.approx(5e-4)
+    assert decayed(model, optimizer) == decayed(model, build_optimizer(model, OptimizerConfig(), 64))
+    half = set_rate(5)
+    assert half == pytest.approx(1e-3 / 2)
+    assert rates_by_name(model, optimizer)["head.weight"] == pytest.approx(4 * half)
+
+
+def test_what_is_frozen_gets_no_gradient_and_no_update():
+    model = small_vit()
+    freeze(model, ["patch_embed.*", "blocks.[01].*", "pos_embed"])
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.7), 64)
+    trained = rates_by_name(model, optimizer)
+    assert "blocks.2.norm1.weight" in trained and "cls_token" in trained
+    assert not [
+        name for name in trained if name.startswith(("patch_embed", "blocks.0", "blocks.1", "pos_embed"))
+    ]
+    with pytest.raises(ValueError, match=r"no parameter is like 'block.*'; the nearest are blocks"):
+        freeze(model, ["block.*"])
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        freeze(model, ["*"])
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    freeze(model, ["1.*"])
+    for each in (model, copy.deepcopy(model)):
+        each.train()
+        before = each[1].running_mean.clone()
+        each(torch.randn(8, 3, 4, 4) + 3)
+        assert each[1].running_mean.equal(before) and not each[1].training
+        assert each[2].running_mean.abs().sum() > 0 and each.training

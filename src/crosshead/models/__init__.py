@@ -5,6 +5,6 @@ from . import ivit as ivit
 from . import swin as swin
 from . import vit as vit
 from .authors import load_authors_checkpoint
-from .build import build_model, load_weights
+from .build import build_model, classifier_names, load_weights
 
-__all__ = ["build_model", "load_authors_checkpoint", "load_weights"]
+__all__ = ["build_model", "classifier_names", "load_authors_checkpoint", "load_weights"]

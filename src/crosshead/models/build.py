@@ -165,7 +165,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifi
     """
     weights = _read_weights(path)
     own = model.state_dict()
-    classifier = tuple(f"{name}." for name in _classifier_names(model) if new_classifier)
+    classifier = tuple(f"{name}." for name in classifier_names(model) if new_classifier)
     for name in [n for n in weights if n.startswith(classifier) and n in own]:
         if weights[name].shape != own[name].shape:
             _logger.warning("%s: %s is for other classes and starts anew", path, name)
@@ -200,7 +200,8 @@ def _is_authors(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).endswith((".pth", ".pt"))
 
 
-def _classifier_names(model: nn.Module) -> tuple[str, ...]:
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """The modules of ``model`` that tell classes apart, as timm's configuration of it has them."""
     names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     return (names,) if isinstance(names, str) else tuple(names)
 

@@ -130,6 +130,10 @@ class OptimizerConfig(Section):
     eps: Annotated[float, Field(ge=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = (
+        None  # the rate of each block below, over its upper's
+    )
+    head_lr: Annotated[float, Field(gt=0)] | None = None  # the classifier's rate; lr's course, scaled
 
 
 class ScheduleConfig(Section):
@@ -152,6 +156,7 @@ class TrainConfig(Section):
     grad_checkpointing: bool = False
     parallel: Literal["copies", "shards"] = "copies"  # of the model in several processes: DDP, or FSDP2
     deterministic: bool = False
+    freeze: list[str] = []  # parameters to leave as they are, by name: ["patch_embed.*", "blocks.[0-5].*"]
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     eval_every_epochs: Positive = 1
     max_bad_steps: Positive = 10  # non-finite losses or gradients in a row before the run stops

@@ -33,7 +33,7 @@ from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.devices import choose_device, deterministic_algorithms, grad_scaler
 from crosshead.train.loop.loop import Loop, Source
 from crosshead.train.loop.measure import count_gmacs, count_parameters
-from crosshead.train.loop.optim import build_optimizer, build_schedule, rate_scale
+from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.processes import distributed
 from crosshead.train.processes.distributed import World
@@ -283,6 +283,7 @@ def _build_state(model: nn.Module, recipe: Recipe, device: torch.device, world: 
     sharded = recipe.train.parallel == "shards" and world.size > 1
     if sharded and recipe.train.precision == "fp16":
         raise ValueError("train.parallel=shards has no loss scaling; use train.precision=bf16, or copies")
+    freeze(model, recipe.train.freeze)
     if not sharded:
         model.to(device)
     if recipe.train.channels_last:
