@@ -17,12 +17,15 @@ def print_throughput(recipe: "Recipe") -> int:
     """Times forward passes of one batch of random images after a warm-up; prints median and spread."""
     import torch
 
+    from crosshead.data.transforms.pipeline import image_size
     from crosshead.models import build_model
     from crosshead.train.loop.devices import autocast, choose_device
+    from crosshead.train.starting import settle
 
+    recipe = settle(recipe)
     device = choose_device(recipe.train.device)
     data = recipe.data
-    size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
+    size = image_size(data)
     classes = recipe.model.args.get("num_classes", _CLASSES)
     model = (
         build_model(

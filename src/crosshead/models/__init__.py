@@ -5,6 +5,14 @@ from . import ivit as ivit
 from . import swin as swin
 from . import vit as vit
 from .authors import load_authors_checkpoint
-from .build import build_model, classifier_names, load_weights
+from .build import build_model
+from .weights import classifier_names, load_weights, pretrained_config, weights_file
 
-__all__ = ["build_model", "classifier_names", "load_authors_checkpoint", "load_weights"]
+__all__ = [
+    "build_model",
+    "classifier_names",
+    "load_authors_checkpoint",
+    "load_weights",
+    "pretrained_config",
+    "weights_file",
+]

@@ -1,19 +1,16 @@
 """From a recipe's ``model`` section to a module: the one place where that happens."""
 
 import logging
-import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, Protocol
 
 import timm
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..layers.registry import interaction_class
 from ..swap import swap_attention
-from .authors import load_authors_checkpoint
+from .weights import Weights
 
 _logger = logging.getLogger(__name__)
 
@@ -84,12 +81,17 @@ def build_model(
     if model.overlap is not None and model.interaction is None:
         args["overlap"] = model.overlap
     module = _create(model.name, args, img_size)
-    if model.init_from and from_weights:
-        load_weights(module, model.init_from)
+    first = Weights.read(model.init_from) if model.init_from and from_weights else None
+    # Weights of a model that was swapped already have its names, and are loaded after the swap; others before.
+    before = first is not None and (model.interaction is None or first.fits(module))
+    if first is not None and before:
+        first.load(module)
     if model.interaction is not None:
         how = model.interaction
         report = swap_attention(module, how.kind, blocks=how.blocks, init=how.init, **options)
         _logger.info("%s", report)
+    if first is not None and not before:
+        first.load(module)
     return module
 
 
@@ -152,66 +154,3 @@ def _unknown_model(name: str) -> str:
     near = get_close_matches(name, timm.list_models(), n=3)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"no model {name!r} in timm's registry; {hint}`crosshead models` lists this library's own"
-
-
-def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifier: bool = True) -> None:
-    """Loads a safetensors file, or a checkpoint of the MOHSA authors' code (.pth or .pt), into ``model``.
-
-    Where ``new_classifier`` allows it, a classifier for another number of classes starts anew.
-
-    Raises:
-        ValueError: where the file can't be read, or holds the weights of another model; the first differences are
-            named, and the model is as it was.
-    """
-    weights = _read_weights(path)
-    own = model.state_dict()
-    classifier = tuple(f"{name}." for name in classifier_names(model) if new_classifier)
-    for name in [n for n in weights if n.startswith(classifier) and n in own]:
-        if weights[name].shape != own[name].shape:
-            _logger.warning("%s: %s is for other classes and starts anew", path, name)
-            weights[name] = own[name]
-    if differences := _differences(own, weights):
-        raise ValueError(
-            f"{path} holds the weights of another model: {'; '.join(differences[:3])}"
-            f"{f' and {len(differences) - 3} more' if len(differences) > 3 else ''}; "
-            "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
-            + (
-                f"; `crosshead convert {path}` prints the model section of theirs"
-                if _is_authors(path)
-                else ""
-            )
-        )
-    model.load_state_dict(weights)
-
-
-def _read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    if _is_authors(path):
-        return dict(load_authors_checkpoint(path).model.state_dict())
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{path}: not a readable safetensors file ({error}); wanted weights as training writes them, or a "
-            "checkpoint of the MOHSA authors' code (.pth or .pt)"
-        ) from error
-
-
-def _is_authors(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).endswith((".pth", ".pt"))
-
-
-def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """The modules of ``model`` that tell classes apart, as timm's configuration of it has them."""
-    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """How ``weights`` differ from what a model wants, one sentence each."""
-    found = [
-        f"{name} has shape {tuple(weights[name].shape)}, wanted {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    found += [f"{name} is missing" for name in own if name not in weights]
-    return found + [f"{name} is not in the model" for name in weights if name not in own]

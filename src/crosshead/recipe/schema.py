@@ -83,7 +83,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     name: str = "digits"
     root: str | None = None
-    image_size: Positive | tuple[Positive, Positive] = 8
+    image_size: Positive | tuple[Positive, Positive] | None = (
+        8  # None: the one that the first weights are for
+    )
     channels: Literal[1, 3] = 3
     mean: list[float] | None = None  # one a channel; the data set's own when unset
     std: list[float] | None = None

@@ -23,7 +23,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.folder import describe_run, settled_paths
+from crosshead.train.keeping.folder import describe_run
 from crosshead.train.keeping.lock import FolderLock
 from crosshead.train.keeping.rescue import Rescued, rescue
 from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start
@@ -39,6 +39,7 @@ from crosshead.train.processes import distributed
 from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import is_sharded, shard
 from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.starting import check_presumed_weights, settle
 from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
 from crosshead.train.telling.outcome import finished_result, stopped_result, unsaved_result, write_result
 from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
@@ -67,7 +68,7 @@ def train(
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
         BadNumbers: too many steps in a row were not finite.
     """
-    recipe = settled_paths(recipe)
+    recipe = settle(recipe)
     world = distributed.meet(recipe.train.rank_timeout_s)
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
@@ -110,6 +111,8 @@ def _train(
     source = _source(recipe, splits, world)
     store = CheckpointStore(folder)
     start = world.lead(lambda: find_start(store, resume))
+    if not start.state:
+        check_presumed_weights(recipe)
     model = _build_model(recipe, splits, from_weights=not start.state)
     gmacs = count_gmacs(model, splits.info.channels, image_size(recipe.data))
     state = _build_state(model, recipe, device, world)

@@ -10,10 +10,11 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
-from crosshead.train.keeping.folder import RECIPE_FILE, settled_paths
+from crosshead.train.keeping.folder import RECIPE_FILE
 from crosshead.train.keeping.manifest import replace_file
 from crosshead.train.processes import distributed
 from crosshead.train.run import train
+from crosshead.train.starting import settle
 from crosshead.train.telling.records import Observer
 from crosshead.train.telling.result import RESULT_FILE, BadNumbers, Result
 
@@ -95,7 +96,7 @@ def plan_sweep(
                 f"{label!r} would share its folder {place} with another variant; rename the recipe"
             )
         settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
-        settled = settled_paths(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
+        settled = settle(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
         variants[label] = Variant(label, settled, runs)
     return list(variants.values())
 

@@ -70,6 +70,9 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
     from crosshead.data.sets.catalog import open_splits
     from crosshead.train.loading import evaluate_on, load_for_recipe
+    from crosshead.train.starting import settle
+
+    recipe = settle(recipe)
 
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)

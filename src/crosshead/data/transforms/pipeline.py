@@ -59,6 +59,8 @@ def evaluation_transform(data: DataConfig, info: DatasetInfo) -> Transform:
 def image_size(data: DataConfig) -> tuple[int, int]:
     """(height, width) of what the model gets."""
     size = data.image_size
+    if size is None:
+        raise ValueError("data.image_size is null, and no first weights say which; set it, 224 for example")
     return (size, size) if isinstance(size, int) else size
 
 

@@ -64,21 +64,6 @@ def free_folders(recipe: Recipe) -> Iterator[Path]:
     return itertools.filterfalse(holds_run, numbered_folders(recipe))
 
 
-def settled_paths(recipe: Recipe) -> Recipe:
-    """The recipe with the paths of its data and first weights absolute: it means the same from any folder."""
-    data, model = recipe.data, recipe.model
-    return recipe.model_copy(
-        update={
-            "data": data.model_copy(update={"root": _absolute(data.root)}),
-            "model": model.model_copy(update={"init_from": _absolute(model.init_from)}),
-        }
-    )
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(os.path.expanduser(path))
-
-
 def restarts() -> int:
     """How often torchrun has started this run's processes again."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
