@@ -1,5 +1,7 @@
 """timm's model contract, for every model that this library registers; a new one joins by being registered."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -25,12 +27,13 @@ def side(name):
     return min(timm.get_pretrained_cfg(registered(name)).input_size[-1], 64)
 
 
-def create(name, **options):
+def create(name, *, whole=False, **options):
+    """A model for a few small images: its widths and heads, and fewer blocks unless it is wanted whole."""
     torch.manual_seed(0)
     if "cait" in name:  # LayerScale as small as in deep CaiTs hides what the blocks do
         options["init_values"] = 0.1
-    if "swin_small" in name or "swin_base" in name:  # Swin-Tiny with more blocks, or wider ones
-        options["depths"] = (1, 1, 2, 1)
+    if not whole and "micro" not in name:
+        options |= {"depths": (1, 1, 2, 1)} if "swin" in name or "ivit" in name else {"depth": 3}
     options = dict(num_classes=CLASSES, img_size=side(name), in_chans=3) | FORMS.get(name, {}) | options
     return timm.create_model(registered(name), **options)
 
@@ -47,13 +50,19 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def model(name):
-    """One model a name, in evaluation mode; a test that changes its model makes its own."""
+    """One model a name, in evaluation mode, with fewer blocks; a test that changes its model takes ``own``."""
     return create(name).eval()
 
 
+@pytest.fixture
+def own(model):
+    """A copy for a test to change: copying is quicker than drawing weights."""
+    return copy.deepcopy(model)
+
+
 @torch.no_grad()
-def test_forward_and_its_parts(name, model):
-    x = images(name)
+def test_forward_and_its_parts(name):
+    model, x = create(name, whole=True).eval(), images(name)
     logits = model(x)
     assert logits.shape == (2, CLASSES) and torch.isfinite(logits).all()
     features = model.forward_features(x)
@@ -66,7 +75,7 @@ def test_forward_and_its_parts(name, model):
 def test_shapes_without_memory(name):
     """On the meta device, as one asks for shapes and sizes."""
     with torch.device("meta"):
-        model = create(name).eval()
+        model = create(name, whole=True).eval()
         assert model(images(name).to("meta")).shape == (2, CLASSES)
 
 
@@ -80,8 +89,8 @@ def test_no_images_give_no_logits(name, model):
             assert model(images(name)[:0]).shape == (0, CLASSES)
 
 
-def test_every_parameter_gets_a_gradient(name):
-    model = create(name).train()
+def test_every_parameter_gets_a_gradient(name, own):
+    model = own.train()
     (model(images(name)) * torch.arange(CLASSES)).sum().backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     # The softmax cancels the bias that talking heads add before it: a gradient of zero, and not a missing one.
@@ -115,8 +124,8 @@ def test_forward_intermediates(name, model):
 
 
 @torch.no_grad()
-def test_reset_classifier(name):
-    model = create(name).eval()
+def test_reset_classifier(name, own):
+    model = own
     model.reset_classifier(3)
     assert model(images(name)).shape == (2, 3) and model.num_classes == 3
     model.reset_classifier(0)
@@ -125,23 +134,23 @@ def test_reset_classifier(name):
 
 
 @torch.no_grad()
-def test_other_image_sizes(name):
+def test_other_image_sizes(name, own):
     tall, wide = side(name) * 2, side(name)
     assert create(name, img_size=(tall, wide)).eval()(images(name, height=tall)).shape == (2, CLASSES)
-    model = create(name).eval()
+    model = own
     if hasattr(model, "set_input_size"):
         model.set_input_size((tall, wide))
         assert model(images(name, height=tall)).shape == (2, CLASSES)
 
 
-def test_checkpointing_changes_nothing(name):
+def test_checkpointing_changes_nothing(name, model):
     results = []
     for enable in (False, True):
-        model = create(name).train()
-        model.set_grad_checkpointing(enable)
-        logits = model(images(name))
+        own = copy.deepcopy(model).train()
+        own.set_grad_checkpointing(enable)
+        logits = own(images(name))
         logits.square().sum().backward()
-        results.append((logits, [p.grad for p in model.parameters()]))
+        results.append((logits, [p.grad for p in own.parameters()]))
     (want, want_grads), (got, got_grads) = results
     assert_close(got, want, OUTPUT[torch.float32])
     for got_grad, want_grad in zip(got_grads, want_grads, strict=True):
@@ -149,13 +158,12 @@ def test_checkpointing_changes_nothing(name):
 
 
 @torch.no_grad()
-def test_weights_round_trip(name, model, tmp_path):
+def test_weights_round_trip(name, model, own, tmp_path):
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    other = create(name).eval()
-    for parameter in other.parameters():
+    for parameter in own.parameters():
         parameter.add_(1.0)
-    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert torch.equal(other(images(name)), model(images(name)))
+    own.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(own(images(name)), model(images(name)))
 
 
 def test_groups_and_decay(name, model):
@@ -188,8 +196,8 @@ def test_drop_path_acts_in_training_only(name):
 
 @pytest.mark.parametrize("autocast", [True, False])
 @torch.no_grad()
-def test_bfloat16(name, autocast):
-    model = create(name).eval()
+def test_bfloat16(name, own, autocast):
+    model = own
     want = model(images(name))
     if autocast:
         with torch.autocast("cpu", torch.bfloat16):

@@ -44,7 +44,7 @@ def test_a_name_that_leads_out_is_refused(name, tmp_path):
         named_folder(tiny_recipe(output=str(tmp_path), name=name))
 
 
-def test_a_name_with_dollar_signs_is_no_formula(unstopped, tmp_path):
+def test_a_name_with_dollar_signs_is_no_formula(unstopped, tmp_path, rendered):
     folder = shutil.copytree(unstopped, tmp_path / "a $\\frac$ b", symlinks=True)
     assert draw_curves(folder).stat().st_size > 0
     assert compare_curves({"$_{$": folder}, "$^$", tmp_path / "both.png").exists()

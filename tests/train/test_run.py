@@ -153,8 +153,8 @@ FAMILIES = [
 
 @pytest.mark.parametrize("how", [{}, {"grad_checkpointing": True}, {"precision": "bf16"}], ids=str)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_trains(name, how, tmp_path):
-    recipe = tiny_recipe(model={"name": name, "args": {}}, train={"epochs": 2, **how})
+def test_every_family_trains(name, how, tmp_path, few_pictures):
+    recipe = tiny_recipe(model={"name": name, "args": {}}, data=few_pictures, train={"epochs": 2, **how})
     result = train(recipe, folder=tmp_path / "run")
     assert result.status == "finished" and result.bad_steps == 0 and result.gmacs > 0
     assert evaluate_run(tmp_path / "run", split="test")["accuracy"] == result.test["accuracy"]
