@@ -61,3 +61,39 @@ def test_imports_run_one_way(name):
 def test_every_file_stands_in_a_room():
     entrances = {"__init__", "__main__"}
     assert {room(path) for path in ROOT.rglob("*.py")} <= set(MAY_IMPORT) | entrances
+
+
+def imported_modules(path: Path) -> set[Path]:
+    """The files of ops/ that a file there imports from; a package stands for its ``__init__.py``."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        folder = path.parents[node.level - 1]
+        base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+        for target in [base, *(base / alias.name for alias in node.names)]:
+            for file in (target.with_suffix(".py"), target / "__init__.py"):
+                if file.is_file() and ROOT / "ops" in file.parents:
+                    found.add(file)
+    # ``from . import kernel`` asks the package for its module, nothing else.
+    return found - {path.parent / "__init__.py", ROOT / "ops" / "__init__.py"}
+
+
+def test_no_fast_path_imports_an_oracle():
+    """Neither at first nor at second hand: an error in what both share would be invisible to their comparison."""
+    for path in (ROOT / "ops").rglob("*.py"):
+        if path.name in ("__init__.py", "naive.py"):
+            continue
+        reached, waiting = set(), [path]
+        while waiting:
+            waiting += sorted(more := imported_modules(waiting.pop()) - reached)
+            reached |= more
+        oracles = {file.relative_to(ROOT) for file in reached if file.name == "naive.py"}
+        assert not oracles, f"{path.relative_to(ROOT)} reaches {', '.join(map(str, sorted(oracles)))}"
+
+
+def test_an_oracle_shares_checks_alone_with_its_fast_paths():
+    shared = {"checks.py", "arguments.py", "tracing.py", "naive.py"}
+    for path in (ROOT / "ops").rglob("naive.py"):
+        beyond = {file.name for file in imported_modules(path)} - shared
+        assert not beyond, f"{path.relative_to(ROOT)} takes more than checks from {', '.join(sorted(beyond))}"

@@ -21,6 +21,24 @@ def one_matrix(function, **more):
     return lambda q, k, v, m: call(function, WIDE_HEADS, **more)(q, k, v, None, m)
 
 
+def no_images(device: str):
+    shape = (0, *SHAPES[0][1:])
+    inputs = [t.to(device) for t in operands(shape, torch.float32)]
+    return [
+        output_and_gradients(call(function, shape, **more), inputs)
+        for function, more in (
+            (interactive_attention, dict(mode="triton")),
+            (naive_interactive_attention, {}),
+        )
+    ]
+
+
+def second_derivatives(function, inputs) -> tuple:
+    inputs = [t.clone().requires_grad_() for t in inputs]
+    grads = torch.autograd.grad((function(*inputs) ** 2).sum(), inputs, create_graph=True)
+    return torch.autograd.grad(sum((g**2).sum() for g in grads), inputs)
+
+
 def run_all(device: str) -> dict:
     results = {}
     for name, (shape, dtype, count) in CASES.items():
@@ -33,8 +51,19 @@ def run_all(device: str) -> dict:
     q, k, v, _, m_k = (t.to(device) for t in operands(WIDE_HEADS, torch.float32))
     got = output_and_gradients(one_matrix(interactive_attention, mode="triton"), (q, k, v, m_k))
     results["one matrix"] = got, output_and_gradients(one_matrix(naive_interactive_attention), (q, k, v, m_k))
+    results["no images"] = no_images(device)
     shape = SHAPES[0]
     inputs = [t.to(device) for t in operands(shape, torch.float32)]
+    results["second derivatives"] = tuple(
+        (
+            t := torch.cat([g.flatten() for g in second_derivatives(call(function, shape, **more), inputs)]),
+            (t,),
+        )
+        for function, more in (
+            (interactive_attention, dict(mode="triton")),
+            (naive_interactive_attention, {}),
+        )
+    )
     compiled = torch.compile(
         call(interactive_attention, shape, mode="triton"), fullgraph=True, backend="aot_eager"
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from interactive_kernel_cases import CASES
 from test_interactive import assert_agrees
 
 from crosshead.ops.interactive import interactive_attention
+from tolerances import GRADIENT, assert_close
 
 pytest.importorskip("triton", reason="Triton exists on Linux only")
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
@@ -41,6 +43,38 @@ def results(request, tmp_path_factory):
 def test_kernels_equal_naive(results, case):
     got, want = results[case]
     assert_agrees(got, want, got[0].dtype)
+
+
+def test_second_derivatives_take_the_plain_form(results):
+    (got, _), (want, _) = results["second derivatives"]
+    assert_close(got, want, GRADIENT[torch.float32])
+
+
+def test_no_images_give_no_output_and_no_gradient(results):
+    (out, grads), (want, wanted) = results["no images"]
+    assert out.shape == want.shape and [g.shape for g in grads] == [g.shape for g in wanted]
+    assert (grads[3] == 0).all() and (grads[4] == 0).all()
+
+
+def test_kernels_are_launched_on_the_device_of_their_operands(monkeypatch):
+    """Triton launches on the current device; a model on cuda:1 is called while cuda:0 is current."""
+    from crosshead.ops.interactive.fused import on_its_device
+
+    current = [torch.device("cuda:0")]
+
+    @contextmanager
+    def switch(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    class Operand:
+        device = torch.device("cuda:1")
+
+    monkeypatch.setattr(torch.cuda, "device", switch)
+    assert on_its_device(lambda x, y: (current[-1], y))(Operand(), 5) == (torch.device("cuda:1"), 5)
+    assert on_its_device(lambda x: current[-1])(torch.zeros(1)) == torch.device("cuda:0")
+    assert current == [torch.device("cuda:0")]
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import crosshead.ops.overlap.fast as overlap_fast
 from crosshead.ops.overlap import (
     naive_overlapped_attention,
     overlapped_attention,
     overlapped_attention_weights,
+    overlapped_heads,
 )
 from golden_files import load_golden
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
@@ -230,6 +232,34 @@ def test_memory_is_linear_in_tokens():
         return sum(sizes)
 
     assert kept(512) <= 2.1 * kept(256)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 4])
+def test_flash_attention_reads_whole_vectors(monkeypatch, overlap):
+    """Half precision away from the CPU: where the width is a multiple of 8, so is every stride (d 20, o 2)."""
+    seen = []
+
+    def look(*tensors, **_):
+        seen.extend(tensors[:3])
+        return F.scaled_dot_product_attention(*tensors[:3])
+
+    monkeypatch.setattr(overlap_fast, "fused_attention", look)
+    for dtype in (torch.bfloat16, torch.float32):
+        overlapped_attention(torch.empty(2, 5, 3, 3, 20, dtype=dtype, device="meta"), overlap)
+    assert len(seen) == 6 and all(x.shape == (2, 3, 5, 20 + 2 * overlap) for x in seen)
+    half = [x for x in seen if x.dtype == torch.bfloat16 and x.shape[-1] % 8 == 0]
+    assert len(half) == (3 if overlap in (2,) else 0)
+    assert all(stride % 8 == 0 for x in half for stride in x.stride()[:-1])
+
+
+def test_bfloat16_is_as_exact_as_the_fused_attention():
+    """Large logits: rounded to bfloat16, they would cost four to five times the error."""
+    x = packed((4, 50, 4, 16, 6), torch.bfloat16) * 2
+    want = naive_overlapped_attention(x.double(), 6)
+    q, k, v = overlapped_heads(x, 6)
+    fused = F.scaled_dot_product_attention(q, k, v, scale=16**-0.5).transpose(1, 2).flatten(2)
+    errors = [(out.double() - want).pow(2).mean().sqrt() for out in (overlapped_attention(x, 6), fused)]
+    assert errors[0] < 1.5 * errors[1]
 
 
 @pytest.mark.parametrize(

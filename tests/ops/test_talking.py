@@ -262,8 +262,8 @@ def test_operators_keep_pytorchs_contract():
     qkv, pre, _, post, bias = arguments((2, 5, 3, 4, 0))
     q, k, v = (x.requires_grad_() for x in qkv.permute(2, 0, 3, 1, 4))
     mixing = [x.requires_grad_() for x in (pre, post, bias)]
-    torch.library.opcheck(chunked._forward, (q, k, v, *mixing, 0.0, None))
-    torch.library.opcheck(chunked._forward, (q, k, v, *mixing, 0.3, torch.tensor(5)))
+    torch.library.opcheck(chunked._forward, (q, k, v, *mixing, 0.5, 0.0, None))
+    torch.library.opcheck(chunked._forward, (q, k, v, *mixing, 0.5, 0.3, torch.tensor(5)))
 
 
 def test_exports_with_pytorchs_own_operators():

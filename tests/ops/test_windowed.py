@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import crosshead.ops.overlap.windowed as windowed
+import crosshead.ops.overlap.window_products as window_products
 from crosshead.ops.overlap import (
     naive_overlapped_attention,
     overlapped_window_attention,
@@ -82,13 +82,35 @@ def test_fast_equals_naive(shape, masked, dtype):
 def test_chunks_join_seamlessly(monkeypatch, elements):
     """Parts of an image, ragged at the end; whole images; without a mask any number of windows."""
     tensors, mask = operands((3, 4, 7, 3, 5, 2))
-    monkeypatch.setattr(windowed, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(window_products, "_CHUNK_ELEMENTS", elements)
     for options in (dict(mask=mask), dict(mask=None)):
         got = output_and_gradients(partial(fast, overlap=2, **options), *tensors)
         want = output_and_gradients(partial(naive, overlap=2, **options), *tensors)
         assert_same(got, want, torch.float64)
         with torch.no_grad():
             assert torch.equal(fast(*tensors, overlap=2, **options), got[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("by", ["mask", "bias", "both"])
+def test_a_query_without_a_key_attends_to_nothing(by, dtype):
+    tensors, mask = operands((2, 3, 7, 3, 5, 2), dtype)
+    mask[1, 4, :5] = -torch.inf
+    tensors[1][:, 4, 5:] = -torch.inf
+    if by != "both":
+        mask[1, 4], tensors[1] = -torch.inf, torch.zeros_like(tensors[1])
+    if by == "bias":
+        mask, tensors[1][0, 2] = torch.zeros_like(mask), -torch.inf
+    got = output_and_gradients(partial(fast, overlap=2, mask=mask), *tensors)
+    exact = [x.double() for x in tensors]
+    want = output_and_gradients(partial(naive, overlap=2, mask=mask.double()), *exact)
+    assert (want[0] == 0).any()
+    assert_same(got, want, dtype)
+    assert ((got[0] == 0) == (want[0] == 0)).all()
+    with torch.no_grad():
+        assert torch.equal(fast(*tensors, overlap=2, mask=mask), got[0])
+    dropped = fast(*tensors, overlap=2, mask=mask, dropout_p=0.1)  # PyTorch's kernel
+    assert torch.isfinite(dropped).all() and (dropped[want[0] == 0] == 0).all()
 
 
 def test_gradcheck():

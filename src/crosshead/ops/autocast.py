@@ -7,11 +7,16 @@ from torch import Tensor
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast computes in on the device of ``x``; None where it is off or there is none."""
+    """What autocast computes ``x`` in; None where it is off, there is none, or x is float64, which it leaves alone."""
     device = x.device.type
-    if not _has_autocast(device) or not torch.is_autocast_enabled(device):
+    if x.dtype == torch.float64 or not _has_autocast(device) or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
+
+
+def autocast_to(x: Tensor) -> Tensor:
+    """``x`` as autocast hands it to a product; ``x`` itself where it changes nothing."""
+    return x.to(autocast_dtype(x) or x.dtype)
 
 
 def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:

@@ -104,3 +104,13 @@ def check_shape(name: str, x: Tensor | None, wanted: Sequence[int], meaning: str
     """Raises ValueError unless ``x`` is None or has the shape ``wanted``, which ``meaning`` explains."""
     if x is not None and tuple(x.shape) != tuple(wanted):
         raise ValueError(f"{name} must be {meaning} = {tuple(wanted)}, got {tuple(x.shape)}")
+
+
+def check_gain(borrow_gain: Tensor, num_heads: int, overlap: int) -> Tensor:
+    """Factors (num_heads, 2·overlap) of borrowed channels."""
+    if borrow_gain.shape != (num_heads, 2 * overlap):
+        raise ValueError(
+            f"borrow_gain must have shape (num_heads, 2·overlap) = ({num_heads}, {2 * overlap}), "
+            f"got {tuple(borrow_gain.shape)}; one factor for each borrowed channel of each head"
+        )
+    return borrow_gain

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from .autocast import without_autocast
+from .transforms import is_differentiated_again, is_transformed
 
 # Attention weights (all heads) of one chunk: from half to twice as many change little.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 800_000, 1 << 26
@@ -83,9 +83,7 @@ def in_chunks(
 
 def must_be_plain(given: Sequence[Tensor]) -> bool:
     """Whether the compiler, ``torch.func`` or forward-mode differentiation is at work: only plain PyTorch will do."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return True
-    return any(unpack_dual(x).tangent is not None for x in given)
+    return torch.compiler.is_compiling() or is_transformed(*given)
 
 
 def new_seed(dropout_p: float) -> Tensor | None:
@@ -152,7 +150,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         work, operands = ctx.work, ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        if is_differentiated_again():
             return None, None, *_differentiable_gradients(work, ctx.seed, operands, wanted, grad_out)
         generator = _generator(operands, ctx.seed)
         grads = [

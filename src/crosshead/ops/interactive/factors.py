@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..tracing import traceable
 from .arguments import check_operands, check_tokens
 from .landmarks import pool_landmarks
 
@@ -31,6 +32,7 @@ class AttentionFactors(NamedTuple):
         return self.mixed_query[:, picked_heads][:, :, picked_queries] @ self.mixed_key[:, picked_heads]
 
 
+@traceable
 def attention_factors(
     q: Tensor,
     k: Tensor,

@@ -6,15 +6,15 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 
 from ..autocast import autocast_dtype, without_autocast
 from ..checks import check_dropout
+from ..tracing import traceable
+from ..transforms import is_transformed
 from .arguments import Geometry, check_operands, check_tokens
-from .landmarks import pool_landmarks
 from .recompute import RecomputedAttention
-from .stored import attend_stored
+from .stored import pool_and_attend
 from .tiled import attend_tiled
 
 HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
@@ -29,6 +29,7 @@ RECOMPUTE_FROM = 1 << 24
 TILE_FROM = 1 << 21
 
 
+@traceable
 def interactive_attention(
     q: Tensor,
     k: Tensor,
@@ -74,8 +75,7 @@ def interactive_attention(
     lower = autocast_dtype(q)
     if lower is None:
         return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
-    if q.dtype != torch.float64:
-        q, k, v = q.to(lower), k.to(lower), v.to(lower)
+    q, k, v = q.to(lower), k.to(lower), v.to(lower)
     with without_autocast(q):
         return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
 
@@ -94,9 +94,10 @@ def _attend(
     mix_query, mix_key = (None if mix is None else mix.to(q.dtype) for mix in (mix_query, mix_key))
     given = [t for t in (q, k, v, mix_query, mix_key) if t is not None]
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-    if mode == "auto":
-        transformed = not torch.compiler.is_compiling() and _is_transformed(given)
-        mode = "stored" if transformed else _choose_mode(q, geometry, dropout_p, differentiable)
+    if is_transformed(*given):
+        mode = "stored"
+    elif mode == "auto":
+        mode = _choose_mode(q, geometry, dropout_p, differentiable)
     if mode == "triton":
         if not HAS_TRITON:
             raise ValueError("mode='triton' wants Triton, which is not installed; use mode='auto'")
@@ -111,21 +112,8 @@ def _attend(
     if (
         mode == "recompute" and not torch.compiler.is_exporting()
     ):  # an exported graph has no backward to save for
-        return checkpoint(_pool_and_attend, *operands, use_reentrant=False)
-    return _pool_and_attend(*operands)
-
-
-def _pool_and_attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mix_query: Tensor | None,
-    mix_key: Tensor | None,
-    scale: float,
-    dropout_p: float,
-    geometry: Geometry,
-) -> Tensor:
-    return attend_stored(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale, dropout_p)
+        return checkpoint(pool_and_attend, *operands, use_reentrant=False)
+    return pool_and_attend(*operands)
 
 
 def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable: bool) -> Mode:
@@ -140,10 +128,3 @@ def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable
     if differentiable:
         return "recompute" if elements >= RECOMPUTE_FROM else "stored"
     return "recompute" if elements >= TILE_FROM and q.dtype in (torch.float32, torch.float64) else "stored"
-
-
-def _is_transformed(given: Sequence[Tensor]) -> bool:
-    """Whether ``torch.func`` or forward-mode differentiation is at work, which only plain PyTorch can follow."""
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(unpack_dual(t).tangent is not None for t in given)

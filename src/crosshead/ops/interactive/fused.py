@@ -1,14 +1,20 @@
 """The fused GPU kernels as one differentiable operator: what they serve, and how they are launched."""
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 import triton
 from torch import Tensor
 
+from ..layout import empty_token_major
+from ..transforms import is_differentiated_again, plain_gradients
 from . import kernel
 from .arguments import Geometry
 from .landmarks import pool_landmarks
+from .stored import attend_stored
 
 MAX_LANDMARKS = 64
 MAX_WIDTH = 64
@@ -65,7 +71,22 @@ def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:
     return found
 
 
+R = TypeVar("R")
+
+
+def on_its_device(launch: Callable[..., R]) -> Callable[..., R]:
+    """Makes the device of the first operand the current one: Triton launches there, wherever the tensors are."""
+
+    @wraps(launch)
+    def launched(x: Tensor, *more: Any) -> R:
+        with torch.cuda.device(x.device) if x.device.type == "cuda" else nullcontext():
+            return launch(x, *more)
+
+    return launched
+
+
 @torch.library.custom_op("crosshead::interactive_attention", mutates_args=())
+@on_its_device
 def _attend(
     q: Tensor,
     k: Tensor,
@@ -77,6 +98,8 @@ def _attend(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and for the backward the context (B, H, L, width) and A_K's row statistics (B, H, L)."""
+    if q.shape[0] == 0:
+        return _empty_results(q, q_landmarks)
     q, k, v = _unit_stride(q), _unit_stride(k), _unit_stride(v)
     q_l, k_l = q_landmarks.contiguous(), k_landmarks.contiguous()
     batch, heads, tokens, width = q.shape
@@ -99,7 +122,7 @@ def _attend(
     context = parts.sum(0).to(q.dtype)
 
     launch = Launch(q, landmarks, group_of_heads(mix_query, heads, width))
-    out = _token_major(q)
+    out = empty_token_major(q)
     kernel.spread_context[launch.tile_grid](
         q,
         k_l,
@@ -116,11 +139,16 @@ def _attend(
 
 @_attend.register_fake
 def _(q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, scale):  # type: ignore[no-untyped-def]
+    return _empty_results(q, q_landmarks)
+
+
+def _empty_results(q: Tensor, q_landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     log_sums = q.new_empty(q_landmarks.shape[:3], dtype=torch.float32)
-    return _token_major(q), q.new_empty(q_landmarks.shape), log_sums
+    return empty_token_major(q), q.new_empty(q_landmarks.shape), log_sums
 
 
 @torch.library.custom_op("crosshead::interactive_attention_backward", mutates_args=())
+@on_its_device
 def _attend_backward(
     grad_out: Tensor,
     q: Tensor,
@@ -135,12 +163,14 @@ def _attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, of the landmarks, and of the mixing matrices (zeros where there are none)."""
+    if q.shape[0] == 0:
+        return _empty_gradients(q, k, v, context)
     grad_out, q, k, v = (_unit_stride(t) for t in (grad_out, q, k, v))
     q_l, k_l = q_landmarks.contiguous(), k_landmarks.contiguous()
     batch, heads, tokens, width = q.shape
     landmarks = q_l.shape[2]
     sizes = (heads, tokens, landmarks, width, scale)
-    grad_q, grad_k, grad_v = _token_major(q), _token_major(k), _token_major(v)
+    grad_q, grad_k, grad_v = empty_token_major(q), empty_token_major(k), empty_token_major(v)
     q_s, k_s, v_s, out_s = (t.stride()[:3] for t in (q, k, v, grad_out))
 
     launch = Launch(q, landmarks, group_of_heads(mix_query, heads, width))
@@ -192,8 +222,14 @@ def _attend_backward(
 
 @_attend_backward.register_fake
 def _(grad_out, q, k, v, q_landmarks, k_landmarks, mix_query, mix_key, context, log_sums, scale):  # type: ignore[no-untyped-def]
-    grads = [_token_major(t) for t in (q, k, v)] + [context.new_empty(context.shape) for _ in range(2)]
-    return *grads, *(q.new_empty(q.shape[1], q.shape[1]) for _ in range(2))
+    return _empty_gradients(q, k, v, context)
+
+
+def _empty_gradients(q: Tensor, k: Tensor, v: Tensor, context: Tensor) -> Any:
+    """Room for all gradients; the last two, of the mixing matrices, hold zeros."""
+    tokens = [empty_token_major(t) for t in (q, k, v)]
+    landmarks = [context.new_empty(context.shape) for _ in range(2)]
+    return *tokens, *landmarks, *(q.new_zeros(q.shape[1], q.shape[1]) for _ in range(2))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -202,6 +238,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 
 def _differentiate(ctx: Any, grad_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    if is_differentiated_again():
+        operands = (*ctx.saved_tensors[:7], ctx.scale, 0.0)
+        return *plain_gradients(attend_stored, operands, grad_out)[:7], None
     *grads, grad_mix_query, grad_mix_key = _attend_backward(grad_out, *ctx.saved_tensors, ctx.scale)
     _, _, _, _, _, mix_query, mix_key, _, _ = ctx.saved_tensors
     return (
@@ -249,12 +288,6 @@ def group_of_heads(mix: Tensor | None, heads: int, width: int, backward: bool = 
         return 1
     most = 8 if width <= 32 else 4
     return min(triton.next_power_of_2(heads), most // 2 if backward else most)
-
-
-def _token_major(x: Tensor) -> Tensor:
-    """An empty (B, H, N, width) laid out token by token, as the projection behind it wants it."""
-    batch, heads, tokens, width = x.shape
-    return x.new_empty(batch, tokens, heads, width).transpose(1, 2)
 
 
 def _unit_stride(x: Tensor) -> Tensor:

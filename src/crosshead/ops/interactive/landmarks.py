@@ -7,11 +7,6 @@ from torch.nn.functional import adaptive_avg_pool1d
 from .arguments import Geometry
 
 
-def cell_spans(length: int, cells: int) -> list[tuple[int, int]]:
-    """The rows [start, stop) of each of ``cells`` adaptive cells over ``length`` rows; they may overlap."""
-    return [(c * length // cells, -(-(c + 1) * length // cells)) for c in range(cells)]
-
-
 def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
     """(cells, length), each row the average over its cell's span; dtype and device of ``like``."""
     return adaptive_avg_pool1d(torch.eye(length, dtype=like.dtype, device=like.device), cells).mT

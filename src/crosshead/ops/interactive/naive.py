@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from ..checks import check_dropout
 from .arguments import Geometry, check_operands, check_tokens
-from .landmarks import cell_spans
 
 
 def naive_interactive_attention(
@@ -35,8 +34,9 @@ def naive_interactive_attention(
 
     q_landmarks = average_cells(q, geometry)
     k_landmarks = average_cells(k, geometry)
-    a_q = torch.softmax(torch.einsum("bhnd,bhld->bhnl", q, k_landmarks) * s, dim=-1)
-    a_k = torch.softmax(torch.einsum("bhld,bhnd->bhln", q_landmarks, k) * s, dim=-1)
+    # Landmarks are scaled, not the scores: in half precision unscaled ones overflow.
+    a_q = torch.softmax(torch.einsum("bhnd,bhld->bhnl", q, k_landmarks * s), dim=-1)
+    a_k = torch.softmax(torch.einsum("bhld,bhnd->bhln", q_landmarks * s, k), dim=-1)
     a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)
     if mix_query is not None:
         a_q = torch.einsum("gi,binl->bgnl", mix_query, a_q)
@@ -56,3 +56,8 @@ def average_cells(x: Tensor, geometry: Geometry) -> Tensor:
         for left, right in cell_spans(grid[1], cells[1])
     ]
     return torch.cat((x[:, :, :num_prefix_tokens], torch.stack(means, dim=2)), dim=2)
+
+
+def cell_spans(length: int, cells: int) -> list[tuple[int, int]]:
+    """The rows [start, stop) of each of ``cells`` adaptive cells over ``length`` rows; they may overlap."""
+    return [(c * length // cells, -(-(c + 1) * length // cells)) for c in range(cells)]

@@ -5,16 +5,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..layout import empty_token_major
+from ..transforms import is_differentiated_again, plain_gradients
 from .arguments import Geometry
 from .landmarks import add_pooling_gradient_
-from .stored import mix_heads_into
+from .stored import mix_heads_into, pool_and_attend
 from .tiled import (
     Tiles,
     attend_tiled,
     blocks,
-    empty_tokens,
     key_attention,
     precise,
     put,
@@ -44,11 +44,13 @@ class RecomputedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, mix_query, mix_key, q_landmarks, k_landmarks, context, *shares = ctx.saved_tensors
+        if is_differentiated_again():
+            operands = (q, k, v, mix_query, mix_key, ctx.scale, 0.0, ctx.geometry)
+            return *plain_gradients(pool_and_attend, operands, grad_out)[:5], None, None
         query, key = _Side(q, mix_query, k_landmarks), _Side(k, mix_key, q_landmarks)
-        grad_v, tiles = empty_tokens(v), Tiles(context, 4)
+        grad_v, tiles = empty_token_major(v), Tiles(context, 4)
         for (images, spans, key_spans), share in zip(blocks(q, context.shape[2]), shares, strict=True):
             c = context[images].flatten(0, 1)
             grad_c = _backward_query(query, images, spans, grad_out[images], c, tiles)
@@ -65,7 +67,7 @@ class _Side:
 
     def __init__(self, tokens: Tensor, mix: Tensor | None, landmarks: Tensor) -> None:
         self.tokens, self.mix, self.landmarks = tokens, precise(mix), landmarks
-        self.grad, self.grad_landmarks = empty_tokens(tokens), torch.empty_like(landmarks)
+        self.grad, self.grad_landmarks = empty_token_major(tokens), torch.empty_like(landmarks)
         self.grad_mix = None if self.mix is None else torch.zeros_like(self.mix)
 
     def unmixed(self, grad: Tensor, attention: Tensor, out: Tensor) -> Tensor:

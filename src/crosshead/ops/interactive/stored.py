@@ -1,8 +1,28 @@
-"""The reverse order in plain differentiable PyTorch: autograd keeps the (heads, N, L) matrices for the backward."""
+"""The reverse order in plain differentiable PyTorch: autograd keeps the (heads, N, L) matrices for the backward.
+
+It is also the plain form, for what the other forms cannot follow (``ops/transforms.py``).
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .arguments import Geometry
+from .landmarks import pool_landmarks
+
+
+def pool_and_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float,
+    dropout_p: float,
+    geometry: Geometry,
+) -> Tensor:
+    """The whole operator, O (B, heads, N, head_dim), of tokens of that shape."""
+    return attend_stored(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale, dropout_p)
 
 
 def attend_stored(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..layout import empty_token_major
 from .arguments import Geometry
 from .landmarks import pool_landmarks
 from .stored import mix_heads_into
@@ -52,7 +53,7 @@ def attend_tiled(
     """O = Â_Q (Â_K V) for q, k, v (B, heads, N, head_dim); products and statistics in float32 or better."""
     m_q, m_k = precise(mix_query), precise(mix_key)
     q_landmarks, k_landmarks = (precise(t) * scale for t in pool_landmarks(q, k, geometry))
-    out, context = empty_tokens(q), torch.empty_like(q_landmarks)
+    out, context = empty_token_major(q), torch.empty_like(q_landmarks)
     tiles, shares = Tiles(q_landmarks, 2), []
     heads, tokens, landmarks = q.shape[1], q.shape[2], q_landmarks.shape[2]
     at_once = not for_backward and heads * tokens * landmarks <= AT_ONCE_ELEMENTS
@@ -179,9 +180,3 @@ def put(x: Tensor, span: slice, rows: Tensor, add: bool = False) -> None:
 def precise(x: Any) -> Any:
     """A half-precision tensor in float32, anything else as it is."""
     return x.float() if isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def empty_tokens(x: Tensor) -> Tensor:
-    """(B, heads, N, head_dim) laid out token by token, as the projection behind it wants it."""
-    batch, heads, tokens, width = x.shape
-    return x.new_empty(batch, tokens, heads, width).transpose(1, 2)

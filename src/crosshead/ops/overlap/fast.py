@@ -1,15 +1,20 @@
 """Overlapped-head attention as the library uses it: overlapping views handed to PyTorch's fused attention."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..autocast import autocast_to
 from ..checks import check_dropout, check_mask, check_overlap, check_packed
-from .naive import spread_gain
-from .products import ProductsAttention, serves
+from ..sdpa import fused_attention
+from ..tracing import traceable
+from ..transforms import is_transformed
+from .gain import borrowed_factors
+from .plain import plain_attention
+from .products import ProductsAttention, is_served
 from .windows import overlapped_heads
 
 
+@traceable
 def overlapped_attention(
     qkv: Tensor,
     overlap: int,
@@ -49,19 +54,35 @@ def overlapped_attention(
     if is_causal and attn_mask is not None:
         raise ValueError("attn_mask and is_causal exclude each other; put the causal part into attn_mask")
     scale = head_dim**-0.5 if scale is None else scale
-    if serves(qkv, attn_mask, is_causal, dropout_p, borrow_gain):
+    qkv = autocast_to(qkv)
+    if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask = attn_mask.to(qkv.dtype)
+    if is_transformed(qkv, attn_mask, borrow_gain):
+        factors = borrowed_factors(borrow_gain, qkv, overlap)
+        return plain_attention(qkv, overlap, scale, attn_mask, factors, is_causal, dropout_p)
+    if is_served(qkv, attn_mask, is_causal, dropout_p, borrow_gain):
         return ProductsAttention.apply(qkv, overlap, scale)
 
     width = head_dim + 2 * overlap
     tail = _tail(qkv, width)
     q, k, v = overlapped_heads(qkv, overlap, tail)
-    if borrow_gain is not None:
-        gain = spread_gain(borrow_gain, num_heads, head_dim, overlap)
-        q = q * F.pad(gain, (0, tail), value=1.0).to(q.dtype)
-    if attn_mask is not None and attn_mask.is_floating_point():
-        attn_mask = attn_mask.to(q.dtype)
-    heads = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
+    factors = borrowed_factors(borrow_gain, qkv, overlap, tail)
+    if factors is not None:
+        q = q * factors
+    q, k, v = (_aligned(x) for x in (q, k, v))
+    heads = fused_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     return heads[..., :width].transpose(1, 2).flatten(2)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """``x`` (B, h, N, c), copied where flash attention would read it misaligned.
+
+    On a GPU it reads half-precision rows as vectors of eight. PyTorch makes a copy where the width is no multiple of
+    eight, but where it is one (d 20, o 2), it does not ask whether the heads lie that far apart.
+    """
+    if x.device.type == "cpu" or x.element_size() != 2 or x.shape[-1] % 8:
+        return x
+    return x if all(stride % 8 == 0 for stride in x.stride()[:-1]) else x.contiguous()
 
 
 def _tail(qkv: Tensor, width: int) -> int:

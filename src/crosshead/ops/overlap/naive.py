@@ -12,7 +12,8 @@ It runs in the precision of its input on any device, and is the oracle of the fa
 import torch
 from torch import Tensor
 
-from ..checks import check_dropout, check_mask, check_overlap, check_packed
+from ..checks import check_dropout, check_gain, check_mask, check_overlap, check_packed
+from ..tracing import traceable
 
 
 def naive_overlap(heads: Tensor, overlap: int) -> Tensor:
@@ -46,6 +47,7 @@ def naive_overlapped_attention(
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
+@traceable
 def overlapped_attention_weights(
     qkv: Tensor,
     overlap: int,
@@ -72,7 +74,8 @@ def _attend(
     q, k, v = (naive_overlap(x, overlap).transpose(1, 2) for x in qkv.unbind(2))
     if borrow_gain is not None:
         q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap)
-    logits = (q @ k.transpose(-2, -1)) * (head_dim**-0.5 if scale is None else scale)
+    # Q is scaled, not the logits: in half precision unscaled ones overflow.
+    logits = (q * (head_dim**-0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     logits = logits + mask_as_bias(check_mask(attn_mask, logits.shape), is_causal, logits)
     # A query with no key left attends to nothing, as in scaled_dot_product_attention.
     dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
@@ -95,10 +98,6 @@ def mask_as_bias(attn_mask: Tensor | None, is_causal: bool, logits: Tensor) -> T
 
 def spread_gain(borrow_gain: Tensor, num_heads: int, head_dim: int, overlap: int) -> Tensor:
     """The factors of Q' (h, 1, d + 2·overlap): 1 for a head's own channels, ``borrow_gain`` (h, 2·overlap) around."""
-    if borrow_gain.shape != (num_heads, 2 * overlap):
-        raise ValueError(
-            f"borrow_gain must have shape (num_heads, 2·overlap) = ({num_heads}, {2 * overlap}), "
-            f"got {tuple(borrow_gain.shape)}"
-        )
+    check_gain(borrow_gain, num_heads, overlap)
     own = borrow_gain.new_ones(num_heads, head_dim)
     return torch.cat([borrow_gain[:, :overlap], own, borrow_gain[:, overlap:]], dim=-1).unsqueeze(1)

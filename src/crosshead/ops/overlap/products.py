@@ -3,6 +3,10 @@
 There, the backward pass of ``scaled_dot_product_attention`` is slower in bfloat16 than in float32, while plain batched
 products are twice as fast. A chunk's attention matrix stays in the cache and is computed again in the backward pass,
 so that memory stays linear in N.
+
+Logits are formed in float32: rounded to bfloat16, a logit of 8 is off by 0.03, and so its weight by 3%. Weights are
+rounded, as in PyTorch's fused attention. (The root mean square of the output's error, of normal q, k and v at N 197, is
+2.3e-3, the fused attention's 1.8e-3; with rounded logits it was 8.5e-3, in 0.7 to 0.8 of the time.)
 """
 
 from typing import Any
@@ -10,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..transforms import is_differentiated_again, plain_gradients
+from .plain import plain_attention
 from .windows import overlap_add_, padded_windows
 
-# Attention weights of one chunk: one megabyte of bfloat16, which a core's cache holds beside the operands.
+# Attention weights of one chunk: one megabyte of bfloat16. From half to twice as many change little.
 _CHUNK_ELEMENTS = 1 << 19
 
 
-def serves(
+def is_served(
     qkv: Tensor, attn_mask: Tensor | None, is_causal: bool, dropout_p: float, borrow_gain: Tensor | None
 ) -> bool:
     """Whether this path computes what is asked for, and is the faster one."""
@@ -48,8 +54,11 @@ class ProductsAttention(torch.autograd.Function):
         ctx.save_for_backward(qkv)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, None, None]:
         (qkv,) = ctx.saved_tensors
+        if is_differentiated_again():
+            grads = plain_gradients(plain_attention, (qkv, ctx.overlap, ctx.scale), grad_out)
+            return grads[0], None, None
         num_heads = qkv.shape[3]
         grad_out = grad_out.unflatten(2, (num_heads, -1))
         grad_qkv = torch.empty_like(qkv)
@@ -82,5 +91,9 @@ def _packed_windows(qkv: Tensor, overlap: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _weights(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    logits = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0.0, alpha=scale)
-    return logits.softmax(dim=-1)
+    """softmax(Q' K'ᵀ s), (b·h, N, N), rounded to the dtype of q at its end."""
+    precise_q, precise_k = q.float(), k.float()
+    logits = torch.baddbmm(
+        precise_q.new_empty(()), precise_q, precise_k.transpose(1, 2), beta=0.0, alpha=scale
+    )
+    return torch.softmax(logits, dim=-1, out=logits).to(q.dtype)

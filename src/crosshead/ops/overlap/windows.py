@@ -11,10 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tracing import traceable
+from ..transforms import is_differentiated_again, is_transformed
+from .plain import plain_windows
+
 # Rows that begin on a cache line: sixteen float32 numbers.
 _ROW_MULTIPLE = 16
 
 
+@traceable
 def overlapped_heads(qkv: Tensor, overlap: int, tail: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Q', K', V', each (B, h, N, d + 2·overlap + tail), of packed qkv (B, N, 3, h, d).
 
@@ -24,6 +29,9 @@ def overlapped_heads(qkv: Tensor, overlap: int, tail: int = 0) -> tuple[Tensor, 
     """
     if overlap == 0 and tail == 0:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+    if is_transformed(qkv) and not tail:
+        q, k, v = plain_windows(qkv, overlap).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
     return _OverlappedHeads.apply(qkv, overlap, tail)
 
@@ -69,8 +77,9 @@ class _OverlappedHeads(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         width = ctx.head_dim + 2 * ctx.overlap  # V' has no gradient in its tail, and K' meets zeros there
         windows = [grad[..., :width].transpose(1, 2) for grad in grads]
-        if torch.compiler.is_compiling():
-            # The compiler fuses the gather form into one kernel, and makes copies of the in-place one.
+        if torch.compiler.is_compiling() or is_differentiated_again():
+            # The compiler fuses the gather form into one kernel, and makes copies of the in-place one, which autograd
+            # cannot differentiate again.
             return torch.stack([_gather(window, ctx.overlap) for window in windows], dim=2), None, None
         batch, tokens, num_heads, _ = windows[0].shape
         packed = windows[0].new_empty(batch, tokens, 3, num_heads, ctx.head_dim)

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..autocast import without_autocast
+from ..layout import empty_token_major
+from ..transforms import is_differentiated_again, plain_gradients
+from .plain import plain_attention
 
 # Attention weights (all heads) of one chunk: measured, from half to twice as many change little.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 800_000, 1 << 26
@@ -24,16 +27,17 @@ def chunked_attention(
     pre_weight: Tensor,
     post_weight: Tensor,
     post_bias: Tensor,
+    scale: float,
     dropout_p: float,
 ) -> Tensor:
-    """O (B, N, h, c) of q, k, v (B, h, N, c); ``pre_weight`` holds the scale of the logits."""
+    """O (B, N, h, c) of q, k, v (B, h, N, c)."""
     # Both passes draw a chunk's dropout from this seed, so that no mask is kept.
     seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
     if halve := len(q) == 1 and q.shape[2] % 2 == 0:
         # Mixing is one product an image, and twice as fast as a batch of products: one image goes as two.
         q = q.unflatten(2, (2, -1)).squeeze(0).transpose(0, 1)
         k, v = k.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1)
-    out = _forward(q, k, v, pre_weight, post_weight, post_bias, dropout_p, seed)
+    out = _forward(q, k, v, pre_weight, post_weight, post_bias, scale, dropout_p, seed)
     return out.flatten(0, 1).unsqueeze(0) if halve else out
 
 
@@ -45,10 +49,11 @@ def _forward(
     pre_weight: Tensor,
     post_weight: Tensor,
     post_bias: Tensor,
+    scale: float,
     dropout_p: float,
     seed: Tensor | None,
 ) -> Tensor:
-    out = _empty_heads(q)
+    out = empty_token_major(q).transpose(1, 2)
     with without_autocast(q):
         scratch = _Scratch(q, k, 2)
         dropout = _Dropout(q.device, dropout_p, seed)
@@ -57,7 +62,7 @@ def _forward(
             for rows in scratch.rows:
                 queries = q[images, :, rows]
                 logits, mixed = scratch.matrices(queries)
-                _attend(_heads(queries), keys, pre_weight, logits, mixed)
+                _attend(_heads(queries), keys, pre_weight, scale, logits, mixed)
                 weights = _mix(post_weight, mixed, out=logits)
                 if dropout.p > 0:
                     weights.add_(post_bias[:, None, None]).mul_(dropout.kept(weights))
@@ -77,11 +82,12 @@ def _backward(
     pre_weight: Tensor,
     post_weight: Tensor,
     post_bias: Tensor,
+    scale: float,
     dropout_p: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad_out = grad_out.transpose(1, 2)
-    grad_q, grad_k, grad_v = (_empty_heads(x).transpose(1, 2) for x in (q, k, v))
+    grad_q, grad_k, grad_v = (empty_token_major(x) for x in (q, k, v))
     sums = torch.promote_types(q.dtype, torch.float32)
     mixing = (pre_weight, post_weight, post_bias)
     grad_mixing = [torch.zeros_like(t, dtype=sums) for t in mixing]
@@ -94,7 +100,7 @@ def _backward(
             for rows in scratch.rows:
                 queries, grad_heads = q[images, :, rows], grad_out[images, :, rows]
                 operands = _heads(queries), keys, values, _heads(grad_heads)
-                found = _chunk_gradients(operands, mixing, scratch.matrices(queries), dropout)
+                found = _chunk_gradients(operands, mixing, scale, scratch.matrices(queries), dropout)
                 grad_q[images, :, rows] = found[0].view(queries.shape)
                 for total, part in zip((grad_keys, grad_values, *grad_mixing), found[1:], strict=True):
                     total += part
@@ -109,13 +115,17 @@ def _backward(
 
 
 def _chunk_gradients(
-    operands: tuple[Tensor, ...], mixing: tuple[Tensor, ...], matrices: list[Tensor], dropout: "_Dropout"
+    operands: tuple[Tensor, ...],
+    mixing: tuple[Tensor, ...],
+    scale: float,
+    matrices: list[Tensor],
+    dropout: "_Dropout",
 ) -> tuple[Tensor, ...]:
     """Gradients of queries, keys, values, and of the mixing, from one chunk; of the last bias only under dropout."""
     queries, keys, values, grad_heads = operands
     pre_weight, post_weight, post_bias = mixing
     logits, mixed, first, second = matrices
-    _attend(queries, keys, pre_weight, logits, mixed)
+    _attend(queries, keys, pre_weight, scale, logits, mixed)
     weights, kept = _mix(post_weight, mixed, out=first), None
     if dropout.p > 0:
         kept = dropout.kept(weights)
@@ -131,15 +141,26 @@ def _chunk_gradients(
     torch._softmax_backward_data(grad_mixed, mixed, -1, mixed.dtype, grad_input=first)
     grad_pre = _shares(first, logits)
     grad_logits = _mix(pre_weight.t(), first, out=second).flatten(0, 1)
-    grad_keys = torch.bmm(grad_logits.mT, queries)
-    return torch.bmm(grad_logits, keys), grad_keys, grad_values, grad_pre, grad_post, grad_bias
+    grad_queries, grad_keys = (
+        _scaled_product(grad_logits, keys, scale),
+        _scaled_product(grad_logits.mT, queries, scale),
+    )
+    return grad_queries, grad_keys, grad_values, grad_pre, grad_post, grad_bias
 
 
-def _attend(queries: Tensor, keys: Tensor, pre_weight: Tensor, logits: Tensor, mixed: Tensor) -> None:
-    """Fills ``logits`` with Q K^T and ``mixed`` with the softmax of their mixture, both (images, h, rows, N)."""
-    torch.bmm(queries, keys.mT, out=logits.flatten(0, 1))
+def _attend(
+    queries: Tensor, keys: Tensor, pre_weight: Tensor, scale: float, logits: Tensor, mixed: Tensor
+) -> None:
+    """Fills ``logits`` with Q K^T s and ``mixed`` with the softmax of their mixture, both (images, h, rows, N)."""
+    # The scale goes into the product, whose sums are float32: in half precision unscaled logits overflow.
+    flat = logits.flatten(0, 1)
+    torch.baddbmm(flat, queries, keys.mT, beta=0.0, alpha=scale, out=flat)
     _mix(pre_weight, logits, out=mixed)
     torch.softmax(mixed, dim=-1, out=mixed)
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0.0, alpha=scale)
 
 
 def _mix(weight: Tensor, x: Tensor, out: Tensor) -> Tensor:
@@ -158,12 +179,6 @@ def _shares(grad: Tensor, x: Tensor) -> Tensor:
 def _heads(x: Tensor) -> Tensor:
     """(images, h, rows, c) as a batch of matrices (images · h, rows, c)."""
     return x.flatten(0, 1)
-
-
-def _empty_heads(x: Tensor) -> Tensor:
-    """Room for (B, N, h, c) beside x (B, h, N, c)."""
-    batch, num_heads, tokens, width = x.shape
-    return x.new_empty(batch, tokens, num_heads, width)
 
 
 class _Scratch:
@@ -205,27 +220,44 @@ class _Dropout:
         return torch.empty_like(weights).bernoulli_(1 - self.p, generator=self._generator).div_(1 - self.p)
 
 
+def _whole_mask(q: Tensor, k: Tensor, dropout: _Dropout) -> Tensor:
+    """The masks of all chunks, (B, h, N, N), as the chunks of the backward pass draw them."""
+    batch, num_heads, tokens, _ = q.shape
+    mask = q.new_empty(batch, num_heads, tokens, k.shape[2])
+    scratch = _Scratch(q, k, 0)
+    for images in scratch.images:
+        for rows in scratch.rows:
+            part = mask[images, :, rows]
+            part.copy_(dropout.kept(torch.empty_like(part, memory_format=torch.contiguous_format)))
+    return mask
+
+
 @_forward.register_fake
 def _(q: Tensor, *_: Any) -> Tensor:
-    return _empty_heads(q)
+    return empty_token_major(q).transpose(1, 2)
 
 
 @_backward.register_fake
 def _(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, pre_weight: Tensor, post_weight: Tensor, *_: Any
 ) -> Any:
-    heads = [_empty_heads(x).transpose(1, 2) for x in (q, k, v)]
+    heads = [empty_token_major(x) for x in (q, k, v)]
     return *heads, torch.empty_like(pre_weight), torch.empty_like(post_weight), q.new_empty(q.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.dropout_p, seed = inputs
+    *tensors, ctx.scale, ctx.dropout_p, seed = inputs
     ctx.save_for_backward(*tensors, seed)
 
 
 def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     *tensors, seed = ctx.saved_tensors
-    return *_backward(grad_out, *tensors, ctx.dropout_p, seed), None, None
+    if not is_differentiated_again():
+        return *_backward(grad_out, *tensors, ctx.scale, ctx.dropout_p, seed), None, None, None
+    q, k, *_ = tensors
+    mask = _whole_mask(q, k, _Dropout(q.device, ctx.dropout_p, seed)) if ctx.dropout_p else None
+    operands = (*tensors, ctx.scale, lambda weights: weights if mask is None else weights * mask)
+    return *plain_gradients(plain_attention, operands, grad_out)[:6], None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -1,17 +1,21 @@
 """Talking-heads attention as the library uses it: the choice between its two fast paths."""
 
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ..autocast import autocast_dtype
-from ..checks import check_dropout, check_overlap, check_packed
-from ..overlap.naive import spread_gain
+from ..autocast import autocast_to
+from ..checks import check_dropout, check_gain, check_overlap, check_packed
+from ..overlap.gain import borrowed_factors
 from ..overlap.windows import overlapped_heads
+from ..tracing import traceable
+from ..transforms import is_transformed
 from .arguments import check_mixing
 from .chunked import chunked_attention
 from .full_width import full_width_attention
+from .plain import plain_attention
 
 Mode = Literal["auto", "chunked", "full_width"]
 
@@ -19,6 +23,7 @@ Mode = Literal["auto", "chunked", "full_width"]
 _FLASH_WIDTH = 256
 
 
+@traceable
 def talking_heads_attention(
     qkv: Tensor,
     pre_weight: Tensor,
@@ -61,22 +66,31 @@ def talking_heads_attention(
     check_mixing(num_heads, pre_weight, pre_bias, post_weight, post_bias)
     check_overlap(overlap, head_dim)
     check_dropout(dropout_p)
-    qkv = qkv.to(autocast_dtype(qkv) or qkv.dtype)
+    if borrow_gain is not None:
+        check_gain(borrow_gain, num_heads, overlap)
+    qkv = autocast_to(qkv)
+    chosen = _choose(mode, qkv, dropout_p)
     scale = head_dim**-0.5 if scale is None else scale
-    pre_weight = pre_weight * scale
     if pre_bias is not None:
         # It cancels in the softmax. It stays in the graph, so that its gradient is zero and not missing.
         pre_weight = pre_weight + 0.0 * pre_bias.unsqueeze(1)
     if post_bias is None:
         post_bias = post_weight.new_zeros(num_heads)
-    pre_weight, post_weight, post_bias = (t.to(qkv.dtype) for t in (pre_weight, post_weight, post_bias))
 
-    if _choose(mode, qkv, dropout_p) == "full_width":
-        return full_width_attention(qkv, pre_weight, post_weight, post_bias, overlap, borrow_gain)
+    transformed = is_transformed(qkv, pre_weight, post_weight, post_bias, borrow_gain)
+    post, bias = post_weight.to(qkv.dtype), post_bias.to(qkv.dtype)
+    if chosen == "full_width" and not transformed:
+        pre = (pre_weight * scale).to(qkv.dtype)
+        return full_width_attention(qkv, pre, post, bias, overlap, borrow_gain)
+    pre = pre_weight.to(qkv.dtype)
     q, k, v = overlapped_heads(qkv, overlap)
-    if borrow_gain is not None:
-        q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap).to(q.dtype)
-    return chunked_attention(q, k, v, pre_weight, post_weight, post_bias, dropout_p).flatten(2)
+    factors = borrowed_factors(borrow_gain, qkv, overlap)
+    if factors is not None:
+        q = q * factors
+    if transformed:
+        drop = partial(torch.dropout, p=dropout_p, train=True)
+        return plain_attention(q, k, v, pre, post, bias, scale, drop).flatten(2)
+    return chunked_attention(q, k, v, pre, post, bias, scale, dropout_p).flatten(2)
 
 
 def _choose(mode: str, qkv: Tensor, dropout_p: float) -> str:

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..overlap.naive import naive_overlap
+from ..overlap.plain import plain_windows
+from ..sdpa import fused_attention
 
 
 def full_width_attention(
@@ -28,12 +29,10 @@ def full_width_attention(
     q, k, v = qkv.flatten(3).unsqueeze(1).unbind(3)
     shares = pre_weight @ _channels_read(qkv, overlap, borrow_gain)
     queries = q * shares.unsqueeze(1)
-    everything = F.scaled_dot_product_attention(
-        queries, k.expand_as(queries), v.expand_as(queries), scale=1.0
-    )
-    windows = naive_overlap(everything.unflatten(-1, (num_heads, head_dim)), overlap)
+    everything = fused_attention(queries, k.expand_as(queries), v.expand_as(queries), scale=1.0)
+    windows = plain_windows(everything.unflatten(-1, (num_heads, head_dim)), overlap)
     mixed = torch.einsum("gi,bingc->bngc", post_weight, windows)
-    values = naive_overlap(v.squeeze(1).sum(1).unflatten(-1, (num_heads, head_dim)), overlap)
+    values = plain_windows(v.squeeze(1).sum(1).unflatten(-1, (num_heads, head_dim)), overlap)
     return (mixed + (post_bias.unsqueeze(1) * values).unsqueeze(1)).flatten(2)
 
 

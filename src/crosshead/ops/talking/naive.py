@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..checks import check_dropout, check_packed
 from ..overlap.naive import naive_overlap, spread_gain
+from ..tracing import traceable
 from .arguments import check_mixing
 
 
@@ -47,6 +48,7 @@ def naive_talking_heads_attention(
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
+@traceable
 def talking_heads_weights(
     qkv: Tensor,
     pre_weight: Tensor,
@@ -64,11 +66,12 @@ def talking_heads_weights(
     q, k = (naive_overlap(x, overlap).transpose(1, 2) for x in qkv[:, :, :2].unbind(2))
     if borrow_gain is not None:
         q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap)
-    logits = (q @ k.transpose(-2, -1)) * (head_dim**-0.5 if scale is None else scale)
-    return _mix(_mix(logits, pre_weight, pre_bias).softmax(dim=-1), post_weight, post_bias)
+    # Q is scaled, not the logits: in half precision unscaled ones overflow.
+    logits = (q * (head_dim**-0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    return _mix(post_weight, _mix(pre_weight, logits, pre_bias).softmax(dim=-1), post_bias)
 
 
-def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _mix(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
     """A linear layer over the head axis of x (B, h, N, N), at each pair of tokens."""
     mixed = torch.einsum("gi,binm->bgnm", weight, x)
     return mixed if bias is None else mixed + bias[:, None, None]
