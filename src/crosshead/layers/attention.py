@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
 
+from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .heads import Heads
 from .interactions.base import Interaction
@@ -88,6 +89,7 @@ class InteractingAttention(nn.Module):
             setattr(attn, self.projection, narrow)
         return attn
 
+    @traceable_module
     def forward(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Tensor:
         """As the module in whose place this is; ``grid``: rows and columns of the tokens after the prefix."""
         heads = self._read(x, *args, grid=grid, **kwargs)

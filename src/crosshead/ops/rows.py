@@ -13,7 +13,7 @@ def rows_of(x: Tensor, queries: Sequence[int]) -> Tensor:
 
 def logits_of(q: Tensor, k: Tensor, scale: float, queries: Sequence[int]) -> Tensor:
     """Logits (B, h, len(queries), N) of q and k (B, h, N, c), before anything is added to them."""
-    return (q[:, :, list(queries)] @ k.mT) * scale
+    return (q[:, :, list(queries)] * scale) @ k.mT
 
 
 def added(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...ops.checks import check_overlap
 from ...ops.overlap import overlapped_attention, overlapped_heads, overlapped_window_attention
-from ...ops.overlap.naive import spread_gain
+from ...ops.overlap.gain import scale_borrowed
 from ...ops.overlap.rotary import rotated_overlapped_heads
 from ...ops.rows import added, logits_of, softmax_or_zero
 from ...ops.talking import talking_heads_attention
@@ -150,7 +150,4 @@ def overlapped_windows(
         q, k, v = overlapped_heads(heads.packed(), overlap)
     else:
         q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate)
-    gain = borrow_gain(layer, overlap)
-    if gain is not None:
-        q = q * spread_gain(gain, layer.num_heads, layer.head_dim, overlap).to(q.dtype)
-    return q, k, v
+    return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap), k, v

@@ -102,7 +102,7 @@ def composed_attention_weights(
     four = [(first[:, :, i], second[:, :, i], diagonal[:, :, i]) for i in range(4)]
     pre_query, post_query = ((w1[:, rows], w2[:, rows], w[:, rows]) for w1, w2, w in (four[0], four[2]))
     pre_key, post_key = four[1], four[3]
-    logits = (q @ k.transpose(-2, -1)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if attn_bias is not None:
         logits = logits + attn_bias
     logits = _compose(logits, pre_query, pre_key, pre_weight)

@@ -8,7 +8,7 @@ from ..checks import check_dropout, check_mask, check_overlap, check_packed
 from ..sdpa import fused_attention
 from ..tracing import traceable
 from ..transforms import is_transformed
-from .gain import borrowed_factors
+from .gain import borrowed_factors, scale_borrowed
 from .plain import plain_attention
 from .products import ProductsAttention, is_served
 from .windows import overlapped_heads
@@ -58,7 +58,7 @@ def overlapped_attention(
     if attn_mask is not None and attn_mask.is_floating_point():
         attn_mask = attn_mask.to(qkv.dtype)
     if is_transformed(qkv, attn_mask, borrow_gain):
-        factors = borrowed_factors(borrow_gain, qkv, overlap)
+        factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
         return plain_attention(qkv, overlap, scale, attn_mask, factors, is_causal, dropout_p)
     if is_served(qkv, attn_mask, is_causal, dropout_p, borrow_gain):
         return ProductsAttention.apply(qkv, overlap, scale)
@@ -66,9 +66,7 @@ def overlapped_attention(
     width = head_dim + 2 * overlap
     tail = _tail(qkv, width)
     q, k, v = overlapped_heads(qkv, overlap, tail)
-    factors = borrowed_factors(borrow_gain, qkv, overlap, tail)
-    if factors is not None:
-        q = q * factors
+    q = scale_borrowed(q, borrow_gain, head_dim, overlap, tail)
     q, k, v = (_aligned(x) for x in (q, k, v))
     heads = fused_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     return heads[..., :width].transpose(1, 2).flatten(2)

@@ -49,7 +49,7 @@ def overlapped_window_attention(
     qkv = autocast_to(qkv)
     total = window_bias(bias, mask, (batch, num_heads, tokens))
     scale = head_dim**-0.5 if scale is None else scale
-    factors = borrowed_factors(borrow_gain, qkv, overlap)
+    factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
     if is_transformed(qkv, total, factors):
         return plain_window_attention(qkv, total, factors, overlap, scale, dropout_p)
     if qkv.device.type == "cpu" and dropout_p == 0 and not torch.compiler.is_compiling():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..autocast import autocast_to
 from ..checks import check_dropout, check_gain, check_overlap, check_packed
-from ..overlap.gain import borrowed_factors
+from ..overlap.gain import scale_borrowed
 from ..overlap.windows import overlapped_heads
 from ..tracing import traceable
 from ..transforms import is_transformed
@@ -84,9 +84,7 @@ def talking_heads_attention(
         return full_width_attention(qkv, pre, post, bias, overlap, borrow_gain)
     pre = pre_weight.to(qkv.dtype)
     q, k, v = overlapped_heads(qkv, overlap)
-    factors = borrowed_factors(borrow_gain, qkv, overlap)
-    if factors is not None:
-        q = q * factors
+    q = scale_borrowed(q, borrow_gain, head_dim, overlap)
     if transformed:
         drop = partial(torch.dropout, p=dropout_p, train=True)
         return plain_attention(q, k, v, pre, post, bias, scale, drop).flatten(2)
