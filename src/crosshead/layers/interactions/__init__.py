@@ -4,10 +4,12 @@ from ..registry import register_interaction
 from .base import Interaction
 from .interactive import Interactive
 from .overlap import Overlap
+from .reattention import Reattention
 from .talking import Talking
 
-__all__ = ["Interaction", "Interactive", "Overlap", "Talking"]
+__all__ = ["Interaction", "Interactive", "Overlap", "Reattention", "Talking"]
 
 register_interaction(Overlap)
 register_interaction(Interactive)
 register_interaction(Talking)
+register_interaction(Reattention)

@@ -1,0 +1,134 @@
+"""Re-attention (DeepViT, arXiv 2103.11886): the maps of the heads are mixed, and normalised over the batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...ops.reattention import Statistics, reattention, reattention_weights
+from ...ops.rows import rows_of
+from ..capabilities import Capability
+from ..heads import Heads
+from .base import Interaction
+
+if TYPE_CHECKING:
+    from ..attention import InteractingAttention
+
+
+@dataclass(frozen=True)
+class Reattention(Interaction):
+    """Every head's map becomes a learned mixture of all heads' maps, normalised as batch norm does its channels.
+
+    ``reattention_mix`` is Θ, a linear layer over the head axis, ``reattention_norm`` a ``BatchNorm2d`` of the heads:
+    of its batch in training, of running statistics in evaluation, of those too where it is frozen (``eval()``).
+
+    Args:
+        momentum: of the running statistics; None averages them over all steps.
+    """
+
+    kind: ClassVar[str] = "reattention"
+    changes_outputs: ClassVar[str | None] = (
+        "the norm of the mixed maps gives other outputs whatever its weights; use init='paper' and train"
+    )
+    learned: ClassVar[tuple[str, ...]] = ("reattention_mix", "reattention_norm")
+
+    momentum: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        if self.momentum is not None and not 0.0 < self.momentum <= 1.0:
+            raise ValueError(f"momentum must lie in (0, 1] or be None, got {self.momentum}")
+
+    @property
+    def carries(self) -> frozenset[Capability]:
+        # No mask: the norm gives a hidden key the weight of a mean one.
+        return frozenset({Capability.ROTARY, Capability.BIAS, Capability.OUTPUT_NORM, Capability.GATE})
+
+    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+        weight = layer.get_submodule(layer.projection).weight
+        factory: Any = {"device": weight.device, "dtype": weight.dtype}
+        layer.add_module("reattention_mix", nn.Linear(layer.num_heads, layer.num_heads, **factory))
+        norm = nn.BatchNorm2d(layer.num_heads, momentum=self.momentum, **factory)
+        layer.add_module("reattention_norm", norm)
+
+    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+        super().carry(layer, before)
+        norm: Any = copy.copy(layer.reattention_norm)  # the same statistics and weights
+        norm.momentum = self.momentum
+        layer.add_module("reattention_norm", norm)
+
+    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+        norm: Any = layer.reattention_norm
+        statistics = _given(norm)
+        out, used = reattention(
+            *heads.split(), **_operands(layer, heads), statistics=statistics, dropout_p=heads.dropout_p
+        )
+        if statistics is None and norm.track_running_stats:
+            _follow(norm, used, len(out) * out.shape[2] ** 2)
+        return out.transpose(1, 2).flatten(2)
+
+    def weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        operands = _operands(layer, heads)
+        q, k, v = heads.split()
+        statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
+        if statistics is None:
+            statistics = reattention(q, k, v, **operands)[1]
+        if operands["attn_bias"] is not None:
+            operands["attn_bias"] = rows_of(operands["attn_bias"], queries)
+        rows = reattention_weights(q[:, :, list(queries)], k, v, **operands, statistics=statistics)
+        return rows[:, list(chosen)]
+
+
+def _operands(layer: InteractingAttention, heads: Heads) -> dict[str, Any]:
+    if heads.attn_mask is not None or heads.is_causal:
+        raise ValueError(
+            "re-attention takes no mask: its norm gives a hidden key the weight of a mean one; pass only the tokens "
+            "that take part, or use another interaction"
+        )
+    mix: Any = layer.reattention_mix
+    norm: Any = layer.reattention_norm
+    return {
+        "mix": mix.weight,
+        "mix_bias": mix.bias,
+        "norm_weight": norm.weight,
+        "norm_bias": norm.bias,
+        "eps": norm.eps,
+        "attn_bias": heads.bias,
+        "scale": heads.scale,
+    }
+
+
+def _given(norm: nn.BatchNorm2d) -> Statistics | None:
+    """The running statistics where the norm goes by them, or None: those of the batch."""
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        if isinstance(norm, nn.SyncBatchNorm):
+            raise ValueError(
+                "re-attention takes the statistics of each process' own batch; leave reattention_norm out of "
+                "convert_sync_batchnorm"
+            )
+        return None
+    return Statistics(norm.running_mean, norm.running_var)
+
+
+@torch.no_grad()
+def _follow(norm: nn.BatchNorm2d, used: Statistics, entries: int) -> None:
+    """Moves the running statistics towards a batch's, as batch norm does; the variance as that of all, unbiased."""
+    # Under gradient checkpointing the batch comes again in the backward pass, and is not to count twice.
+    again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    if again or entries < 2 or norm.running_mean is None or norm.running_var is None:
+        return
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    momentum: Any = norm.momentum
+    if momentum is None:
+        momentum = 1.0 / float(norm.num_batches_tracked)  # type: ignore[arg-type]
+    for running, new in (
+        (norm.running_mean, used.mean),
+        (norm.running_var, used.variance * (entries / (entries - 1))),
+    ):
+        running.add_(momentum * (new.to(running.dtype) - running))
