@@ -11,12 +11,14 @@ from ..heads import Heads
 class PlainHost(InteractingAttention, Attention):
     """``timm.layers.Attention`` whose heads interact; (B, N, dim) -> (B, N, dim_out)."""
 
+    in_projection = "qkv"
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID}) | output_brings(attn)
 
     def read(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Heads:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
         normed = not (isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity))
         return Heads(

@@ -11,6 +11,8 @@ from ..heads import Heads, Mixing
 class TalkingHost(InteractingAttention, TalkingHeadAttn):
     """``timm.models.cait.TalkingHeadAttn`` whose heads interact further; (B, N, dim) in and out."""
 
+    in_projection = "qkv"
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID, Capability.MIXING})
@@ -20,7 +22,7 @@ class TalkingHost(InteractingAttention, TalkingHeadAttn):
         return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor) -> Heads:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
         mixing = Mixing(self.proj_l.weight, self.proj_l.bias, self.proj_w.weight, self.proj_w.bias)
         dropout_p = self.attn_drop.p if self.training else 0.0

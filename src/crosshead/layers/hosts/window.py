@@ -11,6 +11,8 @@ from ..heads import Heads
 class WindowHost(InteractingAttention, WindowAttention):
     """``timm.models.swin_transformer.WindowAttention`` whose heads interact; (images · windows, N, dim) in and out."""
 
+    in_projection = "qkv"
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.BIAS, Capability.MASK})
@@ -20,7 +22,7 @@ class WindowHost(InteractingAttention, WindowAttention):
         return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> Heads:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
         return Heads(
             x,

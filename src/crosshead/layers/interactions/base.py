@@ -81,6 +81,10 @@ class Interaction:
             if isinstance(old, nn.Module) and isinstance(new, nn.Module):
                 layer.add_module(name, old)
 
+    def project(self, layer: InteractingAttention, linear: nn.Module, x: Tensor) -> Tensor:
+        """Packed queries, keys and values (B, N, 3·h·d) of tokens, in hosts with one ``linear`` layer for them."""
+        return linear(x)
+
     def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
         """The heads side by side (B, N, h · head_width), ready for the projection."""
         raise NotImplementedError
