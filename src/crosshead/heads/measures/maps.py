@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .means import Means
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -29,7 +31,7 @@ class MapMeasures:
 
     def __init__(self, num_heads: int, *, signed: bool = False, pairs: bool = True) -> None:
         self.num_heads, self.signed, self.pairs = num_heads, signed, pairs
-        self._means = _Means()
+        self._means = Means()
 
     def add(self, chunks: Iterable[Rows]) -> None:
         """Takes the rows of one batch of images, in any number of chunks."""
@@ -110,19 +112,3 @@ def _divergence(shares: Tensor) -> Tensor:
 
 def _mean_where(values: Tensor, allowed: Tensor) -> Tensor:
     return (values * allowed).sum(-1) / allowed.sum(-1).clamp(min=1)
-
-
-class _Means:
-    """Running means over images, in float64."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._images: dict[str, int] = {}
-
-    def add(self, name: str, values: Tensor) -> None:
-        total = values.double().sum(0)
-        self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._images[name] = self._images.get(name, 0) + len(values)
-
-    def result(self) -> dict[str, Tensor]:
-        return {name: total / self._images[name] for name, total in self._sums.items()}

@@ -1,0 +1,70 @@
+"""The attention layers of a model, each with a view through which its heads can be read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..layers import InteractingAttention, Overlap, from_attention
+from ..layers.registry import HOSTS
+
+
+@dataclass(frozen=True)
+class HeadLayer:
+    """One attention module: its path, its number among the model's, the module, and a view of its heads.
+
+    The view is the module itself where its heads interact. Around a module of timm's it is a host that shares all
+    parts with it; the module stays as it is.
+    """
+
+    path: str
+    block: int
+    module: nn.Module
+    view: InteractingAttention
+
+    @property
+    def kind(self) -> str:
+        """The kind of interaction; ``plain`` for a module of timm's."""
+        return self.view.interaction.kind if self.view is self.module else "plain"
+
+    @property
+    def projection(self) -> nn.Module:
+        """What the heads' outputs, side by side, go into."""
+        return self.view.get_submodule(self.view.projection)
+
+
+def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[HeadLayer]:
+    """The attention layers of ``model`` whose heads can be read, in the order of its modules.
+
+    Args:
+        blocks: only these, counted from 0, negative from the end; all unless given.
+
+    Raises:
+        ValueError: there is none, or a block isn't there.
+    """
+    found = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, InteractingAttention) or type(module) in HOSTS
+    ]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no attention whose heads can be read; `crosshead.supported` tells which "
+            "classes of attention can"
+        )
+    layers = [HeadLayer(path, block, module, _view(module)) for block, (path, module) in enumerate(found)]
+    if blocks is None:
+        return layers
+    absent = [b for b in blocks if not -len(layers) <= b < len(layers)]
+    if absent:
+        raise ValueError(
+            f"there is no block {absent[0]}; wanted 0 to {len(layers) - 1}, or negative from the end"
+        )
+    chosen = {b % len(layers) for b in blocks}
+    return [layer for layer in layers if layer.block in chosen]
+
+
+def _view(module: nn.Module) -> InteractingAttention:
+    if isinstance(module, InteractingAttention):
+        return module
+    return from_attention(module, Overlap(overlap=0), init="preserve")

@@ -1,0 +1,251 @@
+"""All measures of all layers over a stream of images, in one pass and without a map of all heads."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import Interactive
+from .layers import HeadLayer, head_layers
+from .measures.alignment import alignment
+from .measures.landmarks import map_products, row_sums
+from .measures.maps import MapMeasures, Rows
+from .measures.means import Means
+from .measures.outputs import OutputMeasures
+from .measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
+from .measures.sinks import outstanding_tokens, prefix_share
+from .reading import Call, reading
+
+# What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.
+_CHUNK_BYTES = 8 * 2**20
+# Up to so many tokens every query is measured; beyond, this many, one drawn from each of as many equal parts.
+ALL_QUERIES_UP_TO = 1024
+SAMPLED_QUERIES = 256
+
+
+@dataclass
+class LayerMeasures:
+    """One layer's measures: a number, one a head (list) or one a pair of heads (list of lists), by name."""
+
+    path: str
+    block: int
+    kind: str
+    heads: int
+    signed: bool
+    tokens: int
+    queries: int
+    windows: int
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def measure_heads(
+    model: nn.Module,
+    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    *,
+    blocks: Iterable[int] | None = None,
+    queries: int | None = None,
+) -> list[LayerMeasures]:
+    """Measures the heads of every attention layer; what each measure is stands in ``crosshead.heads.measures``.
+
+    The model runs as it always does, in evaluation mode; its outputs and its mode stay what they were.
+
+    Args:
+        model: any model with attention that this library can read, timm's own included.
+        batches: images (B, C, H, W), on the model's device; or (images, masks) with masks (B, H, W), True on objects.
+        blocks: only these layers.
+        queries: how many queries of each map to measure; all up to 1,024 tokens, 256 beyond, unless given.
+
+    Raises:
+        ValueError: no attention that can be read, no images, or a block that isn't there.
+    """
+    layers = head_layers(model, None if blocks is None else list(blocks))
+    gathered = {layer.path: _Gathered(layer, queries) for layer in layers}
+    mask: list[Tensor | None] = [None]
+
+    def on_call(call: Call) -> None:
+        gathered[call.layer.path].take_call(call, mask[0])
+
+    def on_outputs(layer: HeadLayer, outputs: Tensor, images: int) -> None:
+        gathered[layer.path].take_outputs(outputs, images)
+
+    was_training, seen = model.training, 0
+    model.eval()
+    try:
+        with reading(model, layers, on_call, on_outputs), _residuals(model, layers, gathered):
+            for batch in batches:
+                images, mask[0] = batch if isinstance(batch, tuple | list) else (batch, None)
+                model(images)
+                seen += len(images)
+    finally:
+        model.train(was_training)
+    if not seen:
+        raise ValueError("no images to measure heads on")
+    return [gathered[layer.path].result() for layer in layers if gathered[layer.path].called]
+
+
+class _Gathered:
+    """What is gathered of one layer while images go by."""
+
+    def __init__(self, layer: HeadLayer, queries: int | None) -> None:
+        self.layer, self.wanted_queries = layer, queries
+        heads = layer.view.num_heads
+        self.outputs = OutputMeasures(heads)
+        self.means = Means()
+        self.maps: MapMeasures | None = None
+        self.called = False
+
+    def take_call(self, call: Call, mask: Tensor | None) -> None:
+        self.called, self.last = True, call
+        interaction = call.layer.view.interaction
+        factors = (
+            interaction.factors(call.layer.view, call.heads) if isinstance(interaction, Interactive) else None
+        )
+        if self.maps is None:
+            self.signed = call.layer.view.weights_are_signed(call.heads)
+            self.maps = MapMeasures(call.layer.view.num_heads, signed=self.signed, pairs=factors is None)
+        self.picked = pick_queries(call.places.rows * call.places.columns, self.wanted_queries)
+        self.maps.add(self._rows(call))
+        if factors is not None:
+            p = call.places.prefix
+            q, k = factors.mixed_query[:, :, p:], factors.mixed_key[..., p:]
+            self.maps.add_products(map_products(q, k))
+            self.means.add("row_sum_spread", row_sums(factors.mixed_query, factors.mixed_key).std(-1))
+            for name, matrix in (("entropy_query", factors.query), ("entropy_key", factors.key)):
+                self.means.add(name, _entropy(matrix))
+        if mask is not None and call.places.windows == 1:
+            self._align(call, mask)
+
+    def _rows(self, call: Call) -> Iterator[Rows]:
+        """Rows over the grid's tokens, a chunk of queries at a time; beside them the means that come with them."""
+        places, prefix = call.places, call.places.prefix
+        separation, device = places.separation(call.heads.q.device), call.heads.q.device
+        batch, heads = len(call.heads.q), call.layer.view.num_heads
+        size = max(_CHUNK_BYTES // (4 * batch * heads * call.heads.q.shape[1]), 1)
+        images = batch // places.windows
+        change, lost, sunk = 0.0, 0.0, torch.zeros(images, heads, device=device)
+        for start in range(0, len(self.picked), size):
+            part = self.picked[start : start + size]
+            weights = call.weights(None, [i + prefix for i in part]).float()
+            own = call.own_weights(None, [i + prefix for i in part]).float()
+            change = change + _by_image((weights - own).abs().sum(-1) / 2, places.windows).sum(-1)
+            negative = weights.clamp(max=0).abs().sum(-1) / weights.abs().sum(-1)
+            lost = lost + _by_image(negative, places.windows).sum(-1)
+            if prefix:
+                sunk = sunk + prefix_share(weights, prefix) * len(part)
+            allowed = _allowed(call, part)
+            yield Rows(
+                _windows_aside(weights[..., prefix:], places.windows),
+                separation[part].repeat(places.windows, 1),
+                allowed,
+            )
+        count = len(self.picked) * places.windows
+        self.means.add("change", change / count)
+        if self.signed:
+            self.means.add("negative_share", lost / count)
+        if prefix:
+            self.means.add("prefix_share", sunk / len(self.picked))
+
+    def _align(self, call: Call, mask: Tensor) -> None:
+        places, prefix = call.places, call.places.prefix
+        queries = [0] if prefix else [i for i in self.picked]
+        rows = call.weights(None, queries).float().abs().mean(2)[..., prefix:]
+        on_grid = (
+            F.adaptive_avg_pool2d(mask.float()[:, None], (places.rows, places.columns)).flatten(1) >= 0.5
+        )
+        for name, value in alignment(rows.cpu(), on_grid.cpu()).items():
+            judged = (
+                ~value.isnan().any(-1) if name == "alignment" else torch.ones(len(value), dtype=torch.bool)
+            )
+            self.means.add(name, value[judged])
+
+    def take_outputs(self, outputs: Tensor, images: int) -> None:
+        """Outputs (B, N, heads, width): each head's own channels, the grid's tokens, windows of an image together."""
+        width, own = outputs.shape[-1], self.layer.view.head_dim
+        outputs = outputs[:, self.last.places.prefix :]
+        outputs = outputs[..., (width - own) // 2 : (width - own) // 2 + own]
+        self.outputs.add(outputs.reshape(images, -1, *outputs.shape[2:]).transpose(1, 2))
+
+    def result(self) -> LayerMeasures:
+        assert self.maps is not None
+        call, view = self.last, self.layer.view
+        values = {**self.maps.result(), **self.outputs.result(), **self.means.result()}
+        for name in ("map_similarity", "cka"):
+            matrix = values[name]
+            values[f"{name}_mean"] = mean_off_diagonal(matrix)
+            values[f"{name}_neighbours"] = neighbour_excess(matrix)
+            values[f"effective_heads_{name.partition('_')[0]}"] = effective_heads(matrix)
+        return LayerMeasures(
+            self.layer.path,
+            self.layer.block,
+            self.layer.kind,
+            view.num_heads,
+            self.signed,
+            call.heads.q.shape[1],
+            len(self.picked),
+            call.places.windows,
+            {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()},
+        )
+
+
+def pick_queries(tokens: int, wanted: int | None) -> list[int]:
+    """Which queries of ``tokens`` to measure: all, or one drawn from each of ``wanted`` equal parts."""
+    if wanted is None:
+        wanted = tokens if tokens <= ALL_QUERIES_UP_TO else SAMPLED_QUERIES
+    if wanted < 1:
+        raise ValueError(f"queries must be at least 1, got {wanted}")
+    if wanted >= tokens:
+        return list(range(tokens))
+    # Drawn, not in the middle: equal steps would fall on the same columns of the grid in every row.
+    places = torch.rand(wanted, generator=torch.Generator().manual_seed(0))
+    return [int((i + place) * tokens / wanted) for i, place in enumerate(places.tolist())]
+
+
+def _by_image(values: Tensor, windows: int) -> Tensor:
+    """(images · windows, heads, queries) -> (images, heads, windows · queries)."""
+    if windows == 1:
+        return values
+    return values.unflatten(0, (-1, windows)).transpose(1, 2).flatten(2)
+
+
+def _windows_aside(weights: Tensor, windows: int) -> Tensor:
+    """(images · windows, heads, queries, keys) -> (images, heads, windows · queries, keys)."""
+    if windows == 1:
+        return weights
+    return weights.unflatten(0, (-1, windows)).transpose(1, 2).flatten(2, 3)
+
+
+def _allowed(call: Call, part: list[int]) -> Tensor | None:
+    """Which keys each query of each window may see, (windows · queries, keys)."""
+    mask = call.heads.window_mask
+    return None if mask is None else (mask[:, part] == 0).flatten(0, 1)
+
+
+def _entropy(rows: Tensor) -> Tensor:
+    """Of rows that sum to 1 (B, heads, rows, keys): entropy over the log of the number of keys, (B, heads)."""
+    keys = torch.tensor(max(rows.shape[-1], 2), dtype=rows.dtype)
+    return torch.special.entr(rows).sum(-1).mean(-1) / keys.log()
+
+
+@contextmanager
+def _residuals(model: nn.Module, layers: list[HeadLayer], gathered: dict[str, _Gathered]) -> Iterator[None]:
+    """While the context lasts, tokens that stand out of the blocks' outputs (B, N, dim) are counted."""
+
+    def watch(layer: HeadLayer) -> Any:
+        def after(_: nn.Module, __: Any, out: Any) -> None:
+            if isinstance(out, Tensor) and out.dim() == 3:
+                means = gathered[layer.path].means
+                means.add("outstanding_tokens", outstanding_tokens(out).float().mean(-1))
+
+        return model.get_submodule(layer.path.rpartition(".")[0]).register_forward_hook(after)
+
+    handles = [watch(layer) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,1 @@
+"""What a person opens in a browser: templates, scripts, styles."""
