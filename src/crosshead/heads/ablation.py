@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .layers import HeadLayer, head_layers
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass
@@ -29,7 +30,7 @@ class HeadAblation:
 
 def ablate_heads(
     model: nn.Module,
-    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    batches: Batches,
     loss: Loss,
     *,
     blocks: list[int] | None = None,
@@ -55,7 +56,7 @@ def ablate_heads(
             with torch.no_grad():
                 output = [_without(model, layer, head, batches, loss, source=False) - whole for head in heads]
                 source = None
-                if layer.view.gives_to_others():
+                if layer.view.interaction.silenced(layer.view, 0) is not None:
                     source = [
                         _without(model, layer, head, batches, loss, source=True) - whole for head in heads
                     ]
@@ -66,18 +67,22 @@ def ablate_heads(
         model.train(was_training)
 
 
-def _mean_loss(model: nn.Module, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], loss: Loss) -> float:
+def _mean_loss(model: nn.Module, batches: Batches, loss: Loss) -> float:
     losses = [loss(model, images, targets).double() for images, targets in batches()]
     if not losses:
         raise ValueError("no images to measure heads on")
     return torch.cat(losses).mean().item()
 
 
-def _without(model, layer: HeadLayer, head: int, batches, loss: Loss, *, source: bool) -> float:
+def _without(
+    model: nn.Module, layer: HeadLayer, head: int, batches: Batches, loss: Loss, *, source: bool
+) -> float:
     with _gated(layer, _all_but(layer, head)):
         if not source:
             return _mean_loss(model, batches, loss)
-        with layer.view.without_source(head):
+        silenced = layer.view.interaction.silenced(layer.view, head)
+        assert silenced is not None
+        with silenced:
             return _mean_loss(model, batches, loss)
 
 
@@ -105,19 +110,25 @@ def _gated(layer: HeadLayer, gate: Tensor | Callable[[int], Tensor]) -> Iterator
         handle.remove()
 
 
-def _importance(model: nn.Module, layer: HeadLayer, batches, loss: Loss) -> list[float]:
+class _Gates:
+    """Gates at 1, one an image (or window) and head, that ask for a gradient."""
+
+    def __init__(self, heads: int) -> None:
+        self.heads = heads
+        self.made: list[Tensor] = []
+
+    def __call__(self, size: int) -> Tensor:
+        self.made.append(torch.ones(size, self.heads, requires_grad=True))
+        return self.made[-1]
+
+
+def _importance(model: nn.Module, layer: HeadLayer, batches: Batches, loss: Loss) -> list[float]:
     """The mean over images of |dL / d gate|, the gate at 1."""
     total, seen = torch.zeros(layer.view.num_heads, dtype=torch.float64), 0
     for images, targets in batches():
-        gates: list[Tensor] = []
-
-        def gate(size: int) -> Tensor:
-            gates.append(torch.ones(size, layer.view.num_heads, requires_grad=True))
-            return gates[-1]
-
+        gate = _Gates(layer.view.num_heads)
         with torch.enable_grad(), _gated(layer, gate):
-            total_loss = loss(model, images, targets).sum()
-            grads = torch.autograd.grad(total_loss, gates)
+            grads = torch.autograd.grad(loss(model, images, targets).sum(), gate.made)
         for grad in grads:  # windows of one image add up
             total += grad.double().view(len(images), -1, layer.view.num_heads).sum(1).abs().sum(0)
         seen += len(images)

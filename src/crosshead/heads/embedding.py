@@ -48,7 +48,6 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
     view = layer.view
     q, k = view.interaction.operands(view, heads)
     own = (q.shape[-1] - view.head_dim) // 2
-    grid_rows, grid_columns, where = _whole_grid(layer, call)
     mask = heads.window_mask
     return {
         "path": layer.path,
@@ -60,16 +59,46 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         "prefix": places.prefix,
         "rows": places.rows,
         "columns": places.columns,
-        "gridRows": grid_rows,
-        "gridColumns": grid_columns,
         "windows": places.windows,
-        "places": None if where is None else _base64(where.to(torch.int32)),
+        "places": None if places.windows == 1 else _base64(places.tokens.to(torch.int32)),
         "width": q.shape[-1],
         "own": [own, own + view.head_dim],
         "scale": float(heads.scale),
         "bias": None if heads.bias is None else _packed(heads.bias, bits=16),
         "mask": None if mask is None else _base64((mask == 0).to(torch.uint8)),
-        "signed": view.weights_are_signed(heads),
-        **view.interaction.mixings(view, heads),
+        "signed": view.interaction.signed(heads),
+        **{"talking": None, "landmarks": None, "theta": None},
+        **_plain(view.interaction.mixings(view, heads)),
         "sights": [_sight(call, q, k, i, pictures) for i in range(pictures)],
     }
+
+
+def _sight(call: Call, q: Tensor, k: Tensor, picture: int, pictures: int) -> dict[str, Any]:
+    windows = len(q) // pictures
+    part = slice(picture * windows, (picture + 1) * windows)
+    return {"q": _packed(q[part]), "k": _packed(k[part]), "bare": None, "dynamic": None}
+
+
+def _label(layer: HeadLayer) -> str:
+    view = layer.view
+    what = type(layer.module).__name__ if layer.kind == "plain" else str(view.interaction)
+    return f"{what}; {view.num_heads} heads of {view.head_dim}"
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _plain(value) for name, value in values.items()}
+    return _base64(values.float()) if isinstance(values, Tensor) else values
+
+
+def _packed(x: Tensor, bits: int = 8) -> dict[str, Any]:
+    """Whole numbers of 8 or 16 bits with a factor for each row of the last axis."""
+    x = x.detach().float().cpu()
+    limit = 2 ** (bits - 1) - 1
+    factors = (x.abs().amax(-1, keepdim=True) / limit).clamp(min=torch.finfo(torch.float32).tiny)
+    whole = (x / factors).round().to(torch.int8 if bits == 8 else torch.int16)
+    return {"bits": bits, "bytes": _base64(whole), "factors": _base64(factors), "width": x.shape[-1]}
+
+
+def _base64(x: Tensor) -> str:
+    return base64.b64encode(x.detach().cpu().contiguous().numpy().tobytes()).decode()

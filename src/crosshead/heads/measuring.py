@@ -106,9 +106,9 @@ class _Gathered:
             interaction.factors(call.layer.view, call.heads) if isinstance(interaction, Interactive) else None
         )
         if self.maps is None:
-            self.signed = call.layer.view.weights_are_signed(call.heads)
+            self.signed = interaction.signed(call.heads)
             self.maps = MapMeasures(call.layer.view.num_heads, signed=self.signed, pairs=factors is None)
-        self.picked = pick_queries(call.places.rows * call.places.columns, self.wanted_queries)
+        self.picked = pick_queries(call.places.count, self.wanted_queries)
         self.maps.add(self._rows(call))
         if factors is not None:
             p = call.places.prefix
@@ -127,7 +127,7 @@ class _Gathered:
         batch, heads = len(call.heads.q), call.layer.view.num_heads
         size = max(_CHUNK_BYTES // (4 * batch * heads * call.heads.q.shape[1]), 1)
         images = batch // places.windows
-        change, lost, sunk = 0.0, 0.0, torch.zeros(images, heads, device=device)
+        change, lost, sunk = (torch.zeros(images, heads, device=device) for _ in range(3))
         for start in range(0, len(self.picked), size):
             part = self.picked[start : start + size]
             weights = call.weights(None, [i + prefix for i in part]).float()
@@ -173,7 +173,7 @@ class _Gathered:
     def result(self) -> LayerMeasures:
         assert self.maps is not None
         call, view = self.last, self.layer.view
-        values = {**self.maps.result(), **self.outputs.result(), **self.means.result()}
+        values: dict[str, Any] = {**self.maps.result(), **self.outputs.result(), **self.means.result()}
         for name in ("map_similarity", "cka"):
             matrix = values[name]
             values[f"{name}_mean"] = mean_off_diagonal(matrix)

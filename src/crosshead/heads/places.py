@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .windows import window_places
 
 
 @dataclass(frozen=True)
@@ -13,54 +15,85 @@ class Places:
 
     Args:
         prefix: tokens before those on the grid.
-        rows, columns: the grid of the tokens after them; in windows, that of one window.
-        stride: pixels from one token of that grid to the next.
+        rows, columns: the grid of all tokens of an image.
+        stride: pixels from one row, and one column, of that grid to the next.
         windows: windows an image; 1 where attention sees the whole image.
+        tokens: (windows, tokens of a window): which token of the grid each is, -1 where a window was filled up.
     """
 
     prefix: int
     rows: int
     columns: int
     stride: tuple[float, float]
-    windows: int = 1
+    windows: int
+    tokens: Tensor
+
+    @property
+    def count(self) -> int:
+        """Tokens on the grid that one query of a window may see, masks apart."""
+        return self.tokens.shape[1]
 
     def separation(self, device: torch.device | str = "cpu") -> Tensor:
-        """|x_i - x_j| between the tokens of the grid in pixels, (rows·columns, rows·columns)."""
-        y = torch.arange(self.rows, device=device, dtype=torch.float32) * self.stride[0]
-        x = torch.arange(self.columns, device=device, dtype=torch.float32) * self.stride[1]
-        points = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1)
+        """|x_i - x_j| between the tokens of a window, in pixels; (count, count). It is the same in all windows."""
+        first = self.tokens[0].to(device).float()
+        points = torch.stack(
+            [(first // self.columns) * self.stride[0], (first % self.columns) * self.stride[1]], -1
+        )
         return (points[:, None] - points).norm(dim=-1)
+
+    def query_at(self, x: float, y: float) -> tuple[int, int]:
+        """The window, and the token in it with the prefix counted, at a place from 0 to 1 of width and height."""
+        row, column = min(int(y * self.rows), self.rows - 1), min(int(x * self.columns), self.columns - 1)
+        window, token = (self.tokens == row * self.columns + column).nonzero()[0].tolist()
+        return window, self.prefix + token
+
+    def on_grid(self, row: Tensor, window: int) -> Tensor:
+        """Weights of a window's tokens (..., count) laid onto the grid (..., rows, columns); NaN outside the window."""
+        laid = row.new_full((*row.shape[:-1], self.rows * self.columns), torch.nan)
+        inside = self.tokens[window] >= 0
+        laid[..., self.tokens[window][inside]] = row[..., inside]
+        return laid.unflatten(-1, (self.rows, self.columns))
 
 
 def places_of(
-    batch: int,
-    tokens: int,
+    shape: tuple[int, int],
     images: int,
     image_size: tuple[int, int],
     prefix: int,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, int] | None,
+    block: nn.Module,
+    block_grid: tuple[int, int] | None,
 ) -> Places:
-    """The geometry of a call with (batch, tokens) tokens for ``images`` images of ``image_size`` pixels.
+    """The geometry of a call.
 
     Args:
+        shape: (batch, tokens) of the call.
+        images, image_size: how many there are, and their pixels (height, width).
         prefix: the model's prefix tokens; a layer that is not given them (a patch block of CaiT) is noticed.
         grid: rows and columns, where the layer was told.
+        block: what holds the layer.
+        block_grid: rows and columns of what the block was given, where that is a map.
 
     Raises:
-        ValueError: tokens that make no grid of the image.
+        ValueError: tokens that make no grid of the image, or windows that are not known.
     """
+    batch, tokens = shape
     height, width = image_size
-    windows = batch // images
-    if windows > 1:
-        side = math.isqrt(tokens)
-        if side * side != tokens:
-            raise ValueError(f"a window of {tokens} tokens is no square; its places are not known")
-        step = math.sqrt(height * width / (windows * tokens))
-        return Places(0, side, side, (step, step), windows)
+    if batch > images:
+        if block_grid is None:
+            raise ValueError(f"{type(block).__name__} attends in windows whose places are not known")
+        where = window_places(block, *block_grid)
+        if where.shape != (batch // images, tokens):
+            raise ValueError(f"{type(block).__name__} attends in windows of another kind than its class")
+        stride = (height / block_grid[0], width / block_grid[1])
+        return Places(0, *block_grid, stride, len(where), where)
     for p in (prefix, 0):
-        rows, columns = grid if grid is not None and p == prefix else _grid(tokens - p, height, width)
+        rows, columns = (
+            grid if grid is not None and math.prod(grid) == tokens - p else _grid(tokens - p, height, width)
+        )
         if rows * columns == tokens - p and rows:
-            return Places(p, rows, columns, (height / rows, width / columns))
+            where = torch.arange(rows * columns).unsqueeze(0)
+            return Places(p, rows, columns, (height / rows, width / columns), 1, where)
     raise ValueError(
         f"{tokens} tokens ({prefix} of them before the grid) make no grid of an image of {height} x {width} pixels"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,23 +46,34 @@ def reading(
     """
     images: list[Tensor] = []
     prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
-    handles = [model.register_forward_pre_hook(lambda _, args: images.__setitem__(slice(None), [args[0]]))]
+    handles = [model.register_forward_pre_hook(lambda _, args: _replace(images, args[0]))]
+
+    block_grids: dict[str, tuple[int, int] | None] = {}
 
     def watch(layer: HeadLayer) -> None:
-        def before(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        block = model.get_submodule(layer.path.rpartition(".")[0])
+
+        def entered(_: nn.Module, args: tuple[Any, ...]) -> None:
+            is_map = bool(args) and isinstance(args[0], Tensor) and args[0].dim() == 4
+            block_grids[layer.path] = (args[0].shape[1], args[0].shape[2]) if is_map else None
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with torch.no_grad():
                 heads = layer.view.heads_of(*args, **kwargs)
                 batch, tokens = heads.q.shape[:2]
                 size = images[0].shape[-2], images[0].shape[-1]
-                places = places_of(batch, tokens, len(images[0]), size, prefix, heads.grid)
+                grid = block_grids.get(layer.path)
+                places = places_of((batch, tokens), len(images[0]), size, prefix, heads.grid, block, grid)
                 on_call(Call(layer, heads, places))
 
-        def projected(_: nn.Module, args: tuple) -> None:
+        def projected(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             assert on_outputs is not None
             with torch.no_grad():
                 outputs = args[0].flatten(1, -2) if args[0].dim() > 3 else args[0]
                 on_outputs(layer, outputs.unflatten(-1, (layer.view.num_heads, -1)), len(images[0]))
 
+        if block is not layer.module:
+            handles.append(block.register_forward_pre_hook(entered))
         handles.append(layer.module.register_forward_pre_hook(before, with_kwargs=True))
         if on_outputs is not None:
             handles.append(layer.projection.register_forward_pre_hook(projected))
@@ -73,3 +85,7 @@ def reading(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _replace(kept: list[Tensor], value: Tensor) -> None:
+    kept[:] = [value]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from torch import Tensor, nn
 
+from ..ops.checks import check_indices
 from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .heads import Heads
@@ -106,7 +107,7 @@ class InteractingAttention(nn.Module):
     @traceable_module
     def forward(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Tensor:
         """As the module in whose place this is; ``grid``: rows and columns of the tokens after the prefix."""
-        heads = self._read(x, *args, grid=grid, **kwargs)
+        heads = self.heads_of(x, *args, grid=grid, **kwargs)
         return self.write(self.interaction.attend(self, heads), heads)
 
     def attention_weights(
@@ -124,12 +125,28 @@ class InteractingAttention(nn.Module):
             x, args, kwargs: as ``forward`` takes them.
             heads, queries: which ones; all unless given.
         """
-        read = self._read(x, *args, grid=grid, **kwargs)
-        chosen = range(self.num_heads) if heads is None else heads
-        rows = range(read.q.shape[1]) if queries is None else queries
-        return self.interaction.weights(self, read, list(chosen), list(rows))
+        return self.weights_of(self.heads_of(x, *args, grid=grid, **kwargs), heads, queries)
 
-    def _read(self, x: Tensor, *args: Any, grid: tuple[int, int] | None, **kwargs: Any) -> Heads:
+    def weights_of(
+        self, read: Heads, heads: Sequence[int] | None = None, queries: Sequence[int] | None = None
+    ) -> Tensor:
+        """``attention_weights`` of a call that was read with ``heads_of``."""
+        return self.interaction.weights(self, read, *self._chosen(read, heads, queries))
+
+    def own_weights_of(
+        self, read: Heads, heads: Sequence[int] | None = None, queries: Sequence[int] | None = None
+    ) -> Tensor:
+        """``weights_of`` as they would be if the heads gave each other nothing."""
+        return self.interaction.own_weights(self, read, *self._chosen(read, heads, queries))
+
+    def _chosen(
+        self, read: Heads, heads: Sequence[int] | None, queries: Sequence[int] | None
+    ) -> tuple[list[int], list[int]]:
+        tokens = read.q.shape[1]
+        return check_indices("heads", heads, self.num_heads), check_indices("queries", queries, tokens)
+
+    def heads_of(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Heads:
+        """The heads of a call with these arguments, which are those of ``forward``."""
         heads = self.read(x, *args, **kwargs)
         if Capability.GRID in self.interaction.needs:
             heads.num_prefix_tokens = self.num_prefix_tokens

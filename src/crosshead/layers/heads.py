@@ -16,6 +16,11 @@ class Mixing(NamedTuple):
     post_weight: Tensor
     post_bias: Tensor | None
 
+    def named(self) -> dict[str, dict[str, Tensor | None]]:
+        """As ``Interaction.mixings`` names them."""
+        names = ("pre", "preBias", "post", "postBias")
+        return {"talking": dict(zip(names, self, strict=True))}
+
 
 @dataclass
 class Heads:

@@ -114,3 +114,12 @@ def check_gain(borrow_gain: Tensor, num_heads: int, overlap: int) -> Tensor:
             f"got {tuple(borrow_gain.shape)}; one factor for each borrowed channel of each head"
         )
     return borrow_gain
+
+
+def check_indices(name: str, indices: Sequence[int] | None, count: int) -> list[int]:
+    """``indices`` as a list, each from 0 to ``count - 1``; all of them where None."""
+    picked = list(range(count)) if indices is None else list(indices)
+    wrong = [i for i in picked if not 0 <= i < count]
+    if wrong:
+        raise ValueError(f"{name} must be indices from 0 to {count - 1}, got {wrong}")
+    return picked

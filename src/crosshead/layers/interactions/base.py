@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 
+from ...ops.rows import added, logits_of, softmax_or_zero
 from ..capabilities import Capability
 from ..heads import Heads
 
@@ -95,5 +98,55 @@ class Interaction:
         """What the values are multiplied by: (B, len(chosen), len(queries), N), for those heads and queries."""
         raise NotImplementedError
 
+    def signed(self, heads: Heads) -> bool:
+        """Whether the weights may be negative, as where heads mix their maps."""
+        return heads.mixing is not None
+
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
+        """Queries and keys (B, h, N, width) whose products are the logits, a head's own channels in the middle."""
+        q, k, _ = heads.split()
+        return q, k
+
+    def own_weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        """``weights`` as they would be if the heads gave each other nothing."""
+        q, k, _ = heads.split()
+        bias = heads.logits_bias()
+        if bias is not None and bias.dim() > 2 and bias.shape[-3] > 1:
+            bias = bias[..., list(chosen), :, :]
+        logits = logits_of(q[:, list(chosen)], k[:, list(chosen)], heads.scale, queries)
+        return softmax_or_zero(added(logits, bias, heads.is_causal, queries))
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        """How weights come of the operands' products beyond a softmax, by name, for those who compute them elsewhere.
+
+        ``talking``: pre (h, h), preBias (h,), post, postBias. ``landmarks``: rows, columns, mixQuery, mixKey (h, h).
+        ``theta``: matrix (h, h), gain, shift (h,). Nothing, where it is a softmax.
+
+        Raises:
+            ValueError: a kind that does not say.
+        """
+        raise ValueError(f"how {self.kind!r} makes its weights is not known outside of it")
+
+    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+        """While it lasts, ``head`` gives the others nothing. None for a kind whose heads can't be parted so."""
+        return None
+
     def __str__(self) -> str:
         return ", ".join([self.kind, *(f"{key} {value}" for key, value in self.options().items())])
+
+
+@contextmanager
+def columns_at_zero(matrices: Sequence[Tensor | None], head: int) -> Iterator[None]:
+    """While the context lasts, column ``head`` of mixing matrices (h, h), what that head gives, is 0."""
+    kept = [(matrix, matrix[:, head].clone()) for matrix in matrices if matrix is not None]
+    try:
+        with torch.no_grad():
+            for matrix, _ in kept:
+                matrix[:, head] = 0
+        yield
+    finally:
+        with torch.no_grad():
+            for matrix, column in kept:
+                matrix[:, head] = column

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...ops.interactive import AttentionFactors, Mode, attention_factors, interactive_attention
+from ...ops.interactive.arguments import check_tokens
 from ..capabilities import Capability
 from ..heads import Heads
-from .base import Interaction
+from .base import Interaction, columns_at_zero
 
 if TYPE_CHECKING:
     from ..attention import InteractingAttention
@@ -88,6 +90,26 @@ class Interactive(Interaction):
         self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
     ) -> Tensor:
         return self.factors(layer, heads).effective_map(chosen, queries)
+
+    def signed(self, heads: Heads) -> bool:
+        return self.interaction
+
+    def own_weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        """A_Q A_K, not mixed."""
+        found = self.factors(layer, heads)
+        return found.query[:, chosen][:, :, queries] @ found.key[:, chosen]
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        assert heads.grid is not None
+        tokens = heads.q.shape[1]
+        rows, columns = check_tokens(tokens, heads.grid, self.landmarks, heads.num_prefix_tokens).cells
+        mixings = {"mixQuery": layer.mix_query, "mixKey": layer.mix_key}
+        return {"landmarks": {"rows": rows, "columns": columns, **mixings}}
+
+    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+        return columns_at_zero([layer.mix_query, layer.mix_key], head) if self.interaction else None  # type: ignore[list-item]
 
     def factors(self, layer: InteractingAttention, heads: Heads) -> AttentionFactors:
         """A_Q and A_K, before and after the heads were mixed; linear in N."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -103,6 +104,16 @@ class Overlap(Interaction):
         logits = added(logits, heads.logits_bias(), heads.is_causal, queries)
         return softmax_or_zero(logits)[:, list(chosen)]
 
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
+        q, k, _ = overlapped_windows(layer, self.overlap, heads)
+        return q, k
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        return {} if heads.mixing is None else heads.mixing.named()
+
+    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+        return _read_without(layer, head) if self.overlap else None
+
 
 # With the borrowed channels the heads' output is wider than an output norm or a gate.
 OVERLAP_CARRIES = frozenset({Capability.ROTARY, Capability.BIAS, Capability.MASK, Capability.MIXING})
@@ -151,3 +162,22 @@ def overlapped_windows(
     else:
         q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate)
     return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap), k, v
+
+
+@contextmanager
+def _read_without(layer: InteractingAttention, head: int) -> Iterator[None]:
+    """While the context lasts, queries, keys and values of ``head`` are 0, so that its neighbours borrow nothing."""
+    read = layer.read
+
+    def without(*args: Any, **kwargs: Any) -> Heads:
+        heads = read(*args, **kwargs)
+        kept = torch.ones(layer.num_heads, 1, dtype=heads.v.dtype, device=heads.v.device)
+        kept[head] = 0
+        packed = None if heads.qkv is None else heads.qkv * kept
+        return replace(heads, q=heads.q * kept, k=heads.k * kept, v=heads.v * kept, qkv=packed)
+
+    layer.read = without  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del layer.read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -16,7 +17,7 @@ from ...ops.talking.added import mixed_weights, talking_heads_attention_with
 from ...ops.talking.fast import Mode
 from ..capabilities import Capability
 from ..heads import Heads, Mixing
-from .base import Interaction
+from .base import Interaction, columns_at_zero
 from .overlap import (
     OVERLAP_CARRIES,
     add_borrow_gain,
@@ -130,6 +131,20 @@ class Talking(Interaction):
         mask = None if mask is None else rows_of(mask, queries)
         rows = torch.as_tensor(list(queries), device=logits.device)
         return mixed_weights(logits, *_mixing(layer), mask, heads.is_causal, rows)[:, list(chosen)]
+
+    def signed(self, heads: Heads) -> bool:
+        return True
+
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
+        q, k, _ = overlapped_windows(layer, self.overlap, heads)
+        return q, k
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        return _mixing(layer).named()
+
+    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+        mixing = _mixing(layer)
+        return columns_at_zero([mixing.pre_weight, mixing.post_weight], head)
 
 
 def _mixing(layer: InteractingAttention) -> Mixing:

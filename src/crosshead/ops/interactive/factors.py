@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import check_indices
 from ..tracing import traceable
 from .arguments import check_operands, check_tokens
 from .landmarks import pool_landmarks
@@ -27,8 +28,8 @@ class AttentionFactors(NamedTuple):
         Raises:
             ValueError: a head or a query that isn't there.
         """
-        picked_heads = _check_indices("heads", heads, self.query.shape[1])
-        picked_queries = _check_indices("queries", queries, self.query.shape[2])
+        picked_heads = check_indices("heads", heads, self.query.shape[1])
+        picked_queries = check_indices("queries", queries, self.query.shape[2])
         return self.mixed_query[:, picked_heads][:, :, picked_queries] @ self.mixed_key[:, picked_heads]
 
 
@@ -60,11 +61,3 @@ def _mixed(mix: Tensor | None, attention: Tensor) -> Tensor:
     if mix is None:
         return attention
     return (mix.to(attention.dtype) @ attention.flatten(2)).view(attention.shape)
-
-
-def _check_indices(name: str, indices: Sequence[int] | None, count: int) -> list[int]:
-    picked = list(range(count)) if indices is None else list(indices)
-    wrong = [i for i in picked if not 0 <= i < count]
-    if wrong:
-        raise ValueError(f"{name} must be indices from 0 to {count - 1}, got {wrong}")
-    return picked

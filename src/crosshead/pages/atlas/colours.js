@@ -32,17 +32,18 @@ const TABLES = [false, true].map((signed) => Array.from({ length: 256 }, (_, i) 
  * @param {boolean} signed
  */
 export function paint(canvas, block, row, window, highest, signed) {
-  const { gridRows, gridColumns, prefix } = block;
-  if (canvas.width !== gridColumns || canvas.height !== gridRows) {
-    canvas.width = gridColumns;
-    canvas.height = gridRows;
+  const { rows, columns, prefix } = block;
+  if (canvas.width !== columns || canvas.height !== rows) {
+    canvas.width = columns;
+    canvas.height = rows;
   }
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const image = context.createImageData(gridColumns, gridRows);
+  const image = context.createImageData(columns, rows);
   const table = TABLES[signed ? 1 : 0];
   const factor = highest > 0 ? 1 / highest : 0;
   for (let n = prefix; n < row.length; n += 1) {
     const place = block.places ? block.places[window * block.tokens + n] : n - prefix;
+    if (place < 0) continue;
     const share = signed ? 0.5 + 0.5 * row[n] * factor : row[n] * factor;
     const colour = table[Math.min(Math.max(Math.round(share * 255), 0), 255)];
     image.data.set([colour[0], colour[1], colour[2], 255], place * 4);

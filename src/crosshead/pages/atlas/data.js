@@ -55,7 +55,8 @@ function readDynamic(raw) {
  * @returns {Packed}
  */
 function packed(raw) {
-  return { bytes: new Int8Array(bytesOf(raw.bytes)), factors: floats(raw.factors), width: raw.width };
+  const buffer = bytesOf(raw.bytes);
+  return { bytes: raw.bits === 16 ? new Int16Array(buffer) : new Int8Array(buffer), factors: floats(raw.factors), width: raw.width };
 }
 
 /**

@@ -4,7 +4,7 @@
 
 /**
  * A tensor of bytes whose last axis shares one factor a row: value = byte * factor[row].
- * @typedef {{bytes: Int8Array, factors: Float32Array, width: number}} Packed
+ * @typedef {{bytes: Int8Array | Int16Array, factors: Float32Array, width: number}} Packed
  */
 
 /**
@@ -18,11 +18,10 @@
  */
 
 /**
- * One attention layer. own: the columns of q and k that are a head's own, [from, to). bias: (heads, tokens, tokens).
+ * One attention layer. rows, columns: the grid of all its tokens. own: the columns of q and k that are a head's own, [from, to). bias: (heads, tokens, tokens).
  * mask: (windows, tokens, tokens), 1 where a query may see. places: (windows, tokens) -> the token of the whole grid.
- * gridRows, gridColumns: the whole grid, rows and columns: one window of it.
  * @typedef {{path: string, block: number, kind: string, label: string, heads: number, tokens: number, prefix: number,
- *   rows: number, columns: number, gridRows: number, gridColumns: number, windows: number, places: Int32Array | null, width: number, own: [number, number],
+ *   rows: number, columns: number, windows: number, places: Int32Array | null, width: number, own: [number, number],
  *   scale: number, bias: Packed | null, mask: Uint8Array | null, signed: boolean,
  *   talking: {pre: Float32Array, preBias: Float32Array, post: Float32Array, postBias: Float32Array} | null,
  *   landmarks: {rows: number, columns: number, mixQuery: Float32Array | null, mixKey: Float32Array | null} | null,

@@ -56,9 +56,9 @@ function switches(block) {
  */
 export function locate(block, query) {
   if (query.prefix !== null && query.prefix < block.prefix) return { window: 0, token: query.prefix };
-  const row = Math.min(Math.floor(query.y * block.gridRows), block.gridRows - 1);
-  const column = Math.min(Math.floor(query.x * block.gridColumns), block.gridColumns - 1);
-  const place = row * block.gridColumns + column;
+  const row = Math.min(Math.floor(query.y * block.rows), block.rows - 1);
+  const column = Math.min(Math.floor(query.x * block.columns), block.columns - 1);
+  const place = row * block.columns + column;
   if (!block.places) return { window: 0, token: block.prefix + place };
   const found = block.places.indexOf(place);
   return { window: Math.floor(found / block.tokens), token: found % block.tokens };
@@ -191,7 +191,7 @@ function tableRow(block, window, token, weight) {
   const onGrid = token >= block.prefix;
   const place = block.places ? block.places[window * block.tokens + token] : token - block.prefix;
   const cellsOfRow = onGrid
-    ? [`${place}`, `${Math.floor(place / block.gridColumns)}`, `${place % block.gridColumns}`]
+    ? [`${place}`, `${Math.floor(place / block.columns)}`, `${place % block.columns}`]
     : [`before the grid, ${token}`, "", ""];
   for (const text of [...cellsOfRow, percent(weight)]) {
     const cell = document.createElement("td");
@@ -204,9 +204,9 @@ function tableRow(block, window, token, weight) {
 /** @param {Block} block */
 function queryName(block) {
   if (state.query.prefix !== null) return `Query: token ${state.query.prefix} before the grid${state.frozen ? ", pinned" : ""}`;
-  const row = Math.min(Math.floor(state.query.y * block.gridRows), block.gridRows - 1);
-  const column = Math.min(Math.floor(state.query.x * block.gridColumns), block.gridColumns - 1);
-  return `Query: patch in row ${row}, column ${column} of ${block.gridRows} by ${block.gridColumns}${state.frozen ? ", pinned" : ""}`;
+  const row = Math.min(Math.floor(state.query.y * block.rows), block.rows - 1);
+  const column = Math.min(Math.floor(state.query.x * block.columns), block.columns - 1);
+  return `Query: patch in row ${row}, column ${column} of ${block.rows} by ${block.columns}${state.frozen ? ", pinned" : ""}`;
 }
 
 /**
@@ -229,7 +229,7 @@ function drawLandmarks(block, token) {
     `Head ${state.head} asks ${way.count} landmarks; the strongest on the grid is row ${Math.floor(cell / block.landmarks.columns)}, ` +
     `column ${cell % block.landmarks.columns}, with ${percent(shares[strongest])}. Left: query to landmarks. Right: that landmark to the tokens.`;
   const [left, right] = panel.querySelectorAll("canvas").length ? panel.querySelectorAll("canvas") : landmarkCanvases(panel);
-  const coarse = { ...block, gridRows: block.landmarks.rows, gridColumns: block.landmarks.columns, places: null };
+  const coarse = { ...block, rows: block.landmarks.rows, columns: block.landmarks.columns, places: null };
   paint(left, coarse, shares, 0, highest(shares, way.count, block.prefix), block.signed);
   const from = (state.head * way.count + strongest) * block.tokens;
   const keys = way.fromLandmarks.subarray(from, from + block.tokens);
@@ -395,9 +395,9 @@ const same = (a, b) => a.x === b.x && a.y === b.y && a.prefix === b.prefix;
 function step(key) {
   const block = page.runs.flatMap((run) => run.blocks).find((each) => each.block === state.block) ?? page.runs[0].blocks[0];
   const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key] ?? [0, 0];
-  const column = Math.min(Math.max(Math.floor(state.query.x * block.gridColumns) + dx, 0), block.gridColumns - 1);
-  const row = Math.min(Math.max(Math.floor(state.query.y * block.gridRows) + dy, 0), block.gridRows - 1);
-  ask({ x: (column + 0.5) / block.gridColumns, y: (row + 0.5) / block.gridRows, prefix: null });
+  const column = Math.min(Math.max(Math.floor(state.query.x * block.columns) + dx, 0), block.columns - 1);
+  const row = Math.min(Math.max(Math.floor(state.query.y * block.rows) + dy, 0), block.rows - 1);
+  ask({ x: (column + 0.5) / block.columns, y: (row + 0.5) / block.rows, prefix: null });
 }
 
 function choosePicture() {
