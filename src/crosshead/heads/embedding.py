@@ -46,7 +46,7 @@ def block_size(block: dict[str, Any]) -> int:
 def _block(call: Call, pictures: int) -> dict[str, Any]:
     layer, heads, places = call.layer, call.heads, call.places
     view = layer.view
-    q, k = view.interaction.operands(view, heads)
+    q, k, _ = view.interaction.operands(view, heads)
     own = (q.shape[-1] - view.head_dim) // 2
     mask = heads.window_mask
     return {

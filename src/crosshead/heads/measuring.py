@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import Interactive
+from ..ops.interactive import AttentionFactors
 from .layers import HeadLayer, head_layers
 from .measures.alignment import alignment
 from .measures.landmarks import map_products, row_sums
@@ -21,7 +22,7 @@ from .measures.sinks import outstanding_tokens, prefix_share
 from .reading import Call, reading
 
 # What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 4 * 2**20
 # Up to so many tokens every query is measured; beyond, this many, one drawn from each of as many equal parts.
 ALL_QUERIES_UP_TO = 1024
 SAMPLED_QUERIES = 256
@@ -109,7 +110,7 @@ class _Gathered:
             self.signed = interaction.signed(call.heads)
             self.maps = MapMeasures(call.layer.view.num_heads, signed=self.signed, pairs=factors is None)
         self.picked = pick_queries(call.places.count, self.wanted_queries)
-        self.maps.add(self._rows(call))
+        self.maps.add(self._rows(call, factors))
         if factors is not None:
             p = call.places.prefix
             q, k = factors.mixed_query[:, :, p:], factors.mixed_key[..., p:]
@@ -120,18 +121,17 @@ class _Gathered:
         if mask is not None and call.places.windows == 1:
             self._align(call, mask)
 
-    def _rows(self, call: Call) -> Iterator[Rows]:
+    def _rows(self, call: Call, factors: AttentionFactors | None) -> Iterator[Rows]:
         """Rows over the grid's tokens, a chunk of queries at a time; beside them the means that come with them."""
         places, prefix = call.places, call.places.prefix
-        separation, device = places.separation(call.heads.q.device), call.heads.q.device
+        device = call.heads.q.device
         batch, heads = len(call.heads.q), call.layer.view.num_heads
         size = max(_CHUNK_BYTES // (4 * batch * heads * call.heads.q.shape[1]), 1)
         images = batch // places.windows
         change, lost, sunk = (torch.zeros(images, heads, device=device) for _ in range(3))
         for start in range(0, len(self.picked), size):
             part = self.picked[start : start + size]
-            weights = call.weights(None, [i + prefix for i in part]).float()
-            own = call.own_weights(None, [i + prefix for i in part]).float()
+            weights, own = _weights(call, [i + prefix for i in part], factors)
             change = change + _by_image((weights - own).abs().sum(-1) / 2, places.windows).sum(-1)
             negative = weights.clamp(max=0).abs().sum(-1) / weights.abs().sum(-1)
             lost = lost + _by_image(negative, places.windows).sum(-1)
@@ -140,7 +140,7 @@ class _Gathered:
             allowed = _allowed(call, part)
             yield Rows(
                 _windows_aside(weights[..., prefix:], places.windows),
-                separation[part].repeat(places.windows, 1),
+                places.separation(part, device).repeat(places.windows, 1),
                 allowed,
             )
         count = len(self.picked) * places.windows
@@ -203,6 +203,13 @@ def pick_queries(tokens: int, wanted: int | None) -> list[int]:
     # Drawn, not in the middle: equal steps would fall on the same columns of the grid in every row.
     places = torch.rand(wanted, generator=torch.Generator().manual_seed(0))
     return [int((i + place) * tokens / wanted) for i, place in enumerate(places.tolist())]
+
+
+def _weights(call: Call, queries: list[int], factors: AttentionFactors | None) -> tuple[Tensor, Tensor]:
+    """The heads' rows, and those that they would have alone."""
+    if factors is None:
+        return call.weights(None, queries).float(), call.own_weights(None, queries).float()
+    return factors.effective_map(None, queries), factors.query[:, :, queries] @ factors.key
 
 
 def _by_image(values: Tensor, windows: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Where the tokens of one call of an attention layer lie in the image."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,13 +34,14 @@ class Places:
         """Tokens on the grid that one query of a window may see, masks apart."""
         return self.tokens.shape[1]
 
-    def separation(self, device: torch.device | str = "cpu") -> Tensor:
-        """|x_i - x_j| between the tokens of a window, in pixels; (count, count). It is the same in all windows."""
+    def separation(self, queries: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+        """|x_i - x_j| from some tokens of a window to all of them, in pixels; (queries, count). Windows are alike."""
         first = self.tokens[0].to(device).float()
         points = torch.stack(
             [(first // self.columns) * self.stride[0], (first % self.columns) * self.stride[1]], -1
         )
-        return (points[:, None] - points).norm(dim=-1)
+        # Not by a matrix product, which loses digits between near neighbours.
+        return torch.cdist(points[list(queries)], points, compute_mode="donot_use_mm_for_euclid_dist")
 
     def query_at(self, x: float, y: float) -> tuple[int, int]:
         """The window, and the token in it with the prefix counted, at a place from 0 to 1 of width and height."""

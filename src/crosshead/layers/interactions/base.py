@@ -102,10 +102,9 @@ class Interaction:
         """Whether the weights may be negative, as where heads mix their maps."""
         return heads.mixing is not None
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
-        """Queries and keys (B, h, N, width) whose products are the logits, a head's own channels in the middle."""
-        q, k, _ = heads.split()
-        return q, k
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, h, N, width) as they meet; a head's own channels stand in the middle."""
+        return heads.split()
 
     def own_weights(
         self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]

@@ -104,9 +104,8 @@ class Overlap(Interaction):
         logits = added(logits, heads.logits_bias(), heads.is_causal, queries)
         return softmax_or_zero(logits)[:, list(chosen)]
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
-        q, k, _ = overlapped_windows(layer, self.overlap, heads)
-        return q, k
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return overlapped_windows(layer, self.overlap, heads)
 
     def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
         return {} if heads.mixing is None else heads.mixing.named()

@@ -135,9 +135,8 @@ class Talking(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor]:
-        q, k, _ = overlapped_windows(layer, self.overlap, heads)
-        return q, k
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return overlapped_windows(layer, self.overlap, heads)
 
     def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
         return _mixing(layer).named()
