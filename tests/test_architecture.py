@@ -15,13 +15,14 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "swap": {"ops", "layers"},
     "models": {"ops", "layers", "swap"},
+    "pages": set(),
     "heads": {"ops", "layers", "swap", "models"},
     "recipe": {"layers"},
     "data": {"recipe"},
     "tasks": {"recipe", "data"},
     "train": {"recipe", "data", "tasks", "models"},
     "compare": {"train"},
-    "cli": {"heads", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
+    "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }
 
 
