@@ -20,6 +20,7 @@ def small_vit():
 def test_features_are_extracted_by_graph(kind):
     model = small_vit()
     swap_attention(model, kind, init="paper")
+    model.eval()
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     seen = []
     model.blocks[1].register_forward_hook(lambda module, given, out: seen.append(out))
