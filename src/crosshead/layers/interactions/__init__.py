@@ -4,14 +4,16 @@ from ..registry import register_interaction
 from .base import Interaction
 from .dcmha import Composed
 from .interactive import Interactive
+from .knocking import Knocking
 from .overlap import Overlap
 from .reattention import Reattention
 from .talking import Talking
 
-__all__ = ["Composed", "Interaction", "Interactive", "Overlap", "Reattention", "Talking"]
+__all__ = ["Composed", "Interaction", "Interactive", "Knocking", "Overlap", "Reattention", "Talking"]
 
 register_interaction(Overlap)
 register_interaction(Interactive)
 register_interaction(Talking)
 register_interaction(Reattention)
 register_interaction(Composed)
+register_interaction(Knocking)

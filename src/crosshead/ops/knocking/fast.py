@@ -37,11 +37,11 @@ def fold(weight: Tensor, bias: Tensor | None, matrices: Tensor) -> tuple[Tensor,
     """
     num_heads = check_fold(weight, bias, matrices)
     count, width, _ = matrices.shape
-    by_head = weight.view(count, num_heads, width, -1)
+    by_head = weight.reshape(count, num_heads, width, -1)
     folded = (matrices.mT.unsqueeze(1) @ by_head).reshape(weight.shape)
     if bias is None:
         return folded, None
-    return folded, (bias.view(count, num_heads, width) @ matrices).flatten()
+    return folded, (bias.reshape(count, num_heads, width) @ matrices).flatten()
 
 
 def gated_values(values: Tensor, up: Tensor, gate: Tensor, down: Tensor) -> Tensor:

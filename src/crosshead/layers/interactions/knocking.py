@@ -1,0 +1,103 @@
+"""Knocking heads (arXiv 2510.23052): queries, keys and values of all heads pass through matrices that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops.knocking import fold, gated_values, knock
+from ..capabilities import Capability
+from ..heads import Heads
+from .base import Interaction
+from .overlap import Overlap
+
+if TYPE_CHECKING:
+    from ..attention import InteractingAttention
+
+Form = Literal["linear", "gated"]
+_PLAIN = Overlap(0)
+
+
+@dataclass(frozen=True)
+class Knocking(Interaction):
+    """One matrix (d, d) for the queries of all heads, one for the keys, one for the values; attention stays as it is.
+
+    They start as the identity. In the linear form (``knock``) a host's packed projection takes them in, in training
+    too: the product is one of weights, before any norm or rotation of queries and keys. Where there is no such
+    projection, or one that is more than a linear layer, they act on what the host hands over, after its norms.
+
+    Args:
+        form: ``linear``; or ``gated``: the values alone, through a gated layer (``knock_up``, ``knock_gate``,
+            ``knock_down``).
+    """
+
+    kind: ClassVar[str] = "knocking"
+    learned: ClassVar[tuple[str, ...]] = ("knock", "knock_up", "knock_gate", "knock_down")
+    # Decay pulls towards 0, and the heads apart are the identity.
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("knock", "knock_up", "knock_gate", "knock_down")
+
+    form: Form = "linear"
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {self.form!r}")
+
+    @property
+    def carries(self) -> frozenset[Capability]:
+        return _PLAIN.carries
+
+    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+        _PLAIN.prepare(layer, preserve=False)
+        weight = layer.get_submodule(layer.projection).weight
+        same = torch.eye(layer.head_dim, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
+        start = {"knock_up": same, "knock_gate": torch.zeros_like(same), "knock_down": same}
+        if self.form == "linear":
+            start = {"knock": same.repeat(3, 1, 1)}
+        for name in self.learned:
+            layer.register_parameter(name, nn.Parameter(start[name].clone()) if name in start else None)
+
+    def project(self, layer: InteractingAttention, linear: nn.Module, x: Tensor) -> Tensor:
+        if self.form == "gated":
+            return linear(x)
+        matrices: Any = layer.knock
+        if type(linear) is nn.Linear and not _is_watched(linear):
+            return F.linear(x, *fold(linear.weight, linear.bias, matrices))
+        packed = linear(x)
+        heads = packed.unflatten(-1, (3, layer.num_heads, layer.head_dim))
+        return knock(heads, matrices.to(packed.dtype)).flatten(2)
+
+    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+        return _PLAIN.attend(layer, self._knocked(layer, heads))
+
+    def weights(
+        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return _PLAIN.weights(layer, self._knocked(layer, heads), chosen, queries)
+
+    def _knocked(self, layer: Any, heads: Heads) -> Heads:
+        """The heads after the matrices, unless ``project`` has seen to them."""
+        if self.form == "gated":
+            weights = (w.to(heads.v.dtype) for w in (layer.knock_up, layer.knock_gate, layer.knock_down))
+            return replace(heads, v=gated_values(heads.v, *weights), qkv=None)
+        if layer.in_projection is not None:
+            return heads
+        q, k, v = (
+            x @ matrix.to(x.dtype) for x, matrix in zip((heads.q, heads.k, heads.v), layer.knock, strict=True)
+        )
+        return replace(heads, q=q, k=k, v=v, qkv=None)
+
+
+def _is_watched(linear: nn.Module) -> bool:
+    """Whether somebody waits for a call of the layer itself, or computes its weights."""
+    hooks = (
+        linear._forward_hooks,
+        linear._forward_pre_hooks,
+        linear._backward_hooks,
+        linear._backward_pre_hooks,
+    )
+    return any(hooks) or "parametrizations" in linear._modules
