@@ -22,14 +22,16 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from crosshead.data.loading.batch import Batch
-from crosshead.models import build_model
+from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.compose import load_recipe
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import open_task
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.loop import Loop, Source
+from crosshead.train.loop.context import Held, Run, Source
+from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.optim import build_optimizer, build_schedule
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.processes.distributed import World
@@ -53,9 +55,10 @@ class Side:
         self.recipe = load_recipe(recipe, [*PLAIN, f"data.batch_size={batch}"])
         data, train = self.recipe.data, self.recipe.train
         torch.manual_seed(0)
-        self.model = build_model(
-            self.recipe.model, num_classes=classes, in_chans=data.channels, img_size=data.image_size
-        )
+        statistics = (0.5,) * data.channels
+        info = DatasetInfo("random", tuple(map(str, range(classes))), data.channels, statistics, statistics)
+        self.task = open_task(self.recipe, info)
+        self.model = self.task.build_model()
         self.ema = None if train.ema_decay is None else ModelEmaV3(self.model, train.ema_decay, foreach=True)
         self.optimizer = build_optimizer(self.model, self.recipe.optimizer, batch)
         self.set_rate: Callable[[int], float] = build_schedule(
@@ -65,7 +68,6 @@ class Side:
             steps_per_epoch=steps,
             scale=1.0,
         )
-        self.task = ClassifyTask(self.recipe.task, classes)
         generator = torch.Generator().manual_seed(1)
         shape = (batch, data.channels, data.image_size, data.image_size)
         names = tuple(f"image {number}" for number in range(batch))
@@ -94,7 +96,7 @@ class Bare(Side):
         for batch in self.batches:
             self.set_rate(self.step)
             self.optimizer.zero_grad(set_to_none=True)
-            self.task.loss(self.model(batch.images), batch).backward()
+            (self.task.step(self.model, batch).losses["loss"] / len(batch)).backward()
             if self.recipe.optimizer.clip_grad is not None:
                 nn.utils.clip_grad_norm_(self.parameters, self.recipe.optimizer.clip_grad)
             self.optimizer.step()
@@ -107,19 +109,23 @@ class Checked(Side):
     def __init__(self, folder: Path, recipe: str, batch: int, classes: int, steps: int) -> None:
         super().__init__(recipe, batch, classes, steps)
         count = sum(map(len, self.batches))
-        source = Source(lambda epoch, start: self.batches, lambda: [], count, 0)
+        source = Source(lambda epoch, start: self.batches, Held(lambda: [], 0), None)
+        lengths = Lengths(batch, count, self.recipe.train.epochs * steps)
         self.state = TrainState(self.model, self.optimizer, self.ema, None)
         every = self.recipe.log.every_steps
         self.audience = Audience([JsonLines(folder, every), TensorBoard(folder, every)])
-        self.audience.on_start(RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0))
+        self.audience.on_start(
+            RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0, "accuracy", ())
+        )
         saver = Saver(CheckpointStore(folder), self.recipe.checkpoint, {}, active=True)
         world = World()
-        self.loop = Loop(
+        run = Run(
             self.recipe,
-            self.state,
-            self.model,
             self.task,
             source,
+            lengths,
+            self.state,
+            self.model,
             self.set_rate,
             saver,
             self.audience,
@@ -127,6 +133,7 @@ class Checked(Side):
             world,
             Watchdog(world, 600),
         )
+        self.loop = Loop(run)
 
     def turn(self) -> None:
         self.state.progress.samples = 0

@@ -25,14 +25,13 @@ from PIL import Image, features
 from torch import nn
 from torch.nn import functional as nnf
 
-from crosshead.data.loading.loader import Loader, TrainingBatches, training_loader
+from crosshead.data.loading.labelled import TrainingBatches
+from crosshead.data.loading.loader import Loader, training_loader
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import ImageSet, Indices, Splits
-from crosshead.data.transforms.pipeline import image_size
-from crosshead.models import build_model
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import open_task
 from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.optim import build_optimizer
 from interleave import RESULTS, conditions
@@ -92,8 +91,9 @@ def write_pictures(root: Path, count: int, classes: int = 8) -> float:
 
 def loader(recipe: Recipe, splits: Splits, epoch: int, workers: int) -> Loader:
     data = recipe.data.model_copy(update={"num_workers": workers})
+    seed = recipe.train.seed
     return training_loader(
-        splits.train, data, recipe.augment, splits.info, seed=recipe.train.seed, epoch=epoch
+        TrainingBatches(splits.train, data, recipe.augment, splits.info, seed=seed, epoch=epoch)
     )
 
 
@@ -187,12 +187,9 @@ def waiting(recipe: Recipe, splits: Splits, steps: int, threads: int) -> dict[st
     """Training steps beside one worker process: how long one takes, and how long it waits for its batch before."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    classes = len(splits.info.class_names)
-    model = build_model(
-        recipe.model, num_classes=classes, in_chans=3, img_size=image_size(recipe.data)
-    ).train()
+    task = open_task(recipe, splits.info)
+    model = task.build_model().train()
     optimizer = build_optimizer(model, recipe.optimizer, recipe.data.batch_size)
-    task = ClassifyTask(recipe.task, classes)
     waits, works = [], []
     source = iter(loader(recipe, splits, 0, workers=1))
     for _ in range(WARM_UP_STEPS + steps):  # within one epoch: ImageNet's is forty thousand such steps long
@@ -200,7 +197,7 @@ def waiting(recipe: Recipe, splits: Splits, steps: int, threads: int) -> dict[st
         batch = next(source)
         came = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        task.loss(model(batch.images), batch).backward()
+        (task.step(model, batch).losses["loss"] / len(batch)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad or float("inf"))
         optimizer.step()
         waits.append(came - begun)

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "heads": {"ops", "layers", "swap", "models"},
     "recipe": {"layers"},
     "data": {"recipe"},
-    "tasks": {"recipe", "data"},
+    "tasks": {"recipe", "data", "models"},
     "train": {"recipe", "data", "tasks", "models"},
     "compare": {"train"},
     "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},

@@ -10,6 +10,7 @@ from odd_files import encoded, picture, write_class_folders
 
 from crosshead.data.files.archives import ArchivedImages
 from crosshead.data.files.images import BrokenImage
+from crosshead.data.loading.labelled import EvaluationBatches
 from crosshead.data.loading.loader import evaluation_loader
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import Splits
@@ -64,9 +65,10 @@ def test_zip_files_are_read_with_their_maps(zipped: Path) -> None:
 def test_zip_files_are_read_by_workers_and_after_pickling(zipped: Path) -> None:
     splits = opened(zipped)
     data = DataConfig(image_size=16, batch_size=1)
-    here = list(evaluation_loader(splits.train, data, splits.info))
+    here = list(evaluation_loader(EvaluationBatches(splits.train, data, splits.info)))
     spread = data.model_copy(update={"num_workers": 2})
-    for got, want in zip(evaluation_loader(splits.train, spread, splits.info), here, strict=True):
+    there = evaluation_loader(EvaluationBatches(splits.train, spread, splits.info))
+    for got, want in zip(there, here, strict=True):
         assert got.images.equal(want.images) and got.names == want.names
     again = pickle.loads(pickle.dumps(splits.train))
     assert again.load(0).size == splits.train.load(0).size

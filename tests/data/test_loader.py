@@ -14,9 +14,10 @@ from odd_files import write_class_folders
 
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
 from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ArrayImages, FileImages, Splits
+from crosshead.data.sets.common import ArrayImages, DatasetInfo, FileImages, ImageSet, Splits
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 WHOLE_RECIPE = AugmentConfig()
@@ -41,7 +42,12 @@ def folder_data(folder: Path, **changes: object) -> DataConfig:
 
 
 def training(splits: Splits, data: DataConfig, augment: AugmentConfig, **place: int) -> Loader:
-    return training_loader(splits.train, data, augment, splits.info, **{"seed": 5, "epoch": 0, **place})  # type: ignore[arg-type]
+    keyed = {name: place.pop(name, default) for name, default in (("seed", 5), ("epoch", 0))}
+    return training_loader(TrainingBatches(splits.train, data, augment, splits.info, **keyed), **place)
+
+
+def evaluation(images: ImageSet, data: DataConfig, info: DatasetInfo, **place: int) -> Loader:
+    return evaluation_loader(EvaluationBatches(images, data, info), **place)
 
 
 def assert_same(got: list[Batch], want: list[Batch]) -> None:
@@ -65,8 +71,8 @@ def test_workers_read_files_as_this_process_does(folder: Path) -> None:
     spread = data.model_copy(update={"num_workers": 2})
     assert_same(list(training(splits, spread, WHOLE_RECIPE)), list(training(splits, data, WHOLE_RECIPE)))
     assert_same(
-        list(evaluation_loader(splits.validation, spread, splits.info)),
-        list(evaluation_loader(splits.validation, data, splits.info)),
+        list(evaluation(splits.validation, spread, splits.info)),
+        list(evaluation(splits.validation, data, splits.info)),
     )
 
 
@@ -79,7 +85,7 @@ def test_more_workers_than_cores_are_spoken_of_once(digits: Splits, monkeypatch:
     )
     assert (worker_advice(3, 2) or "").startswith("data.num_workers=3 for each of 2 processes is more than")
     data = DataConfig(num_workers=7)  # no warning of PyTorch's beside it
-    assert len(next(iter(evaluation_loader(digits.validation, data, digits.info))).images) == data.batch_size
+    assert len(next(iter(evaluation(digits.validation, data, digits.info))).images) == data.batch_size
 
 
 @pytest.mark.parametrize("augment", [WHOLE_RECIPE, BATCHED], ids=["one by one", "batched"])
@@ -124,21 +130,21 @@ def test_the_global_generators_are_left_alone(digits: Splits) -> None:
 def test_in_memory_evaluation_is_that_of_the_pictures_one_by_one(digits: Splits) -> None:
     data = DataConfig(eval_batch_size=100)
     assert isinstance(digits.validation, ArrayImages)
-    batched = list(evaluation_loader(digits.validation, data, digits.info))
+    batched = list(evaluation(digits.validation, data, digits.info))
 
     class OneByOne:
         targets, load, name = digits.validation.targets, digits.validation.load, digits.validation.name
         subset = digits.validation.subset
         __len__ = lambda self: len(digits.validation)  # noqa: E731
 
-    assert_same(list(evaluation_loader(OneByOne(), data, digits.info)), batched)
+    assert_same(list(evaluation(OneByOne(), data, digits.info)), batched)
     assert [len(batch) for batch in batched] == [100, len(digits.validation) - 100]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_evaluation_shares_every_picture_out_once(digits: Splits, world_size: int) -> None:
     loaders = [
-        evaluation_loader(digits.validation, DataConfig(), digits.info, rank=rank, world_size=world_size)
+        evaluation(digits.validation, DataConfig(), digits.info, rank=rank, world_size=world_size)
         for rank in range(world_size)
     ]
     every = sorted(i for loader in loaders for batch in loader for i in batch.index.tolist())
@@ -191,7 +197,7 @@ def test_evaluation_fails_at_the_first_broken_picture_and_names_it(folder: Path)
         data = folder_data(folder, num_workers=workers)
         splits = open_splits(data, seed=0)
         with pytest.raises(BrokenImage, match=r"val/a/1\.png: not a picture .*data\.on_broken_eval=skip"):
-            list(evaluation_loader(splits.validation, data, splits.info))
+            list(evaluation(splits.validation, data, splits.info))
 
 
 def test_policies_can_be_turned_round(folder: Path) -> None:
@@ -200,7 +206,7 @@ def test_policies_can_be_turned_round(folder: Path) -> None:
     splits = open_splits(data, seed=0)
     with pytest.raises(BrokenImage, match=r"train/a/1\.png.*data\.on_broken_train=skip"):
         list(training(splits, data, WHOLE_RECIPE))
-    (batch,) = evaluation_loader(splits.validation, data, splits.info)
+    (batch,) = evaluation(splits.validation, data, splits.info)
     assert len(batch) == 6 and batch.skipped[0][0].endswith("val/a/1.png")
 
 
@@ -238,19 +244,20 @@ def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
     splits = open_splits(data, seed=0)
     assert isinstance(splits.validation, FileImages)
     images = SignalsItself(splits.validation.paths, splits.validation.targets, 64)
-    assert sum(len(batch) for batch in evaluation_loader(images, data, splits.info)) == 7
+    assert sum(len(batch) for batch in evaluation(images, data, splits.info)) == 7
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 LEFT = """
 import sys
 from crosshead.data.sets.catalog import open_splits
+from crosshead.data.loading.labelled import EvaluationBatches
 from crosshead.data.loading.loader import evaluation_loader
 from crosshead.recipe.schema import DataConfig
 
 data = DataConfig(num_workers=2, batch_size=16)
 splits = open_splits(data, seed=0)
-held = iter(evaluation_loader(splits.validation, data, splits.info))
+held = iter(evaluation_loader(EvaluationBatches(splits.validation, data, splits.info)))
 next(held)
 sys.exit(3)
 """

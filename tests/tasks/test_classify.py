@@ -4,9 +4,15 @@ import pytest
 import torch
 
 from crosshead.data.loading.batch import Batch
-from crosshead.recipe.schema import TaskConfig
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.recipe.schema import Recipe, TaskConfig
 from crosshead.tasks import ClassifyTask
 from tolerances import OUTPUT, assert_close
+
+
+def task_of(classes, **config):
+    info = DatasetInfo("toy", tuple(map(str, range(classes))), 3, (0.5,) * 3, (0.5,) * 3)
+    return ClassifyTask(Recipe(task=TaskConfig(**config)), info)
 
 
 def batch_of(targets, index=None):
@@ -24,19 +30,19 @@ def test_loss_is_cross_entropy_against_smoothed_targets(smoothing, mixed):
     wanted = targets if mixed else torch.nn.functional.one_hot(targets, 7).float()
     wanted = wanted * (1 - smoothing) + smoothing / 7
     expected = -(wanted * logits.log_softmax(-1)).sum(-1).mean()
-    got = ClassifyTask(TaskConfig(label_smoothing=smoothing), 7).loss(logits, batch_of(targets))
+    got = task_of(7, label_smoothing=smoothing).loss(logits, batch_of(targets))
     assert_close(got, expected, OUTPUT[torch.float32])
 
 
 def test_loss_is_computed_in_float32():
     logits = torch.randn(5, 7).bfloat16()
-    loss = ClassifyTask(TaskConfig(), 7).loss(logits, batch_of(torch.arange(5)))
+    loss = task_of(7).loss(logits, batch_of(torch.arange(5)))
     assert loss.dtype == torch.float32
 
 
 def test_hits_are_counted_where_targets_are_classes():
     logits = torch.eye(4)
-    task = ClassifyTask(TaskConfig(), 4)
+    task = task_of(4)
     assert task.hits(logits, batch_of(torch.tensor([0, 1, 1, 3]))).item() == 3
     assert task.hits(logits, batch_of(torch.eye(4))) is None
 
@@ -44,7 +50,7 @@ def test_hits_are_counted_where_targets_are_classes():
 def test_metrics_do_not_depend_on_the_split_over_processes_or_the_order():
     torch.manual_seed(1)
     logits, targets = torch.randn(101, 9), torch.randint(9, (101,))
-    task = ClassifyTask(TaskConfig(), 9)
+    task = task_of(9)
 
     def metrics(parts):
         judges = []
@@ -53,7 +59,7 @@ def test_metrics_do_not_depend_on_the_split_over_processes_or_the_order():
             for some in part.split(7):
                 judge.update(logits[some], batch_of(targets[some], some))
             judges.append(judge)
-        return judges[0].compute([judge.rows() for judge in judges])
+        return judges[0].compute(judges[0].sums(), [judge.rows() for judge in judges]).metrics
 
     whole = metrics([torch.arange(101)])
     places = logits.argsort(-1, descending=True)
@@ -66,6 +72,6 @@ def test_metrics_do_not_depend_on_the_split_over_processes_or_the_order():
 
 
 def test_top_five_of_fewer_classes_is_all_of_them():
-    judge = ClassifyTask(TaskConfig(), 3).evaluation()
+    judge = task_of(3).evaluation()
     judge.update(torch.eye(3), batch_of(torch.tensor([2, 2, 2])))
-    assert judge.compute([judge.rows()])["top5"] == 1.0
+    assert judge.compute(judge.sums(), [judge.rows()]).metrics["top5"] == 1.0

@@ -74,7 +74,7 @@ def test_a_batch_of_nothing_but_broken_images_does_not_stop_training(tmp_path, m
     seen, _, result = seen_by(recipe, tmp_path / "run", monkeypatch)
     assert result.status == "finished" and result.broken_images == 40
     assert sum(map(len, seen)) == 2 * 20
-    assert len(seen) < 2 * 30, "some batches were empty"
+    assert [] in seen, "some batches were empty"
 
 
 def test_more_broken_images_than_the_limit_end_the_run(tmp_path):

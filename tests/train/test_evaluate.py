@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from crosshead.data.loading.batch import Batch
-from crosshead.recipe.schema import TaskConfig
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
 from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.processes.distributed import World
+
+TASK = ClassifyTask(Recipe(), DatasetInfo("toy", ("a", "b", "c"), 1, (0.5,), (0.5,)))
 
 
 class Model(nn.Linear):
@@ -26,8 +29,8 @@ def batch(index, skipped=()):
 
 
 def judged(batches, images, **options):
-    task = ClassifyTask(TaskConfig(), 3)
-    return evaluate(Model(), batches, task.evaluation(), images=images, world=World(), **options)
+    judgement = evaluate(TASK, Model(), batches, images=images, world=World(), **options)
+    return judgement and judgement.metrics
 
 
 def test_counts_every_image():
@@ -56,6 +59,5 @@ def test_stopping_gives_nothing_rather_than_a_part():
 def test_the_mode_of_the_model_is_given_back():
     for training in (True, False):
         model = Model().train(training)
-        task = ClassifyTask(TaskConfig(), 3)
-        evaluate(model, [batch([0])], task.evaluation(), images=1, world=World())
+        evaluate(TASK, model, [batch([0])], images=1, world=World())
         assert model.training is training

@@ -16,9 +16,9 @@ from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
 def poison_loader(monkeypatch, epoch, places, ranks=(0,)):
     """NaN in the first image of the batches at ``places`` of ``epoch``."""
 
-    def poisoned(*args, **options):
-        for place, batch in enumerate(training_loader(*args, **options)):
-            if options["epoch"] == epoch and options["rank"] in ranks and place in places:
+    def poisoned(batches, **options):
+        for place, batch in enumerate(training_loader(batches, **options)):
+            if batches.epoch == epoch and options["rank"] in ranks and place in places:
                 batch.images[0, 0, 0, 0] = float("nan")
             yield batch
 

@@ -12,7 +12,8 @@ from runs import TINY, Watcher, ending, tiny_recipe
 
 import crosshead.models  # noqa: F401 - registers the models
 from crosshead.recipe import load_recipe
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import Judgement
+from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import Result, evaluate_run, train
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
 from crosshead.train.keeping.folder import free_folders, last_folder
@@ -43,9 +44,12 @@ def test_the_test_split_is_looked_at_once_and_at_the_end(tmp_path):
 
 def test_the_best_validation_is_selected_and_its_weights_are_tested(tmp_path, monkeypatch):
     accuracies = iter([0.3, 0.9, 0.5, 0.7])  # three validations, one test
-    judge = type(ClassifyTask.evaluation(ClassifyTask(tiny_recipe().task, 10)))
-    original = judge.compute
-    monkeypatch.setattr(judge, "compute", lambda *given: {**original(*given), "accuracy": next(accuracies)})
+    original = ClassifyEvaluation.compute
+
+    def compute(*given):
+        return Judgement({**original(*given).metrics, "accuracy": next(accuracies)})
+
+    monkeypatch.setattr(ClassifyEvaluation, "compute", compute)
     result = train(tiny_recipe(), folder=tmp_path / "run")
     assert (result.selected_step, result.validation["accuracy"], result.test["accuracy"]) == (12, 0.9, 0.7)
     assert (tmp_path / "run" / "best").resolve() == CheckpointStore(tmp_path / "run").path(12).resolve()
@@ -124,7 +128,7 @@ GMACS = {"vit_tiny_patch16_224": 1.26, "cait_xxs24_224": 2.53, "swin_tiny_patch4
 @pytest.mark.parametrize("name", GMACS)
 def test_gmacs_are_those_of_timms_tables(name):
     model = timm.create_model(name).train()
-    assert count_gmacs(model, 3, (224, 224)) == pytest.approx(GMACS[name], rel=0.01)
+    assert count_gmacs(model, (torch.zeros(1, 3, 224, 224),)) == pytest.approx(GMACS[name], rel=0.01)
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
@@ -137,7 +141,7 @@ def test_gmacs_are_counted_without_the_memory_that_attention_would_take():
     try:
         with pytest.raises(RuntimeError, match="memory"):
             torch.empty(3, 2**14, 2**14)
-        assert count_gmacs(model, 3, (2048, 2048)) > 1000
+        assert count_gmacs(model, (torch.zeros(1, 3, 2048, 2048),)) > 1000
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

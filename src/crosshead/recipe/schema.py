@@ -149,6 +149,7 @@ class ScheduleConfig(Section):
 
 class TrainConfig(Section):
     epochs: Positive = 100
+    steps: Positive | None = None  # the run's length in optimizer steps, in place of epochs
     seed: Annotated[int, Field(ge=0)] = 0
     accumulation_steps: Positive = 1
     device: str = "auto"

@@ -1,5 +1,27 @@
-"""What predictions mean: the loss to train with and the metrics to judge by."""
+"""What predictions mean: all that the trainer does not know of a task."""
 
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
+from crosshead.tasks.metrics import METRICS, Metric
+from crosshead.tasks.protocol import Evaluation, Judgement, Step, Task
 
-__all__ = ["ClassifyTask"]
+TASKS = {"classify": ClassifyTask}
+
+
+def open_task(recipe: Recipe, info: DatasetInfo) -> Task:
+    """The task of a recipe, for the data that ``info`` describes."""
+    return TASKS[recipe.task.name](recipe, info)
+
+
+__all__ = [
+    "METRICS",
+    "TASKS",
+    "ClassifyTask",
+    "Evaluation",
+    "Judgement",
+    "Metric",
+    "Step",
+    "Task",
+    "open_task",
+]

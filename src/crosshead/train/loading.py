@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -12,10 +13,9 @@ from crosshead import models
 from crosshead.data.loading.loader import evaluation_loader
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import DatasetInfo, Splits
-from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import Task, open_task
 from crosshead.train.keeping.checkpoint import BEST, CheckpointStore
 from crosshead.train.keeping.folder import RECIPE_FILE, check_classes, read_info
 from crosshead.train.keeping.manifest import MANIFEST, Damaged, verify
@@ -34,13 +34,19 @@ class Trained:
     info: DatasetInfo
     weights: Path
 
+    @property
+    def task(self) -> Task:
+        """What its predictions mean."""
+        return open_task(self.recipe, self.info)
+
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The metrics of a model on one split of its data."""
+    """What was found of a model on one split of its data: metrics, and tables as JSON holds them."""
 
     split: str
     metrics: dict[str, float]
+    details: dict[str, Any]
 
 
 def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None = None) -> Trained:
@@ -58,7 +64,7 @@ def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None =
         raise ValueError(f"{folder} is not a run folder: it has no {RECIPE_FILE}")
     recipe, info = load_recipe(folder / RECIPE_FILE), read_info(folder)
     weights = find_weights(folder, checkpoint)
-    model = _build(recipe, info)
+    model = open_task(recipe, info).build_model(from_weights=False)
     load_weights(model, safetensors.torch.load_file(weights), str(weights))
     return Trained(_placed(model, recipe, device), recipe, info, weights)
 
@@ -71,19 +77,9 @@ def load_for_recipe(
     Raises:
         ValueError: the file can't be read, or its weights are those of another model or of other classes.
     """
-    model = _build(recipe, info)
+    model = open_task(recipe, info).build_model(from_weights=False)
     models.load_weights(model, weights, new_classifier=False)
     return Trained(_placed(model, recipe, device), recipe, info, weights)
-
-
-def _build(recipe: Recipe, info: DatasetInfo) -> nn.Module:
-    return models.build_model(
-        recipe.model,
-        num_classes=len(info.class_names),
-        in_chans=info.channels,
-        img_size=image_size(recipe.data),
-        from_weights=False,
-    )
 
 
 def _placed(model: nn.Module, recipe: Recipe, device: str | None) -> nn.Module:
@@ -172,17 +168,15 @@ def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> E
         )
     check_classes(splits.info.class_names, trained.info.class_names)
     world = distributed.join(recipe.train.rank_timeout_s)
-    task = ClassifyTask(recipe.task, len(trained.info.class_names))
+    task = trained.task
     loader = evaluation_loader(
-        images, data, trained.info, rank=world.rank, world_size=world.size, policy=splits.broken_policy(split)
+        task.evaluation_batches(images),
+        rank=world.rank,
+        world_size=world.size,
+        policy=splits.broken_policy(split),
     )
-    metrics = evaluate(
-        trained.model,
-        loader,
-        task.evaluation(),
-        images=len(images),
-        world=world,
-        precision=recipe.train.precision,
+    judgement = evaluate(
+        task, trained.model, loader, images=len(images), world=world, precision=recipe.train.precision
     )
-    assert metrics is not None, "nothing was there to stop this evaluation"
-    return Evaluated(split, metrics)
+    assert judgement is not None, "nothing was there to stop this evaluation"
+    return Evaluated(split, judgement.metrics, judgement.details)

@@ -14,14 +14,11 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
-from crosshead import models
-from crosshead.data.loading.loader import evaluation_loader, training_loader, worker_advice
-from crosshead.data.loading.order import samples_per_epoch
+from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
 from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import Splits
-from crosshead.data.transforms.pipeline import image_size
+from crosshead.data.sets.common import ImageSet, Splits
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import Task, open_task
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.folder import describe_run
 from crosshead.train.keeping.lock import FolderLock
@@ -30,8 +27,10 @@ from crosshead.train.keeping.resume import Start, claim_folder, compare, find_st
 from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
 from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.context import Held, Run, Source
 from crosshead.train.loop.devices import choose_device, deterministic_algorithms, grad_scaler
-from crosshead.train.loop.loop import Loop, Source
+from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 from crosshead.train.loop.signals import StopRequest
@@ -107,18 +106,24 @@ def _train(
     stack.callback(lock.release)
 
     splits = open_splits(recipe.data, seed=recipe.train.seed)
-    task = ClassifyTask(recipe.task, len(splits.info.class_names))
-    source = _source(recipe, splits, world)
+    task = open_task(recipe, splits.info)
+    lengths = Lengths.of(recipe, len(splits.train), world.size)
     store = CheckpointStore(folder)
     start = world.lead(lambda: find_start(store, resume))
     if not start.state:
         check_presumed_weights(recipe)
-    model = _build_model(recipe, splits, from_weights=not start.state)
-    gmacs = count_gmacs(model, splits.info.channels, image_size(recipe.data))
+    model = _build_model(recipe, task, from_weights=not start.state)
+    gmacs = count_gmacs(*task.example(model))
     state = _build_state(model, recipe, device, world)
     network = _wrap(state.model, recipe, device, world)
     # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
-    set_rate = _schedule(recipe, state, source, world)
+    set_rate = build_schedule(
+        state.optimizer,
+        recipe.schedule,
+        total_steps=lengths.total_steps,
+        steps_per_epoch=lengths.steps_per_epoch,
+        scale=rate_scale(recipe.optimizer, lengths.step_samples),
+    )
 
     context = {
         "recipe": recipe.model_dump(mode="json"),
@@ -130,19 +135,21 @@ def _train(
         *_restore(state, start, context),
         *_worker_events(recipe, world, state),
     ]
-    if state.progress.epoch >= recipe.train.epochs and (folder / RESULT_FILE).exists():
+    if state.progress.epoch >= lengths.epochs and (folder / RESULT_FILE).exists():
         return Result.load(folder)
     audience = _audience(folder, recipe, observer, world)
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
     if world.leads:
         describe_run(folder, recipe, splits.info)
-    info = _run_info(recipe, splits, state, source, folder, device, world, gmacs)
+    source = _source(recipe, splits, task, world)
+    run = Run(recipe, task, source, lengths, state, network, set_rate, saver, audience, stop, world, watchdog)
+    info = _run_info(run, folder, splits, gmacs)
     audience.on_start(info)
     for event in events:
         audience.on_event(event)
 
-    loop = Loop(recipe, state, network, task, source, set_rate, saver, audience, stop, world, watchdog)
+    loop = Loop(run)
     started = time.perf_counter()
     try:
         finished = loop.run()
@@ -154,13 +161,9 @@ def _train(
         seconds = time.perf_counter() - started
         if left is not None:
             audience.on_event(left.event(store))
-            result = unsaved_result(state, info, loop.epochs, seconds, left)
-        elif finished:
-            result = finished_result(
-                recipe, splits, task, state, store, info, audience, world, watchdog, seconds
-            )
+            result = unsaved_result(run, info, seconds, left)
         else:
-            result = stopped_result(state, info, loop.epochs, seconds)
+            result = (finished_result if finished else stopped_result)(run, info, seconds)
         if result.status == "finished":
             outcome = result
             result = world.lead(lambda: write_result(outcome, audience))
@@ -239,43 +242,25 @@ def _check_same_recipe(recipe: Recipe, world: World) -> None:
         )
 
 
-def _source(recipe: Recipe, splits: Splits, world: World) -> Source:
-    data, steps = recipe.data, recipe.train.accumulation_steps
-    return Source(
-        training=lambda epoch, start: training_loader(
-            splits.train,
-            data,
-            recipe.augment,
-            splits.info,
-            seed=recipe.train.seed,
-            epoch=epoch,
-            start=start,
-            rank=world.rank,
-            world_size=world.size,
-            accumulation_steps=steps,
-        ),
-        validation=lambda: evaluation_loader(
-            splits.validation,
-            data,
-            splits.info,
-            rank=world.rank,
-            world_size=world.size,
-            policy=splits.broken_policy("validation"),
-        ),
-        samples_per_epoch=samples_per_epoch(len(splits.train), data.batch_size, world.size, steps),
-        validation_images=len(splits.validation),
-    )
+def _source(recipe: Recipe, splits: Splits, task: Task, world: World) -> Source:
+    share: dict[str, int] = {"rank": world.rank, "world_size": world.size}
+
+    def training(epoch: int, start: int) -> Loader:
+        batches = task.training_batches(splits.train, seed=recipe.train.seed, epoch=epoch)
+        steps = recipe.train.accumulation_steps
+        return training_loader(batches, start=start, accumulation_steps=steps, **share)
+
+    def held(split: str, images: ImageSet) -> Held:
+        batches, policy = task.evaluation_batches(images), splits.broken_policy(split)
+        return Held(lambda: evaluation_loader(batches, policy=policy, **share), len(images))
+
+    test = None if splits.test is None else held("test", splits.test)
+    return Source(training, held("validation", splits.validation), test)
 
 
-def _build_model(recipe: Recipe, splits: Splits, *, from_weights: bool) -> nn.Module:
+def _build_model(recipe: Recipe, task: Task, *, from_weights: bool) -> nn.Module:
     torch.manual_seed(recipe.train.seed)
-    model = models.build_model(
-        recipe.model,
-        num_classes=len(splits.info.class_names),
-        in_chans=splits.info.channels,
-        img_size=image_size(recipe.data),
-        from_weights=from_weights,
-    )
+    model = task.build_model(from_weights=from_weights)
     if recipe.train.grad_checkpointing:
         _checkpoint_activations(model, recipe.model.name)
     return model
@@ -318,18 +303,6 @@ def _wrap(model: nn.Module, recipe: Recipe, device: torch.device, world: World) 
     )
 
 
-def _schedule(recipe: Recipe, state: TrainState, source: Source, world: World) -> Callable[[int], float]:
-    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
-    steps_per_epoch = source.samples_per_epoch // total_batch
-    return build_schedule(
-        state.optimizer,
-        recipe.schedule,
-        total_steps=recipe.train.epochs * steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        scale=rate_scale(recipe.optimizer, total_batch),
-    )
-
-
 def _audience(folder: Path, recipe: Recipe, observer: Observer | None, world: World) -> Audience:
     if not world.leads:
         return Audience([])
@@ -340,33 +313,25 @@ def _audience(folder: Path, recipe: Recipe, observer: Observer | None, world: Wo
     return Audience([*observers, *([] if observer is None else [observer])])
 
 
-def _run_info(
-    recipe: Recipe,
-    splits: Splits,
-    state: TrainState,
-    source: Source,
-    folder: Path,
-    device: torch.device,
-    world: World,
-    gmacs: float,
-) -> RunInfo:
-    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
-    steps_per_epoch = source.samples_per_epoch // total_batch
+def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:
+    recipe, source = run.recipe, run.source
     return RunInfo(
         folder=folder,
         name=recipe.name,
         model=recipe.model.name,
         dataset=splits.info.name,
-        device=str(device),
+        device=str(next(run.state.model.parameters()).device),
         precision=recipe.train.precision,
-        processes=world.size,
-        parameters=count_parameters(state.model),
+        processes=run.world.size,
+        parameters=count_parameters(run.state.model),
         gmacs=gmacs,
         train_images=len(splits.train),
-        validation_images=len(splits.validation),
-        test_images=0 if splits.test is None else len(splits.test),
-        epochs=recipe.train.epochs,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=recipe.train.epochs * steps_per_epoch,
-        start_step=state.progress.step,
+        validation_images=source.validation.images,
+        test_images=0 if source.test is None else source.test.images,
+        epochs=run.lengths.epochs,
+        steps_per_epoch=run.lengths.steps_per_epoch,
+        total_steps=run.lengths.total_steps,
+        start_step=run.state.progress.step,
+        metric=run.task.primary.name,
+        shown=run.task.shown,
     )

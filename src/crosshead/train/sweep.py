@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
+from crosshead.tasks.metrics import METRICS
 from crosshead.train.keeping.folder import RECIPE_FILE
 from crosshead.train.keeping.manifest import replace_file
 from crosshead.train.processes import distributed
@@ -49,7 +50,8 @@ class Failure:
 class Row:
     """What a variant's runs came to: ``seeds`` finished, ``failed`` ended in numbers that are not finite.
 
-    Accuracies are shares; ``std`` is None for a single seed, and all figures are where no run has finished.
+    ``metric`` is the one that the figures are of, the first that the task shows; accuracies are shares. ``std`` is None
+    for a single seed, and all figures are where no run has finished.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Row:
     parameters: int | None
     gmacs: float | None
     images_per_second: float | None
+    metric: str
     validation_mean: float | None
     validation_std: float | None
     test_mean: float | None
@@ -176,8 +179,9 @@ def tabulate(variants: Sequence[Variant]) -> list[Row]:
 
 def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
     runs = list(results.values())
-    validation = [run.validation["accuracy"] for run in runs]
-    test = [run.test["accuracy"] for run in runs if run.test]
+    metric = METRICS[runs[0].shown[0] if runs else "accuracy"]
+    validation = [run.validation[metric.name] for run in runs]
+    test = [run.test[metric.name] for run in runs if run.test]
     return Row(
         label=label,
         seeds=list(results),
@@ -185,6 +189,7 @@ def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
         parameters=runs[0].parameters if runs else None,
         gmacs=runs[0].gmacs if runs else None,
         images_per_second=fmean(run.images_per_second for run in runs) if runs else None,
+        metric=metric.name,
         validation_mean=fmean(validation) if runs else None,
         validation_std=_std(validation),
         test_mean=fmean(test) if test else None,
@@ -204,8 +209,9 @@ def as_cells(row: Row) -> dict[str, Any]:
         "parameters": _number(row.parameters, ","),
         "GMACs": _number(row.gmacs, ".4g"),
         "images/s": _number(row.images_per_second, ",.0f"),
-        "validation, %": _percent(row.validation_mean, row.validation_std),
-        "test, %": _percent(row.test_mean, row.test_std),
+        "measure": METRICS[row.metric].label,
+        "validation": _mean(row, row.validation_mean, row.validation_std),
+        "test": _mean(row, row.test_mean, row.test_std),
     }
 
 
@@ -213,7 +219,11 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _percent(mean: float | None, std: float | None) -> str:
+def _mean(row: Row, mean: float | None, std: float | None) -> str:
     if mean is None:
         return "-"
-    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+    percent = METRICS[row.metric].form == "percent"
+    mean_text, std_text = (
+        f"{100 * value:.2f}" if percent else f"{value:.4f}" for value in (mean, std or 0.0)
+    )
+    return mean_text + ("" if std is None else f" ± {std_text}") + (" %" if percent else "")

@@ -1,4 +1,4 @@
-"""``crosshead eval``: a run's accuracy, every image counted once."""
+"""``crosshead eval``: a run's metrics, every image counted once."""
 
 import argparse
 import json
@@ -81,6 +81,7 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
 
 
 def _line(found: "Evaluated", weights: str) -> str:
-    metrics = found.metrics
-    figures = f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5']:.2%}, loss {metrics['loss']:.4f}"
-    return f"{found.split}: {figures} ({metrics['count']:.0f} images, {weights})"
+    from crosshead.cli.screen.wording import figures
+
+    names = [name for name in found.metrics if name != "count"]
+    return f"{found.split}: {figures(found.metrics, names)} ({found.metrics['count']:.0f} images, {weights})"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from crosshead.tasks import Task
     from crosshead.train.loading import Trained
 
 _EPILOG = """\
@@ -54,7 +53,7 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.train.loading import load_trained
 
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
-    show = _JsonPrinter() if args.json else _TextPrinter()
+    show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     broken = 0
     for start in range(0, len(files), args.batch_size):
         for answer in predict_files(trained, files[start : start + args.batch_size], args.top):
@@ -87,44 +86,34 @@ def find_pictures(places: list[str]) -> list[Path]:
 
 
 def predict_files(trained: "Trained", files: list[Path], top: int) -> Iterator[dict[str, Any]]:
-    """One answer a file, in order: its top classes, or the error where it can't be read."""
-    import torch
-
+    """One answer a file, in order: what the model says, or the error where it can't be read."""
     from crosshead.data.files.images import BrokenImage, decode_image, display_name
-    from crosshead.data.transforms.pipeline import evaluation_transform
 
-    data = trained.recipe.data
-    transform = evaluation_transform(data, trained.info)
-    images: list[Tensor] = []
+    task, limit = trained.task, trained.recipe.data.max_megapixels
+    readable: list[Any] = []
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
-            images.append(transform(decode_image(file, max_megapixels=data.max_megapixels)))
+            readable.append(task.prepared(decode_image(file, max_megapixels=limit)))
             answers.append({"image": display_name(file)})
         except BrokenImage as error:
             answers.append({"image": display_name(file), "error": error.reason})
-    readable = [answer for answer in answers if "error" not in answer]
-    if images:
-        device = next(trained.model.parameters()).device
-        with torch.inference_mode():
-            probabilities = trained.model(torch.stack(images).to(device)).float().softmax(dim=-1).cpu()
-        for answer, row in zip(readable, probabilities, strict=True):
-            values, indices = row.topk(min(top, len(row)))
-            answer["predictions"] = [
-                {"class": trained.info.class_names[index], "index": index, "probability": round(value, 6)}
-                for value, index in zip(values.tolist(), indices.tolist(), strict=True)
-            ]
-    yield from answers
+    found = iter(task.answers(trained.model, readable, top=top) if readable else [])
+    for answer in answers:
+        yield answer if "error" in answer else {**answer, **next(found)}
 
 
 class _TextPrinter:
+    def __init__(self, task: "Task") -> None:
+        self._task = task
+
     def __call__(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
             print(f"{answer['image']}: {answer['error']}", file=sys.stderr)
             return
         print(answer["image"])
-        for prediction in answer["predictions"]:
-            print(f"  {prediction['probability']:7.2%}  {prediction['class']}")
+        for line in self._task.lines(answer):
+            print(f"  {line}")
 
     def end(self) -> None:
         sys.stdout.flush()

@@ -1,10 +1,10 @@
-"""A run as a progress bar: loss, accuracy, images a second, time left."""
+"""A run as a progress bar: loss, what its task counts, images a second, time left."""
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, percent
+from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
 _COLUMNS = (
@@ -23,9 +23,10 @@ class BarObserver:
         self._progress = Progress(*_COLUMNS, console=self._console, transient=True, expand=True)
         self._bar: TaskID | None = None
         self._epochs = 0
+        self._shown: tuple[str, ...] = ()
 
     def on_start(self, info: RunInfo) -> None:
-        self._epochs = info.epochs
+        self._epochs, self._shown = info.epochs, info.shown
         title, *rest = beginning(info)
         self._console.print(f"[bold]{escape(title)}[/bold]", *map(escape, rest), sep="\n")
         self._bar = self._progress.add_task(
@@ -35,19 +36,20 @@ class BarObserver:
 
     def on_step(self, record: StepRecord) -> None:
         assert self._bar is not None, "a step before the start"
-        accuracy = f"accuracy {percent(record.accuracy)}  " if record.accuracy is not None else ""
+        counts = figures(record.counts, record.counts)
+        counts += "  " if counts else ""
         epoch = min(int(record.epoch) + 1, self._epochs)
         self._progress.update(
             self._bar,
             completed=record.step,
             epoch=f"{epoch}/{self._epochs}",
-            figures=f"loss {record.epoch_loss:.4f}  {accuracy}"
+            figures=f"loss {record.epoch_loss:.4f}  {counts}"
             f"{record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left",
         )
 
     def on_eval(self, record: EvalRecord) -> None:
         style = "green" if record.best else "default"
-        line = f"epoch {record.epoch:5.1f}  {evaluation(record)}"
+        line = f"epoch {record.epoch:5.1f}  {evaluation(record, self._shown)}"
         self._console.print(line, style=style)
 
     def on_event(self, record: EventRecord) -> None:
@@ -57,5 +59,5 @@ class BarObserver:
 
     def on_end(self, record: EndRecord) -> None:
         self._progress.stop()
-        for line in ending(record):
+        for line in ending(record, self._shown):
             self._console.print(escape(line), style="red" if record.result is None else "default")

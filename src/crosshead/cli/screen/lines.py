@@ -3,7 +3,7 @@
 import sys
 import time
 
-from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, percent
+from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
 _QUIET_S = 2.0  # lines about steps keep this distance, so that quick steps don't fill a log
@@ -16,9 +16,10 @@ class LineObserver:
         self._every_steps = every_steps
         self._last_line = float("-inf")
         self._total = 0
+        self._shown: tuple[str, ...] = ()
 
     def on_start(self, info: RunInfo) -> None:
-        self._total = info.total_steps
+        self._total, self._shown = info.total_steps, info.shown
         for line in beginning(info):
             self._say(line)
 
@@ -27,14 +28,15 @@ class LineObserver:
         if record.step % self._every_steps or now - self._last_line < _QUIET_S:
             return
         self._last_line = now
-        accuracy = f"  accuracy {percent(record.accuracy)}" if record.accuracy is not None else ""
+        counts = figures(record.counts, record.counts)
+        counts += "  " if counts else ""
         self._say(
-            f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f}{accuracy}  "
+            f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f}  {counts}"
             f"lr {record.lr:.2e}  {record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left"
         )
 
     def on_eval(self, record: EvalRecord) -> None:
-        self._say(f"epoch {record.epoch:.2f}  {evaluation(record)}")
+        self._say(f"epoch {record.epoch:.2f}  {evaluation(record, self._shown)}")
 
     def on_event(self, record: EventRecord) -> None:
         if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
@@ -42,7 +44,7 @@ class LineObserver:
         print(record.message, file=sys.stderr if record.is_warning else sys.stdout, flush=True)
 
     def on_end(self, record: EndRecord) -> None:
-        for line in ending(record):
+        for line in ending(record, self._shown):
             self._say(line)
 
     def _say(self, line: str) -> None:

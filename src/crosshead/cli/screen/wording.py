@@ -1,5 +1,8 @@
 """How numbers and records read, on the bar and in the lines alike."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
+from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, RunInfo
 
 
@@ -43,29 +46,31 @@ def beginning(info: RunInfo) -> list[str]:
     )
 
 
-def evaluation(record: EvalRecord) -> str:
-    """``validation 98.33%, loss 0.0712``."""
-    parts = []
-    if "accuracy" in record.metrics:
-        parts.append(percent(record.metrics["accuracy"]))
-    if "loss" in record.metrics:
-        parts.append(f"loss {record.metrics['loss']:.4f}")
+def evaluation(record: EvalRecord, shown: Sequence[str]) -> str:
+    """``validation accuracy 98.33%, loss 0.0712``: the metrics of ``shown``, and the loss."""
     averaged = " of the averaged weights" if record.weights == "ema" else ""
-    return f"{record.split}{averaged} {', '.join(parts)}{' *' if record.best else ''}"
+    return (
+        f"{record.split}{averaged} {figures(record.metrics, (*shown, 'loss'))}{' *' if record.best else ''}"
+    )
 
 
-def ending(record: EndRecord) -> list[str]:
+def figures(metrics: Mapping[str, float | None], names: Iterable[str]) -> str:
+    """``accuracy 98.33%, loss 0.0712``: those of ``names`` that there are."""
+    known = [(METRICS[name], metrics.get(name)) for name in dict.fromkeys(names)]
+    return ", ".join(f"{metric.label} {metric.text(value)}" for metric, value in known if value is not None)
+
+
+def ending(record: EndRecord, shown: Sequence[str]) -> list[str]:
     """How it ended, and where to look."""
     result = record.result
     if result is None:
         return [f"failed: {record.message}"]
     lines = [] if result.status == "finished" else [record.message]
     if result.validation:
-        lines.append(
-            f"best: step {result.selected_step}, validation accuracy {percent(result.validation['accuracy'])}"
-        )
+        names = (result.metric, *shown)
+        lines.append(f"best: step {result.selected_step}, validation {figures(result.validation, names)}")
     if result.test:
-        lines.append(f"test accuracy {percent(result.test['accuracy'])} ({result.test['count']:.0f} images)")
+        lines.append(f"test {figures(result.test, shown)} ({result.test['count']:.0f} images)")
     lines.append(
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training"
         + (f", {result.bad_steps} steps skipped" if result.bad_steps else "")

@@ -5,6 +5,8 @@ import numpy as np
 from crosshead.data.loading.keys import permutation
 from crosshead.data.sets.common import Indices
 
+Place = tuple[int, Indices]  # where a batch begins in the epoch's order, and its pictures
+
 
 def samples_per_epoch(length: int, batch_size: int, world_size: int = 1, accumulation_steps: int = 1) -> int:
     """How many of ``length`` pictures an epoch uses: those of whole optimizer steps over all processes.
@@ -34,7 +36,7 @@ def epoch_order(used: int, length: int, *, seed: int, epoch: int) -> Indices:
 
 def training_batches(
     order: Indices, batch_size: int, *, start: int, rank: int, world_size: int
-) -> list[tuple[int, Indices]]:
+) -> list[Place]:
     """(position, indices) of this process's batches, the first ``start`` samples of ``order`` left out.
 
     Each global batch is a run of ``batch_size * world_size`` of the order, of which process r takes the r-th
@@ -45,9 +47,7 @@ def training_batches(
     return [(begin, order[begin : begin + batch_size]) for begin in begins]
 
 
-def evaluation_batches(
-    length: int, batch_size: int, *, rank: int, world_size: int
-) -> list[tuple[int, Indices]]:
+def evaluation_batches(length: int, batch_size: int, *, rank: int, world_size: int) -> list[Place]:
     """(position, indices): over all processes every picture exactly once, unpadded; tails may be uneven."""
     mine = np.arange(rank, length, world_size)
     return [(begin, mine[begin : begin + batch_size]) for begin in range(0, len(mine), batch_size)]

@@ -1,72 +1,33 @@
 """The loop: epochs of steps, an evaluation after each, and a checkpoint whenever one is due."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from typing import Protocol
-
-from torch import nn
 
 from crosshead.data.loading.batch import Batch
-from crosshead.recipe.schema import Recipe
-from crosshead.train.keeping.saving import Saver
-from crosshead.train.keeping.state import TrainState
-from crosshead.train.loop.evaluate import Batches, Evaluation, blank_image, evaluate
+from crosshead.train.loop.context import Run
+from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.loop.pace import Pace
-from crosshead.train.loop.signals import StopRequest
-from crosshead.train.loop.steps import Requests, StepOutcome, Stepper, Task, describe_bad
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.watchdog import Phase, Watchdog
-from crosshead.train.telling.records import EvalRecord, EventRecord, Observer, StepRecord
+from crosshead.train.loop.steps import Requests, StepOutcome, Stepper, describe_bad
+from crosshead.train.processes.watchdog import Phase
+from crosshead.train.telling.records import EvalRecord, EventRecord, StepRecord
 from crosshead.train.telling.result import BadNumbers
 
 
-class JudgedTask(Task, Protocol):
-    def evaluation(self) -> Evaluation: ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where batches come from: ``training(epoch, start)`` is this process's share of an epoch after its first
-    ``start`` samples (over all processes), ``validation()`` its share of the validation split."""
-
-    training: Callable[[int, int], Iterable[Batch]]
-    validation: Callable[[], Batches]
-    samples_per_epoch: int
-    validation_images: int
-
-
 class Loop:
-    """Trains ``state`` to the end of the recipe, or until it is asked to stop."""
+    """Trains a run's state to the end of the recipe, or until it is asked to stop."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        state: TrainState,
-        network: nn.Module,
-        task: JudgedTask,
-        source: Source,
-        set_rate: Callable[[int], float],
-        saver: Saver,
-        observer: Observer,
-        stop: StopRequest,
-        world: World,
-        watchdog: Watchdog,
-    ) -> None:
-        self.recipe, self.state, self.network, self.task = recipe, state, network, task
-        self.source, self.set_rate, self.saver, self.observer = source, set_rate, saver, observer
-        self.stop, self.world, self.watchdog = stop, world, watchdog
+    def __init__(self, run: Run) -> None:
+        self.context, self.recipe, self.state, self.saver = run, run.recipe, run.state, run.saver
+        self.observer, self.stop, self.world, self.watchdog = run.observer, run.stop, run.world, run.watchdog
+        self.lengths, self.stepper = run.lengths, Stepper(run)
+        self.pace = Pace(run.lengths.steps_left(run.state.progress))
         self._named: set[str] = set()
-        self.stepper = Stepper(state, network, task, recipe, world, watchdog)
-        self.step_samples = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
-        samples_left = (recipe.train.epochs - state.progress.epoch) * source.samples_per_epoch
-        self.pace = Pace((samples_left - state.progress.samples) // self.step_samples)
 
     def run(self) -> bool:
         """True when the last epoch is done, False when stopped before; either way the state is saved."""
-        while self.state.progress.epoch < self.recipe.train.epochs:
+        while self.state.progress.epoch < self.lengths.epochs:
             if not self.train_epoch():
                 self.saver.save(self.state)
                 return False
@@ -77,10 +38,10 @@ class Loop:
     def train_epoch(self) -> bool:
         """Take the epoch's remaining steps; False when asked to stop."""
         progress = self.state.progress
-        self.network.train()
+        self.context.network.train()
         for batches in self._groups():
             started = time.perf_counter()
-            rate = self.set_rate(progress.step)
+            rate = self.context.set_rate(progress.step)
             events = self._broken_images(batches)
             outcome = self.stepper(batches, partial(self._requests, bool(events)))
             self._count(outcome)
@@ -90,17 +51,18 @@ class Loop:
             if outcome.requests.stop:
                 self._tell("signal", f"stopping after step {progress.step} as asked", name=self.stop.name)
                 return False
-            if outcome.requests.save and progress.samples < self.source.samples_per_epoch:
+            if outcome.requests.save and progress.samples < self.lengths.samples_in(progress.epoch):
                 self.saver.save(self.state)
         return True
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The batches of one optimizer step at a time; the time spent waiting for them is in ``_waited``."""
         progress = self.state.progress
-        if progress.samples >= self.source.samples_per_epoch:
+        samples = self.lengths.samples_in(progress.epoch)
+        if progress.samples >= samples:
             return
-        batches = iter(self.source.training(progress.epoch, progress.samples))
-        while True:
+        batches = iter(self.context.source.training(progress.epoch, progress.samples))
+        while progress.samples < samples:
             started = time.perf_counter()
             self.watchdog.beat(progress.step, Phase.DATA)
             group = list(islice(batches, self.recipe.train.accumulation_steps))
@@ -120,7 +82,7 @@ class Loop:
     def _count(self, outcome: StepOutcome) -> None:
         progress = self.state.progress
         progress.step += 1
-        progress.samples += self.step_samples
+        progress.samples += self.lengths.step_samples
         if outcome.skipped:
             progress.bad_steps += outcome.counts_as_bad
             progress.bad_in_a_row += outcome.counts_as_bad
@@ -143,11 +105,12 @@ class Loop:
         self.observer.on_step(
             StepRecord(
                 step=progress.step,
-                epoch=self.epochs,
+                epoch=self.context.epochs,
                 lr=rate,
                 loss=outcome.loss,
                 epoch_loss=progress.epoch_loss / max(progress.epoch_steps, 1),
-                accuracy=outcome.accuracy,
+                losses=outcome.losses,
+                counts=outcome.counts,
                 grad_norm=outcome.grad_norm,
                 images_per_second=self.pace.images_per_second,
                 seconds_left=self.pace.seconds_left,
@@ -203,7 +166,7 @@ class Loop:
     def _close_epoch(self) -> bool:
         """Evaluate where it is due, move on to the next epoch and save; False when asked to stop meanwhile."""
         progress, train = self.state.progress, self.recipe.train
-        last = progress.epoch + 1 == train.epochs
+        last = progress.epoch + 1 == self.lengths.epochs
         if last or (progress.epoch + 1) % train.eval_every_epochs == 0:
             self.saver.save(self.state)  # whatever becomes of the evaluation
             self._hear_of_checkpoints()
@@ -220,34 +183,41 @@ class Loop:
 
     def _validate(self) -> bool:
         progress, started = self.state.progress, time.perf_counter()
-        metrics = evaluate(
+        held = self.context.source.validation
+        judgement = evaluate(
+            self.context.task,
             self.state.evaluated_model,
-            self.source.validation(),
-            self.task.evaluation(),
-            images=self.source.validation_images,
+            held.batches(),
+            images=held.images,
             world=self.world,
             precision=self.recipe.train.precision,
-            blank=blank_image(self.state.model, self.recipe.data),
             stopped=lambda: self.stop.name is not None,
             left_out=self._name_left_out,
             beat=partial(self.watchdog.beat, progress.step),
         )
-        if metrics is None:
+        if judgement is None:
             self._tell(
                 "signal",
                 "stopping in the middle of an evaluation, which will be repeated",
                 name=self.stop.name,
             )
             return False
+        metrics, primary = judgement.metrics, self.context.task.primary
         # Small validation splits tie often; the later weights were trained longer, at a lower rate.
-        best = not progress.best or metrics[self.task.primary] >= progress.best[self.task.primary]
+        best = not progress.best or not primary.better(progress.best[primary.name], metrics[primary.name])
         progress.latest = metrics
         if best:
             progress.best_step, progress.best = progress.step, metrics
         seconds = time.perf_counter() - started
         self.observer.on_eval(
             EvalRecord(
-                progress.step, self.epochs, "validation", self.state.evaluated_weights, metrics, seconds, best
+                progress.step,
+                self.context.epochs,
+                "validation",
+                self.state.evaluated_weights,
+                metrics,
+                seconds,
+                best,
             )
         )
         return True
@@ -259,11 +229,6 @@ class Loop:
                 self._named.add(name)
                 message = f"{name} of the validation split is left out: {reason}"
                 self._tell("broken_image", message, image=name, reason=reason)
-
-    @property
-    def epochs(self) -> float:
-        """The progress in epochs."""
-        return self.state.progress.epoch + self.state.progress.samples / self.source.samples_per_epoch
 
     def _tell(self, kind: str, message: str, **details: object) -> None:
         self.observer.on_event(EventRecord(kind, message, self.state.progress.step, details))

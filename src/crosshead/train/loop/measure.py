@@ -1,18 +1,21 @@
 """The size of a model."""
 
-import torch
+from typing import Any
+
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from crosshead.data.loading.batch import each_tensor
 
 
 def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_gmacs(model: nn.Module, channels: int, image_size: tuple[int, int]) -> float:
-    """Billions of multiply-adds that one image of (height, width) takes in the forward pass.
+def count_gmacs(model: nn.Module, inputs: tuple[Any, ...]) -> float:
+    """Billions of multiply-adds that ``model(*inputs)`` takes, in evaluation mode.
 
     Counted by PyTorch as the model runs: matrix products, convolutions and attention; not element-wise work.
     """
@@ -23,6 +26,6 @@ def count_gmacs(model: nn.Module, channels: int, image_size: tuple[int, int]) ->
     # without memory, since these products are quadratic in the image. Gradients stay on: with them off, a parameter
     # that CaiT hands from module to module makes the counter fail.
     with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH), counter:
-        model.eval()(torch.zeros(1, channels, *image_size, device=device))
+        model.eval()(*each_tensor(inputs, lambda tensor: tensor.to(device)))
     model.train(was_training)
     return counter.get_total_flops() / 2e9

@@ -4,32 +4,21 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from functools import reduce
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from crosshead.data.loading.batch import Batch
 from crosshead.data.loading.keys import key
-from crosshead.recipe.schema import Recipe
-from crosshead.train.keeping.state import TrainState
+from crosshead.tasks import Step
+from crosshead.train.loop.context import Run
 from crosshead.train.loop.devices import autocast
-from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import whole
-from crosshead.train.processes.watchdog import Phase, Watchdog
-
-
-class Task(Protocol):
-    """What training needs of a task; more of ``primary`` is better."""
-
-    primary: str
-
-    def loss(self, predictions: Tensor, batch: Batch) -> Tensor: ...
-
-    def hits(self, predictions: Tensor, batch: Batch) -> Tensor | None: ...
+from crosshead.train.processes.watchdog import Phase
 
 
 @dataclass(frozen=True)
@@ -43,10 +32,15 @@ class Requests:
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """One step as all processes agree on it. ``own_fault``: it was this process's loss that was not finite."""
+    """One step as all processes agree on it.
+
+    ``losses`` and ``counts`` by name, means over units and images; ``own_fault``: it was this process's loss that was
+    not finite.
+    """
 
     loss: float
-    accuracy: float | None
+    losses: dict[str, float]
+    counts: dict[str, float]
     images: int
     grad_norm: float
     skipped: bool
@@ -56,24 +50,17 @@ class StepOutcome:
 
 
 class Stepper:
-    """Makes optimizer steps on ``state``; ``network`` is its model, wrapped for several processes or not."""
+    """Makes optimizer steps on the run's state."""
 
-    def __init__(
-        self,
-        state: TrainState,
-        network: nn.Module,
-        task: Task,
-        recipe: Recipe,
-        world: World,
-        watchdog: Watchdog,
-    ) -> None:
-        self.state, self.network, self.task = state, network, task
-        self.recipe, self.world, self.watchdog = recipe, world, watchdog
-        self.device = next(state.model.parameters()).device
-        self.memory_format = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
-        self.parameters = [p for p in state.model.parameters() if p.requires_grad]
+    def __init__(self, run: Run) -> None:
+        self.run, self.state, self.task, self.recipe = run, run.state, run.task, run.recipe
+        self.device = next(run.state.model.parameters()).device
+        self.memory_format = (
+            torch.channels_last if run.recipe.train.channels_last else torch.contiguous_format
+        )
+        self.parameters = [p for p in run.state.model.parameters() if p.requires_grad]
         # Running statistics change in the forward pass, before anyone knows whether the step is good.
-        self.buffers = [b for b in state.model.buffers() if b.is_floating_point()]
+        self.buffers = [b for b in run.state.model.buffers() if b.is_floating_point()]
 
     def __call__(self, batches: Sequence[Batch], requests: Callable[[], Requests]) -> StepOutcome:
         """Take the step that ``batches``, one for each accumulation, ask for.
@@ -82,52 +69,69 @@ class Stepper:
         """
         kept_buffers = [b.clone() for b in self.buffers]
         self.state.optimizer.zero_grad(set_to_none=True)
-        losses, hits = [], []
+        units = self._units(batches)
+        parts = []
         for micro, batch in enumerate(batches):
-            seed_model(self.device, self.recipe.train.seed, self.state.progress.step, micro, self.world.rank)
-            loss, right = self._backward(
-                batch.to(self.device, self.memory_format), micro, synchronise=micro == len(batches) - 1
+            seed_model(
+                self.device, self.recipe.train.seed, self.state.progress.step, micro, self.run.world.rank
             )
-            losses.append(loss)
-            if right is not None:
-                hits.append(right.to(loss))
-        images = sum(map(len, batches))
+            moved = batch.to(self.device, self.memory_format)
+            parts.append(self._backward(moved, units, micro, synchronise=micro == len(batches) - 1))
         norm = self._gradient_norm()
-        outcome = self._decide(losses, hits, images, norm, requests())
+        outcome = self._decide(parts, units, sum(map(len, batches)), norm, requests())
         if outcome.skipped:
             self._undo(kept_buffers)
         else:
             self._update(norm)
         return outcome
 
-    def _backward(self, batch: Batch, micro: int, *, synchronise: bool) -> tuple[Tensor, Tensor | None]:
-        """Add a batch's gradient; returns the sum of its losses and its number of hits.
+    def _units(self, batches: Sequence[Batch]) -> dict[str, float] | None:
+        """What each loss is divided by, over all processes and batches; None where that is the images."""
+        parts = [self.task.units(batch) for batch in batches]
+        if any(part is None for part in parts):
+            return None
+        sums = [sum(part[name] for part in parts if part is not None) for name in self.task.losses]
+        everywhere = self.run.world.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
+        return dict(zip(self.task.losses, everywhere, strict=True))
 
-        The loss is the sum over the images divided by the size that the batch was meant to have: an image that
-        could not be read adds nothing, and the others weigh the same on any number of processes.
+    def _backward(
+        self, batch: Batch, units: dict[str, float] | None, micro: int, *, synchronise: bool
+    ) -> Step:
+        """Add a batch's gradient; returns the sums of its losses and its counts, without gradients.
+
+        A loss over images is divided by the images that the step was meant to have: an image that could not be read
+        adds nothing, and the others weigh the same on any number of processes. The exchange takes the mean over the
+        processes, so what is summed over all of them is divided by their mean share.
         """
         exchange: AbstractContextManager[object] = nullcontext()
-        if isinstance(self.network, FSDPModule):
-            self.network.set_requires_gradient_sync(synchronise)
-        elif not synchronise and isinstance(self.network, DistributedDataParallel):
-            exchange = self.network.no_sync()
-        images, step = len(batch), self.state.progress.step
+        network = self.run.network
+        if isinstance(network, FSDPModule):
+            network.set_requires_gradient_sync(synchronise)
+        elif not synchronise and isinstance(network, DistributedDataParallel):
+            exchange = network.no_sync()
+        step = self.state.progress.step
         with exchange:
-            self.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
+            self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
             with autocast(self.recipe.train.precision, self.device):
-                if images:
-                    predictions = self.network(batch.images)
-                    loss = self.task.loss(predictions, batch) * images
-                    hits = self.task.hits(predictions.detach(), batch)
+                if len(batch):
+                    found = self.task.step(network, batch)
                 else:  # every process takes part in the exchange, even one whose images were all unreadable
-                    blank = batch.images.new_zeros(1, *batch.images.shape[1:])
-                    loss = self.network(blank).float().sum() * 0
-                    hits = torch.zeros_like(loss)
-            self.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)
-            wanted = self.recipe.data.batch_size * self.recipe.train.accumulation_steps
-            scaled = loss / wanted
+                    found = self.task.step(network, self.task.blank().to(self.device, self.memory_format))
+                    zeros = {name: loss * 0 for name, loss in found.losses.items()}
+                    found = Step(zeros, dict.fromkeys(self.task.counts, torch.zeros((), device=self.device)))
+            self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)
+            scaled = self._mean(found.losses, units)
             (scaled if self.state.scaler is None else self.state.scaler.scale(scaled)).backward()
-        return loss.detach(), hits
+        losses = {name: loss.detach() for name, loss in found.losses.items()}
+        return Step(losses, found.counts)
+
+    def _mean(self, losses: dict[str, Tensor], units: dict[str, float] | None) -> Tensor:
+        wanted = self.recipe.data.batch_size * self.recipe.train.accumulation_steps
+        if units is None:
+            shares = [loss / wanted for loss in losses.values()]
+        else:
+            shares = [loss / (max(units[name], 1.0) / self.run.world.size) for name, loss in losses.items()]
+        return reduce(torch.add, shares)
 
     def _gradient_norm(self) -> Tensor:
         if self.state.scaler is not None:
@@ -135,25 +139,37 @@ class Stepper:
         return whole(get_total_norm([p.grad for p in self.parameters if p.grad is not None]))
 
     def _decide(
-        self, losses: list[Tensor], hits: list[Tensor], images: int, norm: Tensor, asked: Requests
+        self, parts: list[Step], units: dict[str, float] | None, images: int, norm: Tensor, asked: Requests
     ) -> StepOutcome:
         """Exchange the step's numbers; every process comes to the same outcome."""
+        names, counted = self.task.losses, self.task.counts
+        like = parts[0].losses[names[0]]
+        losses = [part.losses[name] for name in names for part in parts]
+        counts = [part.counts[name] for name in counted for part in parts if name in part.counts]
         # The one place where the step waits for a GPU.
-        *values, norm_value = torch.stack([*losses, *hits, norm.to(losses[0])]).tolist()
-        loss_sum, hit_sum = sum(values[: len(losses)]), sum(values[len(losses) :])
-        own_fault = not math.isfinite(loss_sum)
+        *values, norm_value = torch.stack([each.to(like) for each in (*losses, *counts, norm)]).tolist()
+        drawn = iter(values)
+        loss_sums = [sum(next(drawn) for _ in parts) for _ in names]
+        count_sums = [sum(next(drawn) for part in parts if name in part.counts) for name in counted]
+        left_out = [any(name not in part.counts for part in parts) for name in counted]
+        own_fault = not all(math.isfinite(value) for value in loss_sums)
         bad_gradient = not math.isfinite(norm_value)
-        mixed = len(hits) < len(losses)
-        judged = [loss_sum, hit_sum, images, own_fault, bad_gradient, mixed]
+        judged = [*loss_sums, *count_sums, *left_out, images, own_fault, bad_gradient]
         numbers = torch.tensor([*judged, asked.stop, asked.save, asked.events], dtype=torch.float64)
-        agreed = self.world.sum(numbers).tolist()
-        loss_sum, hit_sum, count, bad_losses, bad_gradients, mixed_count, stop, save, events = agreed
+        agreed = iter(self.run.world.sum(numbers).tolist())
+        loss_sums, count_sums, left_out = ([next(agreed) for _ in each] for each in (names, counted, counted))
+        count, bad_losses, bad_gradients, stop, save, events = agreed
         skipped = bad_losses > 0 or bad_gradients > 0
         # Float16's scale starts too high on purpose and is halved until it fits: that is not a fault of the run.
-        searching = self.state.scaler is not None and not bad_losses and self.state.scaler.get_scale() > 1
+        scaler = self.state.scaler
+        searching = scaler is not None and not bad_losses and scaler.get_scale() > 1
+        over = [count if units is None else units[name] for name in names]
+        means = [value / by if by else 0.0 for value, by in zip(loss_sums, over, strict=True)]
+        shown = zip(counted, count_sums, left_out, strict=True)
         return StepOutcome(
-            loss=loss_sum / count if count else 0.0,
-            accuracy=None if mixed_count or not count else hit_sum / count,
+            loss=sum(means),
+            losses=dict(zip(names, means, strict=True)),
+            counts={name: value / count for name, value, missing in shown if count and not missing},
             images=round(count),
             grad_norm=norm_value,
             skipped=skipped,
@@ -197,9 +213,9 @@ def describe_bad(batches: Sequence[Batch]) -> list[str]:
     """The names of the images that are not finite themselves; of all images where each one is."""
     names = [name for batch in batches for name in batch.names]
     broken = [
-        batch.names[place]
+        name
         for batch in batches
-        for place in (~batch.images.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
-        if place < len(batch.names)
+        for name, image in zip(batch.names, batch.images, strict=False)
+        if not image.isfinite().all()
     ]
     return broken or names

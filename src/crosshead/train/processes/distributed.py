@@ -42,6 +42,14 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def collect(self, value: T) -> list[T]:
+        """Every process's ``value``, by rank, in rank 0; nothing in the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(value, values, dst=0)
+        return values or []
+
     def lead(self, work: Callable[[], T]) -> T:
         """Rank 0's ``work()`` for everyone; what it raises is raised everywhere."""
         if self.size == 1:

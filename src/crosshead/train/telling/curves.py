@@ -1,4 +1,4 @@
-"""Loss and accuracy over the epochs of one run, or of several, as a picture."""
+"""Loss and the metric that tells most, over the epochs of one run, or of several, as a picture."""
 
 import io
 from dataclasses import dataclass, field
@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from crosshead.tasks.metrics import METRICS, Metric
 from crosshead.train.keeping.manifest import replace_file
-from crosshead.train.telling.observers import METRICS_FILE, read_metrics
+from crosshead.train.telling.observers import EVENTS_FILE, METRICS_FILE, read_lines, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,13 +17,14 @@ CURVES_FILE = "curves.png"
 _COLORS = ("#1f6fb4", "#d1495b", "#2a9d68", "#8d5fb3", "#c98a1b", "#5b6770")
 _MOST_POINTS = 150  # of a training curve: more is noise, so neighbours are averaged
 
-Point = tuple[float, float | None, float | None]  # epoch, loss, accuracy
+Point = tuple[float, float | None, float | None]  # epoch, loss, metric
 
 
 @dataclass
 class Curve:
-    """What one run's log holds to draw."""
+    """What one run's log holds to draw; ``metric`` is the first of those that its task shows."""
 
+    metric: Metric = METRICS["accuracy"]
     training: list[Point] = field(default_factory=list)
     validation: list[Point] = field(default_factory=list)
     test: float | None = None
@@ -43,24 +45,28 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_plain(title), fontsize=12, fontweight="bold", x=0.01, ha="left")
-    loss, accuracy = figure.subplots(1, 2)
+    loss, judged = figure.subplots(1, 2)
+    metric = next(iter(curves.values())).metric
+    factor = 100.0 if metric.form == "percent" else 1.0
     for (label, curve), color in zip(curves.items(), _COLORS * len(curves), strict=False):
         _draw(loss, curve, label, color, column=1, factor=1.0)
-        _draw(accuracy, curve, label, color, column=2, factor=100.0)
+        _draw(judged, curve, label, color, column=2, factor=factor)
         if curve.test is not None:
-            accuracy.axhline(100 * curve.test, color=color, linewidth=1.2, linestyle=":")
+            judged.axhline(factor * curve.test, color=color, linewidth=1.2, linestyle=":")
     loss.set_yscale("log")
     loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     loss.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     loss.yaxis.set_minor_formatter(NullFormatter())
     _dress(loss, "loss")
-    _dress(accuracy, "accuracy, %")
+    _dress(judged, metric.label + (", %" if metric.form == "percent" else ""))
     tested = [
-        f"{label} {curve.test:.2%}".strip() for label, curve in curves.items() if curve.test is not None
+        f"{label} {metric.text(curve.test)}".strip()
+        for label, curve in curves.items()
+        if curve.test is not None
     ]
     handles, labels = loss.get_legend_handles_labels()
     if handles:
-        note = f"test accuracy (dotted): {', '.join(tested)}" if tested else None
+        note = f"test {metric.label} (dotted): {', '.join(tested)}" if tested else None
         legend = figure.legend(
             handles, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=9, title=note
         )
@@ -74,16 +80,18 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
 
 def read_curve(folder: Path) -> Curve:
     """The curve in a run's log; an empty one where nothing was logged yet."""
-    curve = Curve()
+    starts = [record for record in read_lines(folder / EVENTS_FILE) if record.get("kind") == "start"]
+    name = starts[-1]["shown"][0] if starts else "accuracy"
+    curve = Curve(METRICS[name])
     for record in read_metrics(folder / METRICS_FILE)[0]:
         if record["kind"] == "step":
-            curve.training.append((record["epoch"], record["loss"], record["accuracy"]))
+            curve.training.append((record["epoch"], record["loss"], record["counts"].get(name)))
             continue
         metrics = record["metrics"]
         if record["split"] == "validation":
-            curve.validation.append((record["epoch"], metrics.get("loss"), metrics.get("accuracy")))
+            curve.validation.append((record["epoch"], metrics.get("loss"), metrics.get(name)))
         elif record["split"] == "test":
-            curve.test = metrics.get("accuracy")
+            curve.test = metrics.get(name)
     return curve
 
 

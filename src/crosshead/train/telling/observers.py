@@ -15,7 +15,7 @@ from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, 
 
 METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
 _NUMBER = int | float
-_STEP: dict[str, Any] = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "accuracy": _NUMBER | None}
+_STEP: dict[str, Any] = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "counts": dict}
 _EVAL: dict[str, Any] = {"step": int, "epoch": _NUMBER, "split": str, "metrics": dict}
 
 
@@ -104,6 +104,9 @@ class TensorBoard:
             return
         for name in ("loss", "lr", "grad_norm", "images_per_second"):
             self._writer.add_scalar(f"train/{name}", getattr(record, name), record.step)
+        parts = record.losses if len(record.losses) > 1 else {}
+        for name, value in {**parts, **record.counts}.items():
+            self._writer.add_scalar(f"train/{name}", value, record.step)
 
     def on_eval(self, record: EvalRecord) -> None:
         for name, value in record.metrics.items():
@@ -189,8 +192,8 @@ def _is_metric(record: dict[str, Any]) -> bool:
     wanted = {"step": _STEP, "eval": _EVAL}.get(str(record.get("kind")))
     if wanted is None or not all(isinstance(record.get(key), kinds) for key, kinds in wanted.items()):
         return False
-    metrics = record.get("metrics", {})
-    return all(value is None or isinstance(value, int | float) for value in metrics.values())
+    numbers = record.get("metrics") or record.get("counts") or {}
+    return all(value is None or isinstance(value, int | float) for value in numbers.values())
 
 
 def _finite(value: Any) -> Any:

@@ -8,88 +8,66 @@ from typing import Literal
 
 import safetensors.torch
 
-from crosshead.data.loading.loader import evaluation_loader
-from crosshead.data.sets.common import Splits
-from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.manifest import Damaged, replace_file, verify
 from crosshead.train.keeping.rescue import Rescued
 from crosshead.train.keeping.saving import RETRY_PAUSES_S
 from crosshead.train.keeping.state import TrainState, load_weights
-from crosshead.train.loop.evaluate import blank_image, evaluate
-from crosshead.train.loop.loop import JudgedTask
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.loop.context import Held, Run
+from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.telling.curves import draw_curves
 from crosshead.train.telling.records import EvalRecord, EventRecord, Observer, RunInfo
 from crosshead.train.telling.result import RESULT_FILE, Result
 
 
-def stopped_result(state: TrainState, info: RunInfo, epoch: float, seconds: float) -> Result:
+def stopped_result(run: Run, info: RunInfo, seconds: float) -> Result:
     """What a run that was asked to stop has come to; nothing is tested."""
-    progress = state.progress
+    progress = run.state.progress
     step = progress.step if progress.best_step is None else progress.best_step
-    return _result("stopped", state, info, epoch, seconds, step, None, progress.best, {})
+    return _result("stopped", run.state, info, run.epochs, seconds, step, None, progress.best, {})
 
 
-def unsaved_result(state: TrainState, info: RunInfo, epoch: float, seconds: float, left: Rescued) -> Result:
+def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Result:
     """What is left of a run whose last checkpoint could not be written: the best of what is there."""
-    progress, store = state.progress, CheckpointStore(info.folder)
+    progress, store = run.state.progress, run.saver.store
     step, weights = progress.step, left.weights
     validation = {} if weights is None else progress.latest
     if progress.best_step is not None and progress.best_step != left.copy.step:
         step, validation = progress.best_step, progress.best
-        weights = store.path(step) / f"{state.evaluated_weights}.safetensors"
-    return _result("unsaved", state, info, epoch, seconds, step, weights, validation, {})
+        weights = store.path(step) / f"{run.state.evaluated_weights}.safetensors"
+    return _result("unsaved", run.state, info, run.epochs, seconds, step, weights, validation, {})
 
 
-def finished_result(
-    recipe: Recipe,
-    splits: Splits,
-    task: JudgedTask,
-    state: TrainState,
-    store: CheckpointStore,
-    info: RunInfo,
-    observer: Observer,
-    world: World,
-    watchdog: Watchdog,
-    seconds: float,
-) -> Result:
-    """Load the weights that were best on the validation split into ``state`` and test them, once."""
-    step, weights, validation, notes = world.lead(lambda: _select(state, store))
+def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
+    """Load the weights that were best on the validation split into the run's state and test them, once."""
+    state = run.state
+    step, weights, validation, notes = run.world.lead(lambda: _select(state, run.saver.store))
     for note in notes:
-        observer.on_event(note)
-    test = {}
+        run.observer.on_event(note)
     if weights is not None:
-        tensors = world.lead(lambda: safetensors.torch.load_file(weights))
+        tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
         load_weights(state.evaluated_model, tensors, str(weights))
-    if splits.test is not None:
-        started = time.perf_counter()
-        loader = evaluation_loader(
-            splits.test,
-            recipe.data,
-            splits.info,
-            rank=world.rank,
-            world_size=world.size,
-            policy=splits.broken_policy("test"),
-        )
-        precision = recipe.train.precision
-        metrics = evaluate(
-            state.evaluated_model,
-            loader,
-            task.evaluation(),
-            images=len(splits.test),
-            world=world,
-            precision=precision,
-            blank=blank_image(state.model, recipe.data),
-            beat=partial(watchdog.beat, state.progress.step),
-        )
-        assert metrics is not None, "nothing was there to stop this evaluation"
-        test, spent = metrics, time.perf_counter() - started
-        epochs, kind = float(recipe.train.epochs), state.evaluated_weights
-        record = EvalRecord(state.progress.step, epochs, "test", kind, test, spent, False)
-        observer.on_eval(record)
-    return _result("finished", state, info, recipe.train.epochs, seconds, step, weights, validation, test)
+    test = {} if run.source.test is None else _test(run, run.source.test)
+    return _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
+
+
+def _test(run: Run, held: Held) -> dict[str, float]:
+    """The metrics of the test split, told to the observers."""
+    started, state = time.perf_counter(), run.state
+    judgement = evaluate(
+        run.task,
+        state.evaluated_model,
+        held.batches(),
+        images=held.images,
+        world=run.world,
+        precision=run.recipe.train.precision,
+        beat=partial(run.watchdog.beat, state.progress.step),
+    )
+    assert judgement is not None, "nothing was there to stop this evaluation"
+    test, spent = judgement.metrics, time.perf_counter() - started
+    kind = state.evaluated_weights
+    run.observer.on_eval(EvalRecord(state.progress.step, run.epochs, "test", kind, test, spent, False))
+    return test
 
 
 def write_result(result: Result, observer: Observer) -> Result:
@@ -162,4 +140,6 @@ def _result(
         seconds=seconds,
         bad_steps=state.progress.bad_steps,
         broken_images=len(state.progress.broken),
+        metric=info.metric,
+        shown=info.shown,
     )

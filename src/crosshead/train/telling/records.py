@@ -9,7 +9,11 @@ from crosshead.train.telling.result import Result
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Known before the first step. Steps are optimizer steps; ``start_step`` is above 0 in a resumed run."""
+    """Known before the first step. Steps are optimizer steps; ``start_step`` is above 0 in a resumed run.
+
+    ``metric`` names the one that selects a checkpoint, ``shown`` those that are told of every evaluation, beside the
+    loss; ``crosshead.tasks.METRICS`` tells how they are written.
+    """
 
     folder: Path
     name: str
@@ -27,6 +31,8 @@ class RunInfo:
     steps_per_epoch: int
     total_steps: int
     start_step: int
+    metric: str
+    shown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class StepRecord:
     """After every optimizer step, a skipped one included.
 
     ``step`` counts from 1; ``epoch`` is the progress in epochs (2.5: half of the third is done). ``loss`` is
-    the step's mean over all processes, ``epoch_loss`` the mean of the epoch so far. ``accuracy`` is that of
-    the training batch, None where targets are mixed. ``grad_norm`` is before clipping. ``bad_steps`` and
-    ``broken_images`` count from the start of the run.
+    the step's mean over all processes, and the sum of the task's ``losses`` by name; ``epoch_loss`` is the mean of the
+    epoch so far. ``counts`` are the task's shares of the training batch, by name ("accuracy"; left out where targets
+    are mixed). ``grad_norm`` is before clipping. ``bad_steps`` and ``broken_images`` count from the start of the run.
     """
 
     step: int
@@ -44,7 +50,8 @@ class StepRecord:
     lr: float
     loss: float
     epoch_loss: float
-    accuracy: float | None
+    losses: dict[str, float]
+    counts: dict[str, float]
     grad_norm: float
     images_per_second: float
     seconds_left: float

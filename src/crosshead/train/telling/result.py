@@ -22,9 +22,10 @@ class BadNumbers(RuntimeError):
 class Result:
     """What a run came to.
 
-    ``validation`` and ``test`` map metric names to values ("accuracy", "top5", "loss", "count"); both are
-    measured with the weights of ``selected_step``, the best on the validation split (the averaged weights
-    where the recipe keeps an average). ``test`` is empty until the end of training, and where there is no
+    ``validation`` and ``test`` map metric names to values ("accuracy", "loss", "count"; ``crosshead.tasks.METRICS``
+    describes them); both are measured with the weights of ``selected_step``, the best on the validation split by
+    ``metric`` (the averaged weights where the recipe keeps an average). ``shown`` names those that tell most, the first
+    one first. ``test`` is empty until the end of training, and where there is no
     test split. ``images_per_second`` is the training throughput over all processes, evaluation left out.
     ``weights`` is the file that was selected. ``status`` is "unsaved" where the last checkpoint or the result
     could not be written into ``folder``; the log's last event says what is left and where.
@@ -44,6 +45,8 @@ class Result:
     seconds: float
     bad_steps: int
     broken_images: int
+    metric: str = "accuracy"
+    shown: tuple[str, ...] = ("accuracy",)
 
     @property
     def exit_code(self) -> int:
@@ -61,4 +64,5 @@ class Result:
         """Read ``result.json`` of a finished run; FileNotFoundError where there is none."""
         values = json.loads((folder / RESULT_FILE).read_text())
         weights = values.pop("weights")
+        values["shown"] = tuple(values.get("shown", ("accuracy",)))
         return cls(folder=folder, weights=None if weights is None else folder / weights, **values)

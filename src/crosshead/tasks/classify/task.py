@@ -1,0 +1,73 @@
+"""Classification: predictions are logits (B, classes)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crosshead.data.loading.batch import Batch
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks.classify.evaluation import ClassifyEvaluation
+from crosshead.tasks.labelled import LabelledTask
+from crosshead.tasks.metrics import METRICS
+from crosshead.tasks.protocol import Step
+
+
+class ClassifyTask(LabelledTask):
+    """Cross entropy to train with, accuracy to judge by."""
+
+    primary = METRICS["accuracy"]
+    shown = ("accuracy",)
+    losses, counts = ("loss",), ("accuracy",)
+
+    def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
+        classes = len(info.class_names)
+        if classes < 2:
+            raise ValueError(
+                f"the data has {classes} class, and there is nothing to tell apart: wanted one folder a class, two at "
+                "least; data.root is to be the folder above them"
+            )
+        super().__init__(recipe, info, classes)
+        self.label_smoothing = recipe.task.label_smoothing
+
+    def step(self, network: nn.Module, batch: Batch) -> Step:
+        logits = network(batch.images)
+        losses = {"loss": self.loss(logits, batch) * len(batch)}
+        right = self.hits(logits.detach(), batch)
+        return Step(losses, {} if right is None else {"accuracy": right})
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Mean cross entropy over the batch, in float32, against indices (B,) or probabilities (B, classes).
+
+        Label smoothing applies to both; it moves its share of the target evenly onto all classes.
+        """
+        return F.cross_entropy(predictions.float(), batch.targets, label_smoothing=self.label_smoothing)
+
+    def hits(self, predictions: Tensor, batch: Batch) -> Tensor | None:
+        """The number of images classified right, a scalar; None where targets are mixed and no one class is."""
+        if batch.targets.ndim > 1:
+            return None
+        return (predictions.argmax(-1) == batch.targets).sum()
+
+    def blank(self) -> Batch:
+        return self.blank_batch(torch.zeros(1, dtype=torch.int64))
+
+    def evaluation(self) -> ClassifyEvaluation:
+        return ClassifyEvaluation(len(self.info.class_names))
+
+    def answers(self, model: nn.Module, prepared: list[Tensor], *, top: int) -> list[dict[str, Any]]:
+        """The ``top`` most probable classes, the first one the most probable."""
+        probabilities = self.outputs_of(model, prepared).softmax(dim=-1)
+        return [{"predictions": self._best(row, top)} for row in probabilities]
+
+    def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:
+        values, indices = probabilities.topk(min(top, len(probabilities)))
+        return [
+            {"class": self.info.class_names[index], "index": index, "probability": round(value, 6)}
+            for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+        ]
+
+    def lines(self, answer: dict[str, Any]) -> list[str]:
+        return [f"{each['probability']:7.2%}  {each['class']}" for each in answer["predictions"]]

@@ -1,0 +1,64 @@
+"""What the tasks share whose images all have one size, and whose models give one vector an image."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from crosshead import models
+from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
+from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.transforms.pipeline import evaluation_transform, image_size
+from crosshead.recipe.schema import Recipe
+
+
+class LabelledTask:
+    """The model gives ``outputs`` numbers an image; a label is read as ``dtype``."""
+
+    dtype = torch.int64
+
+    def __init__(self, recipe: Recipe, info: DatasetInfo, outputs: int) -> None:
+        self.recipe, self.info, self.outputs = recipe, info, outputs
+
+    def build_model(self, *, from_weights: bool = True) -> nn.Module:
+        return models.build_model(
+            self.recipe.model,
+            num_classes=self.outputs,
+            in_chans=self.info.channels,
+            img_size=image_size(self.recipe.data),
+            from_weights=from_weights,
+        )
+
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
+        data, augment = self.recipe.data, self.recipe.augment
+        return TrainingBatches(images, data, augment, self.info, seed=seed, epoch=epoch, dtype=self.dtype)
+
+    def evaluation_batches(self, images: ImageSet) -> EvaluationBatches:
+        return EvaluationBatches(images, self.recipe.data, self.info, self.dtype)
+
+    def blank_images(self) -> Tensor:
+        """(1, C, H, W) of zeros."""
+        return torch.zeros(1, self.info.channels, *image_size(self.recipe.data))
+
+    def blank_batch(self, targets: Tensor) -> Batch:
+        """The blank image, which is none of the data set's, and its ``targets``."""
+        return Batch(self.blank_images(), targets, torch.zeros(0, dtype=torch.int64))
+
+    def units(self, batch: Batch) -> None:
+        return None
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch.images)
+
+    def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
+        return model, (self.blank_images(),)
+
+    def prepared(self, picture: Image.Image) -> Tensor:
+        return evaluation_transform(self.recipe.data, self.info)(picture)
+
+    def outputs_of(self, model: nn.Module, prepared: list[Tensor]) -> Tensor:
+        """(B, outputs) float32 on the CPU."""
+        with torch.inference_mode():
+            return model(torch.stack(prepared).to(next(model.parameters()).device)).float().cpu()

@@ -1,0 +1,109 @@
+"""What the trainer asks of a task. Everything that differs between tasks stands behind it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.batches import Batches, EpochBatches
+from crosshead.data.sets.common import ImageSet
+from crosshead.tasks.metrics import Metric
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a batch gives to learn from.
+
+    ``losses`` by name, scalars with a gradient: each the **sum** over the batch's units, see ``Task.units``.
+    ``counts`` by name, scalars without one: sums over the images that tell how training goes; a name that is left out
+    (no one class is right where targets are mixed) is not told of the step.
+    """
+
+    losses: dict[str, Tensor]
+    counts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an evaluation found: numbers by name (``tasks.metrics`` describes them), and tables as JSON holds them."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Evaluation(Protocol):
+    """Judges one pass over a data set. What it keeps is of two kinds: sums of a fixed size, which are added over all
+    processes, and rows, which rank 0 gathers. The trainer has seen to it that every image is in them exactly once."""
+
+    def update(self, predictions: Any, batch: Batch) -> None: ...
+
+    def sums(self) -> Tensor:
+        """On the CPU, of the same shape and type in every process; an empty tensor where there are none."""
+
+    def rows(self) -> Any:
+        """What pickle takes, of this process's images alone."""
+
+    def compute(self, sums: Tensor, rows: list[Any]) -> Judgement:
+        """In rank 0: the sums of all processes, and the rows of each."""
+
+
+class Task(Protocol):
+    """Made of a recipe and the description of its data; see ``tasks.open_task``.
+
+    ``primary`` selects a checkpoint; ``shown`` are the metrics that are told of every evaluation, beside the loss, the
+    first one drawn. ``losses`` and ``counts`` name all that a ``Step`` may hold: the processes exchange
+    them in this order.
+    """
+
+    @property
+    def primary(self) -> Metric: ...
+
+    @property
+    def shown(self) -> tuple[str, ...]: ...
+
+    @property
+    def losses(self) -> tuple[str, ...]: ...
+
+    @property
+    def counts(self) -> tuple[str, ...]: ...
+
+    def build_model(self, *, from_weights: bool = True) -> nn.Module:
+        """The recipe's model, for this data; with the weights that the recipe starts from unless others follow."""
+
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> EpochBatches[Any]: ...
+
+    def evaluation_batches(self, images: ImageSet) -> Batches[Any]: ...
+
+    def blank(self) -> Batch:
+        """One empty image with a valid target, for a process that has no image left while the others still compute.
+        ``step`` and ``predict`` on it call every part of the network, as on any other."""
+
+    def units(self, batch: Batch) -> dict[str, float] | None:
+        """Over how many units (pixels with a class, say) each of the losses of ``batch``, still on the CPU, is a sum.
+
+        Each loss of a step is divided by its units in all processes and accumulated batches. None: the losses are sums
+        over images, and divided by the images that the step was meant to have, so that one that could not be read adds
+        nothing, and the others weigh the same on any number of processes.
+        """
+
+    def step(self, network: nn.Module, batch: Batch) -> Step:
+        """The forward pass in training mode, under autocast; ``network`` may be wrapped and is called once."""
+
+    def predict(self, model: nn.Module, batch: Batch) -> Any:
+        """The forward pass in evaluation mode, without gradients, under autocast."""
+
+    def evaluation(self) -> Evaluation: ...
+
+    def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
+        """The part of ``model`` whose multiply-adds are told, and its inputs for one image."""
+
+    def prepared(self, picture: Image.Image) -> Any:
+        """A picture as ``answers`` takes it. Raises ``BrokenImage``."""
+
+    def answers(self, model: nn.Module, prepared: list[Any], *, top: int) -> list[dict[str, Any]]:
+        """What ``model`` says of each picture, as JSON holds it; of several possible answers the best ``top``."""
+
+    def lines(self, answer: dict[str, Any]) -> list[str]:
+        """One of the ``answers`` as a person reads it."""

@@ -1,0 +1,62 @@
+"""A run's parts in one place, for everything that works on it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from crosshead.data.loading.batch import Batch
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import Task
+from crosshead.train.keeping.saving import Saver
+from crosshead.train.keeping.state import TrainState
+from crosshead.train.loop.evaluate import Batches
+from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.processes.distributed import World
+from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.telling.records import Observer
+
+
+@dataclass(frozen=True)
+class Held:
+    """A split to evaluate: ``batches()`` is this process's share of its ``images``."""
+
+    batches: Callable[[], Batches]
+    images: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where batches come from: ``training(epoch, start)`` is this process's share of an epoch after its first
+    ``start`` samples (over all processes)."""
+
+    training: Callable[[int, int], Iterable[Batch]]
+    validation: Held
+    test: Held | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, in one of its processes. ``network`` is the state's model, wrapped for several processes or not;
+    ``set_rate(step)`` sets the learning rate of a step and gives it."""
+
+    recipe: Recipe
+    task: Task
+    source: Source
+    lengths: Lengths
+    state: TrainState
+    network: nn.Module
+    set_rate: Callable[[int], float]
+    saver: Saver
+    observer: Observer
+    stop: StopRequest
+    world: World
+    watchdog: Watchdog
+
+    @property
+    def epochs(self) -> float:
+        """The progress in epochs; the last one may be a part where the length is given in steps."""
+        progress, lengths = self.state.progress, self.lengths
+        begun = progress.epoch + progress.samples / lengths.samples_per_epoch
+        return min(begun, lengths.total_steps / lengths.steps_per_epoch)

@@ -1,0 +1,44 @@
+"""How long a run is, in images, steps and epochs."""
+
+from dataclasses import dataclass
+
+from crosshead.data.loading.order import samples_per_epoch
+from crosshead.recipe.schema import Recipe
+from crosshead.train.keeping.state import Progress
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """``step_samples`` images go into a step over all processes, ``samples_per_epoch`` into an epoch; what fills no
+    whole step is left out of it. The last epoch ends early where the run's length is given in steps."""
+
+    step_samples: int
+    samples_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, images: int, world_size: int) -> "Lengths":
+        """Of the run of ``recipe`` on a training set of ``images``; ValueError where they don't fill a step."""
+        batch_size, accumulated = recipe.data.batch_size, recipe.train.accumulation_steps
+        epoch = samples_per_epoch(images, batch_size, world_size, accumulated)
+        step = batch_size * accumulated * world_size
+        return cls(step, epoch, recipe.train.steps or recipe.train.epochs * (epoch // step))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.samples_per_epoch // self.step_samples
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are begun."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    def steps_left(self, progress: Progress) -> int:
+        """How many steps follow after ``progress``, which may have been made by another number of processes."""
+        seen = progress.epoch * self.samples_per_epoch + progress.samples
+        return self.total_steps - seen // self.step_samples
+
+    def samples_in(self, epoch: int) -> int:
+        """How many images epoch number ``epoch``, from 0, has."""
+        left = self.total_steps * self.step_samples - epoch * self.samples_per_epoch
+        return min(max(left, 0), self.samples_per_epoch)
