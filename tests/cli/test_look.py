@@ -66,12 +66,14 @@ def test_data_sets_are_listed(capsys):
 
 def test_data_check_counts_the_classes(capsys):
     report = json.loads(said(capsys, "data", "check", "digits", "--json"))
-    assert {split: part["total"] for split, part in report.items()} == {
+    assert {split: part["total"] for split, part in report["splits"].items()} == {
         "train": 1295,
         "validation": 143,
         "test": 359,
     }
-    assert sum(report["test"]["classes"].values()) == 359
+    test = report["splits"]["test"]
+    assert sum(test["classes"].values()) == 359 and test["sizes"] == {"8x8": 359} and test["grey"] == 359
+    assert test["from"] == "the data set digits"
 
 
 def test_data_check_names_the_broken_images(capsys, tmp_path):
@@ -88,6 +90,24 @@ def test_data_check_names_the_broken_images(capsys, tmp_path):
     rows = [line.split() for line in captured.out.splitlines()]
     assert sum(map(int, next(row for row in rows if row[0] == "readable")[1:])) == 19
     assert sum(map(int, next(row for row in rows if row[0] == "broken")[1:])) == 1
+
+
+def test_data_stats_says_what_a_recipe_should_know(capsys, tmp_path):
+    for split, count in (("train", 6), ("valid", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count + (name == "cat") * count):
+                Image.new("RGB", (8, 8 + i), (i, 0, 51)).save(tmp_path / split / name / f"{i}.png")
+    (tmp_path / "train" / "dog" / "a.heic").write_bytes(b"heic")
+    assert main(["data", "stats", "folder", "--data-path", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert f"validation: 6 images, from {tmp_path / 'valid'}" in said.out
+    assert "balance: most cat (12), fewest dog (6), 2.0 to 1; always saying cat is right in 66.7%" in said.out
+    assert "8 x 8 pixels, from 8 to 8 wide and 8 to 19 high" in said.out
+    assert "mean [0.018, 0.000, 0.200], standard deviation [0.013, 0.000, 0.000]" in said.out
+    assert "1 files (.heic) are passed over" in said.err and "HEIC, which needs" in said.err
+    assert f"the same image lies in train: {tmp_path}/train/cat/0.png and in" in said.err
+    assert "images that another one of their own split equals: 6 in train, 2 in validation" in said.err
 
 
 def test_data_check_needs_something_to_check(fails, tmp_path):
@@ -114,7 +134,10 @@ def test_data_pack_makes_shards_that_hold_the_same_pictures(capsys, tmp_path, fa
     ]
     assert "train: 18 images in 1 shards" in said(capsys, *words)
     report = json.loads(said(capsys, "data", "check", "shards", "--data-path", tmp_path / "shards", "--json"))
-    assert {split: part["total"] for split, part in report.items()} == {"train": 18, "validation": 2}
+    assert {split: part["total"] for split, part in report["splits"].items()} == {
+        "train": 18,
+        "validation": 2,
+    }
     assert "choose an empty folder" in fails(*words)
     assert "held in memory" in fails("data", "pack", "digits", "--out", tmp_path / "other")
     assert "--shard-megabytes: wanted more than 0" in fails(*words, "--shard-megabytes", "0")

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 from odd_files import encoded, picture, write_class_folders
+from PIL import Image
 
 from crosshead.data.files.check import check_images
+from crosshead.data.sets.catalog import open_splits
 from crosshead.recipe.schema import DataConfig
 
 
@@ -13,6 +16,22 @@ def test_digits_are_whole() -> None:
     assert report.broken == ()
     assert sum(part.total for part in report.splits.values()) == 1797
     assert set(report.splits) == {"train", "validation", "test"}
+
+
+def test_statistics_are_those_of_all_pixels(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"a": 6, "b": 6})
+    grey = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a" / "grey.png")
+    report = check_images(DataConfig(name="folder", root=str(tmp_path), validation=0.5))
+    for name, part in report.splits.items():
+        images = open_splits(DataConfig(name="folder", root=str(tmp_path), validation=0.5), seed=0).parts()[
+            name
+        ]
+        pixels = np.stack([np.asarray(images.load(i).convert("RGB")) for i in range(len(images))]) / 255
+        assert np.allclose(part.mean, pixels.mean((0, 1, 2))) and np.allclose(part.std, pixels.std((0, 1, 2)))
+        assert part.sizes == {(16, 12): len(images)}
+    assert sum(part.grey for part in report.splits.values()) >= 1
+    assert "held out of" in report.splits["validation"].origin
 
 
 def test_broken_pictures_are_listed_by_path_and_reason_and_the_others_counted(tmp_path: Path) -> None:

@@ -40,8 +40,59 @@ def test_one_folder_is_split_by_class_and_seed(tmp_path: Path) -> None:
 def test_a_class_missing_from_val_shifts_no_index(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "train", {"a": 1, "b": 1, "c": 1})
     write_class_folders(tmp_path / "val", {"a": 1, "c": 1})
-    with pytest.raises(ValueError, match=r"val/b: no pictures of this class"):
+    splits = opened(tmp_path)
+    assert splits.info.class_names == ("a", "b", "c") and list(splits.validation.targets) == [0, 2]
+    (note,) = splits.notes
+    assert "val: no pictures of b (1 of 3 classes): nothing is measured of them there" in note
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_may_have_any_of_its_names(tmp_path: Path, name: str) -> None:
+    write_class_folders(tmp_path / "train", {"a": 2, "b": 2})
+    write_class_folders(tmp_path / name, {"a": 1, "b": 1})
+    splits = opened(tmp_path)
+    assert not splits.held_out and len(splits.validation) == 2
+    assert splits.origin("validation") == str(tmp_path / name)
+    write_class_folders(tmp_path / "valida", {"a": 1})
+    (tmp_path / "valida").rename(tmp_path / ("valid" if name != "valid" else "val"))
+    with pytest.raises(ValueError, match="are both there; keep one folder"):
         opened(tmp_path)
+
+
+def test_avif_and_jfif_are_read_and_what_is_not_is_named(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "a" / "8.jfif").write_bytes(encoded(picture(), "JPEG"))
+    (tmp_path / "a" / "9.avif").write_bytes(encoded(picture(), "AVIF"))
+    (tmp_path / "b" / "phone.HEIC").write_bytes(b"ftypheic")
+    (tmp_path / "b" / "notes.txt").write_text("of no interest")
+    splits = opened(tmp_path, validation=0.5)
+    assert len(splits.train) + len(splits.validation) == 6
+    assert isinstance(splits.train, FileImages) and isinstance(splits.validation, FileImages)
+    for images in (splits.train, splits.validation):
+        assert all(images.load(i).size == (16, 12) for i in range(len(images)))
+    reasons = {Path(file).name: why for file, why in splits.passed_over}
+    assert reasons["notes.txt"] == "no suffix of a picture"
+    assert "HEIC" in reasons["phone.HEIC"] and "convert" in reasons["phone.HEIC"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "1.heic").write_bytes(b"ftypheic")
+    with pytest.raises(ValueError, match=r"c: no pictures of this class .*1.heic: HEIC, which"):
+        opened(tmp_path)
+
+
+def test_a_folder_of_links_is_said_once_with_the_key_that_allows_it(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "store", {"a": 4})
+    for i in range(4):
+        for name in "ab":
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / name / f"{i}.png").symlink_to(tmp_path / "store" / "a" / f"{i}.png")
+    with pytest.raises(ValueError, match=r"8 of 8 pictures are links .*data.follow_links=true reads them"):
+        opened(tmp_path / "data")
+    assert len(opened(tmp_path / "data", follow_links=True, validation=0.5).train) == 4
+    picture().save(tmp_path / "data" / "a" / "own.png")
+    (note,) = opened(tmp_path / "data").notes
+    assert "8 of 9 pictures are links" in note and "data.follow_links=true" in note
+    with pytest.raises(ValueError, match="8 of 9 pictures are links"):
+        opened(tmp_path / "data", max_broken=7)
 
 
 def test_a_class_that_train_does_not_have_is_an_error(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def _train(
         *_lock_events(lock),
         *_restore(state, start, context),
         *_worker_events(recipe, world, state),
+        *(EventRecord("data", note, state.progress.step) for note in splits.notes),
     ]
     if state.progress.epoch >= lengths.epochs and (folder / RESULT_FILE).exists():
         return Result.load(folder)

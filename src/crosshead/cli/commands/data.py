@@ -25,9 +25,12 @@ def register(commands: Commands) -> None:
     listing.set_defaults(run=list_data)
     check = actions.add_parser(
         "check",
-        help="read every image of a data set",
+        aliases=["stats"],
+        help="read every image of a data set: what is there, what is broken, what is there twice",
         usage="crosshead data check RECIPE|DATASET [KEY=VALUE ...] [options]",
-        description="Reads every image; reports the broken ones by path, and how many each class has.",
+        description="Reads every image; reports where each split comes from, sizes, channels, balance of the classes,\n"
+        "mean and standard deviation, the broken images by path, files that are passed over, and images that lie in\n"
+        "more than one split.",
         epilog="examples:\n  crosshead data check fashion-mnist\n"
         "  crosshead data check folder --data-path /data/pets --workers 4\n\n"
         "exit codes: 0 all images can be read; 1 some can't; 2 wrong input",
@@ -75,7 +78,10 @@ def check_data(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:
-        _print_report(report)
+        from crosshead.cli.screen.data_report import print_report
+
+        print_report(report)
+        _print_broken(report.broken)
     return 1 if report.broken else 0
 
 
@@ -117,31 +123,23 @@ def _data_config(args: argparse.Namespace) -> "DataConfig":
 
 def _as_data(report: "CheckReport") -> dict[str, Any]:
     names = report.info.class_names
-    return {
+    splits = {
         split: {
             "total": part.total,
+            "from": part.origin,
             "classes": dict(zip(names, part.counts, strict=True)),
+            "sizes": {f"{width}x{height}": count for (width, height), count in part.sizes.items()},
+            "grey": part.grey,
+            "mean": part.mean,
+            "std": part.std,
+            "repeated": report.repeated.get(split, 0),
             "broken": [{"image": image, "reason": reason} for image, reason in part.broken],
         }
         for split, part in report.splits.items()
     }
-
-
-def _print_report(report: "CheckReport") -> None:
-    from rich.table import Table
-
-    from crosshead.cli.screen.console import table_console
-
-    table = Table("class", *report.splits, box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for index, name in enumerate(report.info.class_names):
-        table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
-    table.add_section()
-    table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
-    table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
-    table_console().print(table)
-    _print_broken(report.broken)
+    passed_over = [{"file": file, "reason": reason} for file, reason in report.passed_over]
+    duplicates = [[{"split": split, "image": image} for split, image in group] for group in report.duplicates]
+    return {"splits": splits, "notes": report.notes, "passed_over": passed_over, "duplicates": duplicates}
 
 
 def _print_broken(broken: Sequence[tuple[str, str]]) -> None:

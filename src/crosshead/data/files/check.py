@@ -1,8 +1,12 @@
-"""Reads every picture of a data set and says what is there and what is broken."""
+"""Reads every picture of a data set: what is there, what is broken, and what a recipe should know of it."""
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from crosshead.data.files.images import BrokenImage
@@ -14,11 +18,32 @@ CHUNK = 64
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest."""
+
+    width: int
+    height: int
+    grey: bool
+    mean: NDArray[np.float64]
+    square: NDArray[np.float64]
+    digest: bytes
+
+
+@dataclass(frozen=True)
 class SplitReport:
-    """``counts`` whole pictures by class index; ``broken`` (name, reason), in the order of the split."""
+    """``counts`` whole pictures by class index; ``broken`` (name, reason), in the order of the split.
+
+    ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
+    0 ... 1, red, green, blue, every picture weighing the same.
+    """
 
     counts: tuple[int, ...]
     broken: tuple[tuple[str, str], ...]
+    origin: str = ""
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    grey: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @property
     def total(self) -> int:
@@ -27,10 +52,18 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``check_images`` found: the data set and a report for each of its splits, by name."""
+    """What ``check_images`` found: the data set and a report for each of its splits, by name.
+
+    ``duplicates`` are groups of (split, name) that hold the same pixels and lie in more than one split;
+    ``repeated`` counts pictures that another one of their own split equals.
+    """
 
     info: DatasetInfo
     splits: dict[str, SplitReport]
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()
+    repeated: dict[str, int] = field(default_factory=dict)
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
@@ -46,26 +79,69 @@ def check_images(
         ValueError: the data set as a whole can't be opened.
     """
     splits = open_splits(data, seed=seed)
-    found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    parts = {name: images for name, images in found.items() if images is not None}
+    parts = splits.parts()
     total, done = sum(len(images) for images in parts.values()), 0
     reports = {}
+    places: dict[bytes, list[tuple[str, int]]] = {}
     for name, images in parts.items():
-        counts, broken = [0] * len(splits.info.class_names), []
-        for i, reason in _verdicts(images, data.num_workers):
-            if reason is None:
-                counts[images.targets[i]] += 1
+        tally = _Tally(len(splits.info.class_names))
+        for i, verdict in _verdicts(images, data.num_workers):
+            if isinstance(verdict, str):
+                tally.broken.append((images.name(i), verdict))
             else:
-                broken.append((images.name(i), reason))
+                tally.add(images.targets[i], verdict)
+                places.setdefault(verdict.digest, []).append((name, i))
             done += 1
             if progress is not None:
                 progress(done, total)
-        reports[name] = SplitReport(tuple(counts), tuple(broken))
-    return CheckReport(splits.info, reports)
+        reports[name] = tally.report(splits.origin(name))
+    shared = [group for group in places.values() if len({split for split, _ in group}) > 1]
+    repeated = Counter({name: 0 for name in parts})
+    for group in places.values():
+        repeated.update({name: count - 1 for name, count in Counter(split for split, _ in group).items()})
+    return CheckReport(
+        splits.info,
+        reports,
+        splits.notes,
+        splits.passed_over,
+        tuple(tuple((split, parts[split].name(i)) for split, i in group) for group in shared),
+        dict(repeated),
+    )
 
 
-class _Chunks(Dataset[list[tuple[int, str | None]]]):
-    """Runs of ``CHUNK`` pictures, each with what is wrong with it."""
+class _Tally:
+    """Adds up the pictures of one split."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts, self.broken = [0] * classes, list[tuple[str, str]]()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.grey = 0
+        self.mean, self.square = np.zeros(3), np.zeros(3)
+
+    def add(self, target: int, facts: Facts) -> None:
+        self.counts[target] += 1
+        self.sizes[facts.width, facts.height] += 1
+        self.grey += facts.grey
+        self.mean += facts.mean
+        self.square += facts.square
+
+    def report(self, origin: str) -> SplitReport:
+        count = max(sum(self.counts), 1)
+        mean = self.mean / count
+        std = np.sqrt(np.maximum(self.square / count - mean**2, 0))
+        return SplitReport(
+            tuple(self.counts),
+            tuple(self.broken),
+            origin,
+            dict(self.sizes),
+            self.grey,
+            tuple(mean.tolist()),
+            tuple(std.tolist()),
+        )
+
+
+class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
+    """Runs of ``CHUNK`` pictures: of each its facts, or what is wrong with it."""
 
     def __init__(self, images: ImageSet) -> None:
         self.images = images
@@ -73,18 +149,27 @@ class _Chunks(Dataset[list[tuple[int, str | None]]]):
     def __len__(self) -> int:
         return -(-len(self.images) // CHUNK)
 
-    def __getitem__(self, chunk: int) -> list[tuple[int, str | None]]:
+    def __getitem__(self, chunk: int) -> list[tuple[int, str | Facts]]:
         begin = chunk * CHUNK
-        return [(i, self._reason(i)) for i in range(begin, min(begin + CHUNK, len(self.images)))]
+        return [(i, self._verdict(i)) for i in range(begin, min(begin + CHUNK, len(self.images)))]
 
-    def _reason(self, i: int) -> str | None:
+    def _verdict(self, i: int) -> str | Facts:
         try:
-            self.images.load(i)
+            image = self.images.load(i)
         except BrokenImage as broken:
             return broken.reason
-        return None
+        pixels = np.asarray(image)
+        digest = hashlib.blake2b(repr((image.mode, image.size)).encode() + pixels.tobytes(), digest_size=16)
+        flat = pixels.reshape(-1, 1 if pixels.ndim == 2 else pixels.shape[-1])
+        levels = [np.bincount(channel, minlength=256) / len(flat) for channel in flat.T]
+        values = (
+            np.arange(256) / 255
+        )  # a picture has 256 levels: their counts give its mean and its mean square
+        mean, square = (np.array([level @ powers for level in levels]) for powers in (values, values**2))
+        grey = image.mode == "L" or bool((flat == flat[:, :1]).all())
+        return Facts(*image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest())
 
 
-def _verdicts(images: ImageSet, workers: int) -> Iterator[tuple[int, str | None]]:
+def _verdicts(images: ImageSet, workers: int) -> Iterator[tuple[int, str | Facts]]:
     for chunk in DataLoader(_Chunks(images), batch_size=None, num_workers=workers):
         yield from chunk

@@ -7,11 +7,27 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 # An explicit list keeps Pillow's rarer decoders, where its vulnerabilities gather, out of reach.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
+# Pictures all the same, which nothing here reads.
+_UNREAD = {
+    **dict.fromkeys(
+        (".heic", ".heif"), "HEIC, which needs a decoder that is not here: convert it to JPEG or PNG"
+    ),
+    **dict.fromkeys(
+        (".jxl", ".jp2", ".j2k"), "JPEG XL or 2000, which is not read: convert it to JPEG or PNG"
+    ),
+    **dict.fromkeys((".svg", ".pdf", ".eps"), "made of lines, not of pixels: render it as PNG"),
+    **dict.fromkeys(
+        (".raw", ".cr2", ".nef", ".arw", ".dng", ".psd"), "a camera's or an editor's own: export it as JPEG"
+    ),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a video"),
+}
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
@@ -39,6 +55,11 @@ class BrokenImage(ValueError):
 def display_name(path: str | os.PathLike[str]) -> str:
     """A path as printable text: bytes that are no UTF-8 come out as ``\\xNN``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def why_passed_over(name: str) -> str:
+    """Why a file that lies among pictures is not one that is read."""
+    return _UNREAD.get(os.path.splitext(name)[1].lower(), "no suffix of a picture")
 
 
 def decode_image(

@@ -1,7 +1,7 @@
 """Sets of labelled pictures: what every data set looks like to the loaders, and how one is split."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -123,6 +123,8 @@ class Splits:
     """``test`` is None for data that have none: then nothing is left that selection has not seen.
 
     ``held_out`` says that the validation split was taken out of the training set, for want of one of its own.
+    ``origins`` says of each split where it is from, ``notes`` what a reader of the data should know, and
+    ``passed_over`` which files lie among the pictures and are not read, and why.
     """
 
     train: ImageSet
@@ -130,6 +132,21 @@ class Splits:
     test: ImageSet | None
     info: DatasetInfo
     held_out: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+    def parts(self) -> dict[str, ImageSet]:
+        """The splits that are there, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
+
+    def origin(self, split: str) -> str:
+        """Where the pictures of ``split`` are from."""
+        held = split == "validation" and self.held_out
+        return self.origins.get(
+            split, "held out of the training pictures" if held else f"{self.info.name}'s own"
+        )
 
     def broken_policy(self, split: str) -> BrokenPolicy:
         """The key of ``data`` that says what a broken picture of ``split`` does. Training pictures are held to the

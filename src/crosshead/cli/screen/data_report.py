@@ -1,0 +1,102 @@
+"""What ``crosshead data check`` found, for people."""
+
+import os
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from crosshead.cli.screen.console import table_console
+
+if TYPE_CHECKING:
+    from crosshead.data.files.check import CheckReport, SplitReport
+
+_SHOWN = 10  # groups of duplicates
+
+
+def print_report(report: "CheckReport") -> None:
+    for name, part in report.splits.items():
+        print(f"{name}: {part.total:,} images, from {part.origin}")
+    table_console().print(_classes(report))
+    train = report.splits["train"]
+    print(_balance(report.info.class_names, train))
+    for name, part in report.splits.items():
+        print(f"{name}: {_sizes(part)}")
+    print(
+        f"train: mean {_numbers(train.mean)}, standard deviation {_numbers(train.std)} (of 0 to 1; red, green, blue)"
+    )
+    for warning in _warnings(report):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _classes(report: "CheckReport") -> Table:
+    table = Table("class", *report.splits, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for index, name in enumerate(report.info.class_names):
+        table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
+    table.add_section()
+    table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
+    table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
+    return table
+
+
+def _balance(names: tuple[str, ...], train: "SplitReport") -> str:
+    most, least = max(train.counts), min(train.counts)
+    of_most, of_least = names[train.counts.index(most)], names[train.counts.index(least)]
+    share = most / max(sum(train.counts), 1)
+    ratio = f"{most / least:.1f} to 1" if least else "of some there are none"
+    return (
+        f"balance: most {of_most} ({most:,}), fewest {of_least} ({least:,}), {ratio}; always saying {of_most} is "
+        f"right in {share:.1%}"
+    )
+
+
+def _sizes(part: "SplitReport") -> str:
+    if not part.sizes:
+        return "no readable image"
+    widths, heights = zip(*part.sizes, strict=True)
+    (width, height), count = Counter(part.sizes).most_common(1)[0]
+    whole = sum(part.counts)
+    same = "all" if count == whole else f"{count / whole:.0%}"
+    span = f", from {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high" * (
+        count != whole
+    )
+    grey = f"; {part.grey:,} without colours" if part.grey else ""
+    return f"{same} {width} x {height} pixels{span}{grey}"
+
+
+def _warnings(report: "CheckReport") -> list[str]:
+    warnings = list(report.notes)
+    if len(report.info.class_names) < 2:
+        warnings.append(
+            "one class only: nothing can be told apart; data.root is to be the folder above the classes"
+        )
+    reasons = Counter(
+        (os.path.splitext(file)[1].lower() or "no suffix", why) for file, why in report.passed_over
+    )
+    first = {
+        os.path.splitext(file)[1].lower() or "no suffix": file for file, _ in reversed(report.passed_over)
+    }
+    warnings += [
+        f"{count:,} files ({suffix}) are passed over, {first[suffix]} for one: {why}"
+        for (suffix, why), count in reasons.most_common()
+    ]
+    for group in report.duplicates[:_SHOWN]:
+        warnings.append(
+            "the same image lies in " + " and in ".join(f"{split}: {name}" for split, name in group)
+        )
+    if len(report.duplicates) > _SHOWN:
+        warnings.append(
+            f"and {len(report.duplicates) - _SHOWN:,} more that lie in several splits; --json has them all"
+        )
+    repeated = {name: count for name, count in report.repeated.items() if count}
+    if repeated:
+        counts = ", ".join(f"{count:,} in {name}" for name, count in repeated.items())
+        warnings.append(f"images that another one of their own split equals: {counts}")
+    return warnings
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{value:.3f}" for value in values) + "]"
