@@ -132,6 +132,15 @@ def test_gmacs_are_those_of_timms_tables(name):
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
+def test_gmacs_of_overlapped_windows_are_those_of_plain_ones_at_overlap_0():
+    """Counted on tensors without data, of which nothing may be asked."""
+    counts = [
+        count_gmacs(timm.create_model(f"{family}_swin_micro_patch2_window4_32", **options), 3, (32, 32))
+        for family, options in (("plain", {}), ("mohsa", {"overlap": "none"}))
+    ]
+    assert counts[0] == counts[1] > 0
+
+
 def test_gmacs_are_counted_without_the_memory_that_attention_would_take():
     """At 2,048 pixels the maps of three heads are 3 GiB; 2 are allowed beyond what the process has."""
     model = timm.create_model("plain_vit_tiny_patch16_224", img_size=2048)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ..autocast import autocast_to
 from ..checks import check_dropout, check_overlap, check_packed
@@ -69,7 +70,11 @@ def overlapped_window_attention(
 
 
 def _has_closed(x: Tensor | None) -> bool:
-    return x is not None and x.numel() > 0 and not bool(x.detach().amin() > -torch.inf)
+    if x is None or x.numel() == 0:
+        return False
+    least = x.detach().amin()
+    # A tensor without data, as operations are counted with, may hold anything.
+    return isinstance(least, FakeTensor) or not bool(least > -torch.inf)
 
 
 def _closed_rows(bias: Tensor) -> Tensor:
