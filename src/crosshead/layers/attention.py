@@ -52,6 +52,11 @@ class InteractingAttention(nn.Module):
         return frozenset()
 
     @classmethod
+    def refusal(cls, attn: nn.Module) -> str | None:
+        """Why this particular module can't be replaced whatever the interaction, or None."""
+        return None
+
+    @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
         """Its heads and their width."""
         return attn.num_heads, attn.head_dim  # type: ignore[return-value]
@@ -200,6 +205,8 @@ def from_attention(
     if host is None:
         known = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
         raise ValueError(f"no host for attention of class {name}; there are hosts for {known}")
+    if why := host.refusal(plain):
+        raise ValueError(f"attention of class {name} can't be replaced here: {why}")
     if init not in get_args(Init):
         raise ValueError(f"init must be 'preserve' or 'paper', got {init!r}")
     if init == "preserve" and interaction.changes_outputs:

@@ -40,6 +40,7 @@ class Heads:
         mixing: the host's own talking heads, or None.
         grid: rows and columns of the tokens after the prefix, or None where nobody said.
         num_prefix_tokens: tokens before those on the grid.
+        shape: what the host needs to know of its input when it writes, or None.
     """
 
     tokens: Tensor
@@ -57,6 +58,7 @@ class Heads:
     mixing: Mixing | None = None
     grid: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
+    shape: tuple[int, ...] | None = None
 
     def packed(self) -> Tensor:
         """Queries, keys and values (B, N, 3, h, d), not rotated; a copy only where the host has them apart."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..heads import Heads
+from .parts import is_normed, norm_and_gate, output_brings
 
 
 class PlainHost(InteractingAttention, Attention):
@@ -20,14 +21,13 @@ class PlainHost(InteractingAttention, Attention):
     def read(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Heads:
         qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
-        normed = not (isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity))
         return Heads(
             x,
             self.q_norm(q),
             self.k_norm(k),
             v,
             self.scale,
-            qkv=None if normed else qkv,
+            qkv=None if is_normed(self) else qkv,
             attn_mask=attn_mask,
             is_causal=is_causal,
             dropout_p=self.attn_drop.p if self.training else 0.0,
@@ -35,20 +35,3 @@ class PlainHost(InteractingAttention, Attention):
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         return super().write(norm_and_gate(self, out, heads.tokens), heads)
-
-
-def output_brings(attn: nn.Module) -> frozenset[Capability]:
-    """The output norm and the gate of timm's modules, where they are."""
-    found = set()
-    if not isinstance(getattr(attn, "norm", None), nn.Identity | None):
-        found.add(Capability.OUTPUT_NORM)
-    if getattr(attn, "gate", None) is not None:
-        found.add(Capability.GATE)
-    return frozenset(found)
-
-
-def norm_and_gate(layer: nn.Module, out: Tensor, tokens: Tensor) -> Tensor:
-    """What timm's modules do between the heads and the projection. timm knows the gate from 1.0.28 on."""
-    out = layer.norm(out)  # type: ignore[operator]
-    gate = getattr(layer, "gate", None)
-    return out if gate is None else out * gate(tokens).sigmoid()

@@ -1,0 +1,60 @@
+"""What several hosts have in common: packed projections, their separate biases, rotations, biases of positions."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from timm.layers import apply_rot_embed_cat
+from torch import Tensor, nn
+
+from ..capabilities import Capability
+
+
+def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
+    """qkv of modules with ``q_bias`` and ``v_bias`` apart, as timm forms it: keys have a bias that is always 0."""
+    if layer.q_bias is None:
+        return layer.qkv(x)  # type: ignore[operator]
+    bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))  # type: ignore[arg-type]
+    if layer.qkv_bias_separate:
+        return layer.qkv(x) + bias  # type: ignore[operator]
+    return F.linear(x, layer.qkv.weight, bias)  # type: ignore[union-attr, arg-type]
+
+
+def rotation(layer: nn.Module, rope: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    """timm's rotation of queries or keys (B, h, N, d) behind the prefix tokens."""
+    if rope is None:
+        return None
+    prefix, half = layer.num_prefix_tokens, getattr(layer, "rotate_half", False)
+
+    def rotate(x: Tensor) -> Tensor:
+        return torch.cat([x[:, :, :prefix], apply_rot_embed_cat(x[:, :, prefix:], rope, half=half)], dim=2)
+
+    return rotate
+
+
+def head_bias(own: Tensor | None, shared: Tensor | None = None) -> Tensor | None:
+    """The bias (h, N, N) of a module and that which its blocks share, each (1, h, N, N) or (h, N, N) or None."""
+    flat = [b.squeeze(0) if b.dim() == 4 else b for b in (own, shared) if b is not None]
+    return sum(flat[1:], flat[0]) if flat else None
+
+
+def is_normed(layer: nn.Module) -> bool:
+    """Whether a module normalises its queries or keys."""
+    return not (isinstance(layer.q_norm, nn.Identity) and isinstance(layer.k_norm, nn.Identity))
+
+
+def output_brings(attn: nn.Module) -> frozenset[Capability]:
+    """The output norm and the gate of timm's modules, where they are."""
+    found = set()
+    if not isinstance(getattr(attn, "norm", None), nn.Identity | None):
+        found.add(Capability.OUTPUT_NORM)
+    if getattr(attn, "gate", None) is not None:
+        found.add(Capability.GATE)
+    return frozenset(found)
+
+
+def norm_and_gate(layer: nn.Module, out: Tensor, tokens: Tensor) -> Tensor:
+    """What timm's modules do between the heads and the projection. timm knows the gate from 1.0.28 on."""
+    out = layer.norm(out)  # type: ignore[operator]
+    gate = getattr(layer, "gate", None)
+    return out if gate is None else out * gate(tokens).sigmoid()
