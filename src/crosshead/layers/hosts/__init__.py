@@ -5,11 +5,13 @@ from timm.models import cait, swin_transformer
 
 from ..registry import register_host
 from .plain import PlainHost
+from .rotary import RotaryHost
 from .talking import TalkingHost
 from .window import WindowHost
 
 __all__ = [
     "PlainHost",
+    "RotaryHost",
     "TalkingHost",
     "WindowHost",
 ]
@@ -17,3 +19,4 @@ __all__ = [
 register_host(layers.Attention, PlainHost)
 register_host(cait.TalkingHeadAttn, TalkingHost)
 register_host(swin_transformer.WindowAttention, WindowHost)
+register_host(layers.AttentionRope, RotaryHost)
