@@ -1,15 +1,17 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import cait, swin_transformer
+from timm.models import cait, eva, swin_transformer
 
 from ..registry import register_host
+from .eva import EvaHost
 from .plain import PlainHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
 from .window import WindowHost
 
 __all__ = [
+    "EvaHost",
     "PlainHost",
     "RotaryHost",
     "TalkingHost",
@@ -20,3 +22,4 @@ register_host(layers.Attention, PlainHost)
 register_host(cait.TalkingHeadAttn, TalkingHost)
 register_host(swin_transformer.WindowAttention, WindowHost)
 register_host(layers.AttentionRope, RotaryHost)
+register_host(eva.EvaAttention, EvaHost)
