@@ -1,10 +1,11 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import cait, eva, swin_transformer
+from timm.models import cait, eva, metaformer, swin_transformer
 
 from ..registry import register_host
 from .eva import EvaHost
+from .metaformer import MetaFormerHost
 from .plain import PlainHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
@@ -12,6 +13,7 @@ from .window import WindowHost
 
 __all__ = [
     "EvaHost",
+    "MetaFormerHost",
     "PlainHost",
     "RotaryHost",
     "TalkingHost",
@@ -23,3 +25,4 @@ register_host(cait.TalkingHeadAttn, TalkingHost)
 register_host(swin_transformer.WindowAttention, WindowHost)
 register_host(layers.AttentionRope, RotaryHost)
 register_host(eva.EvaAttention, EvaHost)
+register_host(metaformer.Attention, MetaFormerHost)
