@@ -1,11 +1,12 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import cait, eva, metaformer, swin_transformer
+from timm.models import cait, eva, maxxvit, metaformer, swin_transformer
 
 from ..registry import register_host
 from .eva import EvaHost
 from .metaformer import MetaFormerHost
+from .partition import PartitionHost
 from .plain import PlainHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
@@ -14,6 +15,7 @@ from .window import WindowHost
 __all__ = [
     "EvaHost",
     "MetaFormerHost",
+    "PartitionHost",
     "PlainHost",
     "RotaryHost",
     "TalkingHost",
@@ -26,3 +28,4 @@ register_host(swin_transformer.WindowAttention, WindowHost)
 register_host(layers.AttentionRope, RotaryHost)
 register_host(eva.EvaAttention, EvaHost)
 register_host(metaformer.Attention, MetaFormerHost)
+register_host(maxxvit.AttentionCl, PartitionHost)
