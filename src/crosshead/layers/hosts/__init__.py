@@ -1,9 +1,10 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import cait, eva, maxxvit, metaformer, swin_transformer
+from timm.models import beit, cait, eva, maxxvit, metaformer, swin_transformer
 
 from ..registry import register_host
+from .beit import BeitHost
 from .eva import EvaHost
 from .metaformer import MetaFormerHost
 from .partition import PartitionHost
@@ -13,6 +14,7 @@ from .talking import TalkingHost
 from .window import WindowHost
 
 __all__ = [
+    "BeitHost",
     "EvaHost",
     "MetaFormerHost",
     "PartitionHost",
@@ -29,3 +31,4 @@ register_host(layers.AttentionRope, RotaryHost)
 register_host(eva.EvaAttention, EvaHost)
 register_host(metaformer.Attention, MetaFormerHost)
 register_host(maxxvit.AttentionCl, PartitionHost)
+register_host(beit.Attention, BeitHost)
