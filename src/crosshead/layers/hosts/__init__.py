@@ -1,7 +1,7 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import beit, cait, eva, maxxvit, metaformer, swin_transformer
+from timm.models import beit, cait, eva, maxxvit, metaformer, swin_transformer, swin_transformer_v2
 
 from ..registry import register_host
 from .beit import BeitHost
@@ -12,6 +12,7 @@ from .plain import PlainHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
 from .window import WindowHost
+from .window_v2 import WindowV2Host
 
 __all__ = [
     "BeitHost",
@@ -22,6 +23,7 @@ __all__ = [
     "RotaryHost",
     "TalkingHost",
     "WindowHost",
+    "WindowV2Host",
 ]
 
 register_host(layers.Attention, PlainHost)
@@ -32,3 +34,4 @@ register_host(eva.EvaAttention, EvaHost)
 register_host(metaformer.Attention, MetaFormerHost)
 register_host(maxxvit.AttentionCl, PartitionHost)
 register_host(beit.Attention, BeitHost)
+register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
