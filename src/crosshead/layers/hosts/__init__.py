@@ -1,7 +1,16 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers
-from timm.models import beit, cait, eva, maxxvit, metaformer, swin_transformer, swin_transformer_v2
+from timm.models import (
+    beit,
+    cait,
+    eva,
+    maxxvit,
+    metaformer,
+    swin_transformer,
+    swin_transformer_v2,
+    vision_transformer_relpos,
+)
 
 from ..registry import register_host
 from .beit import BeitHost
@@ -9,6 +18,7 @@ from .eva import EvaHost
 from .metaformer import MetaFormerHost
 from .partition import PartitionHost
 from .plain import PlainHost
+from .relative import RelativeHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
 from .window import WindowHost
@@ -20,6 +30,7 @@ __all__ = [
     "MetaFormerHost",
     "PartitionHost",
     "PlainHost",
+    "RelativeHost",
     "RotaryHost",
     "TalkingHost",
     "WindowHost",
@@ -35,3 +46,4 @@ register_host(metaformer.Attention, MetaFormerHost)
 register_host(maxxvit.AttentionCl, PartitionHost)
 register_host(beit.Attention, BeitHost)
 register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
+register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)

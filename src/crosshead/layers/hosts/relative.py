@@ -1,0 +1,31 @@
+"""The attention of timm's relative-position ViTs: plain attention with a learned bias of offsets."""
+
+from timm.models.vision_transformer_relpos import RelPosAttention
+from torch import Tensor, nn
+
+from ..attention import InteractingAttention
+from ..capabilities import Capability
+from ..heads import Heads
+from .parts import head_bias, is_normed
+
+
+class RelativeHost(InteractingAttention, RelPosAttention):
+    """``timm.models.vision_transformer_relpos.RelPosAttention`` whose heads interact; (B, N, dim) in and out."""
+
+    @classmethod
+    def brings(cls, attn: nn.Module) -> frozenset[Capability]:
+        return frozenset({Capability.GRID, Capability.BIAS})
+
+    def read(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Heads:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        q, k, v = qkv.unbind(2)
+        return Heads(
+            x,
+            self.q_norm(q),
+            self.k_norm(k),
+            v,
+            self.scale,
+            qkv=None if is_normed(self) else qkv,
+            bias=head_bias(self.rel_pos.get_bias() if self.rel_pos is not None else shared_rel_pos),
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+        )
