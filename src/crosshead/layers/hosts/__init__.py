@@ -5,6 +5,7 @@ from timm.models import (
     beit,
     cait,
     eva,
+    fastvit,
     maxxvit,
     metaformer,
     swin_transformer,
@@ -15,6 +16,7 @@ from timm.models import (
 from ..registry import register_host
 from .beit import BeitHost
 from .eva import EvaHost
+from .fastvit import FastVitHost
 from .metaformer import MetaFormerHost
 from .partition import PartitionHost
 from .plain import PlainHost
@@ -27,6 +29,7 @@ from .window_v2 import WindowV2Host
 __all__ = [
     "BeitHost",
     "EvaHost",
+    "FastVitHost",
     "MetaFormerHost",
     "PartitionHost",
     "PlainHost",
@@ -47,3 +50,4 @@ register_host(maxxvit.AttentionCl, PartitionHost)
 register_host(beit.Attention, BeitHost)
 register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
 register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
+register_host(fastvit.Attention, FastVitHost)
