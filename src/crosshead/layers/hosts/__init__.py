@@ -10,6 +10,7 @@ from timm.models import (
     metaformer,
     swin_transformer,
     swin_transformer_v2,
+    tiny_vit,
     vision_transformer_relpos,
 )
 
@@ -23,6 +24,7 @@ from .plain import PlainHost
 from .relative import RelativeHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
+from .tinyvit import TinyVitHost
 from .window import WindowHost
 from .window_v2 import WindowV2Host
 
@@ -36,6 +38,7 @@ __all__ = [
     "RelativeHost",
     "RotaryHost",
     "TalkingHost",
+    "TinyVitHost",
     "WindowHost",
     "WindowV2Host",
 ]
@@ -51,3 +54,4 @@ register_host(beit.Attention, BeitHost)
 register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
 register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
 register_host(fastvit.Attention, FastVitHost)
+register_host(tiny_vit.Attention, TinyVitHost)
