@@ -12,6 +12,7 @@ from timm.models import (
     swin_transformer_v2,
     tiny_vit,
     vision_transformer_relpos,
+    volo,
 )
 
 from ..registry import register_host
@@ -25,6 +26,7 @@ from .relative import RelativeHost
 from .rotary import RotaryHost
 from .talking import TalkingHost
 from .tinyvit import TinyVitHost
+from .volo import VoloHost
 from .window import WindowHost
 from .window_v2 import WindowV2Host
 
@@ -39,6 +41,7 @@ __all__ = [
     "RotaryHost",
     "TalkingHost",
     "TinyVitHost",
+    "VoloHost",
     "WindowHost",
     "WindowV2Host",
 ]
@@ -55,3 +58,4 @@ register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
 register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
 register_host(fastvit.Attention, FastVitHost)
 register_host(tiny_vit.Attention, TinyVitHost)
+register_host(volo.Attention, VoloHost)
