@@ -8,6 +8,7 @@ from timm.models import (
     fastvit,
     maxxvit,
     metaformer,
+    nest,
     swin_transformer,
     swin_transformer_v2,
     tiny_vit,
@@ -20,6 +21,7 @@ from .beit import BeitHost
 from .eva import EvaHost
 from .fastvit import FastVitHost
 from .metaformer import MetaFormerHost
+from .nest import NestHost
 from .partition import PartitionHost
 from .plain import PlainHost
 from .relative import RelativeHost
@@ -35,6 +37,7 @@ __all__ = [
     "EvaHost",
     "FastVitHost",
     "MetaFormerHost",
+    "NestHost",
     "PartitionHost",
     "PlainHost",
     "RelativeHost",
@@ -59,3 +62,4 @@ register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
 register_host(fastvit.Attention, FastVitHost)
 register_host(tiny_vit.Attention, TinyVitHost)
 register_host(volo.Attention, VoloHost)
+register_host(nest.Attention, NestHost)
