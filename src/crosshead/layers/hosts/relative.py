@@ -26,6 +26,6 @@ class RelativeHost(InteractingAttention, RelPosAttention):
             v,
             self.scale,
             qkv=None if is_normed(self) else qkv,
-            bias=head_bias(self.rel_pos.get_bias() if self.rel_pos is not None else shared_rel_pos),
+            bias=head_bias(shared_rel_pos if self.rel_pos is None else self.rel_pos.get_bias()),  # type: ignore
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )

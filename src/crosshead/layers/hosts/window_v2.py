@@ -46,5 +46,5 @@ class WindowV2Host(InteractingAttention, WindowAttention):
     def _position_bias(self) -> Tensor:
         area = self.window_size[0] * self.window_size[1]
         table = self.cpb_mlp(self.relative_coords_table).view(-1, self.num_heads)
-        bias = table[self.relative_position_index.view(-1)].view(area, area, -1)
+        bias = table[self.relative_position_index.view(-1)].view(area, area, -1)  # type: ignore[operator]
         return 16 * torch.sigmoid(bias.permute(2, 0, 1).contiguous())
