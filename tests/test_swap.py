@@ -107,7 +107,7 @@ def test_works_on_any_module_that_holds_timms_attention():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("eva02_tiny_patch14_224", r"attention of class EvaAttention at 'blocks.0.attn' \(and 11 more\)"),
+        ("xcit_nano_12_p16_224", r"attention of class XCA at 'blocks.0.attn' \(and 13 more\)"),
         ("resnet18", "ResNet has no attention"),
     ],
 )

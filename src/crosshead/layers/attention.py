@@ -14,7 +14,7 @@ from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .heads import Heads
 from .interactions.base import Interaction
-from .projection import resized
+from .projection import check_resizable, resized
 from .registry import HOSTS
 from .token_grid import TokenGrid
 
@@ -34,6 +34,9 @@ class InteractingAttention(nn.Module):
     # The linear layer that makes queries, keys and values of the tokens, packed in this order, head by head: its name,
     # or None where there is no such. A host that has one calls it through ``packed``.
     in_projection: ClassVar[str | None] = None
+
+    # Whether ``read`` says the grid itself, as a host of maps can.
+    gives_grid: ClassVar[bool] = False
 
     interaction: Interaction
     replaced: type[nn.Module]  # the class of the module in whose place this is
@@ -103,8 +106,7 @@ class InteractingAttention(nn.Module):
                 attn._modules.pop(name, None)
         width = self.interaction.head_width(self.head_dim)
         if width != self.head_dim:
-            wide = self.get_submodule(self.projection)
-            assert isinstance(wide, nn.Linear)
+            wide = check_resizable(self.get_submodule(self.projection))
             narrow = resized(wide, self.num_heads, width, self.head_dim, preserve=True)
             setattr(attn, self.projection, narrow)
         return attn
@@ -155,12 +157,13 @@ class InteractingAttention(nn.Module):
         heads = self.read(x, *args, **kwargs)
         if Capability.GRID in self.interaction.needs:
             heads.num_prefix_tokens = self.num_prefix_tokens
-            heads.grid = self._grid(heads.q.shape[1], grid)
+            if grid is not None or heads.grid is None:
+                heads.grid = self._grid(heads.q.shape[1], grid)
         return heads
 
     def _grid(self, tokens: int, given: tuple[int, int] | None) -> tuple[int, int]:
         if given is None and self.token_grid is not None:
-            given = self.token_grid()
+            given = self.token_grid(tokens - self.num_prefix_tokens)
         if given is not None:
             return given
         on_grid = tokens - self.num_prefix_tokens
@@ -201,6 +204,10 @@ def from_attention(
     before = attn if isinstance(attn, InteractingAttention) else None
     plain = attn if before is None else before.restored()
     name = type(plain).__name__
+    if "forward" in vars(plain):
+        raise ValueError(
+            f"attention of class {name} has a forward of its own in its place, which would be lost"
+        )
     host = HOSTS.get(type(plain))
     if host is None:
         known = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
@@ -219,7 +226,6 @@ def from_attention(
     if before is not None and token_grid is None:
         token_grid = before.token_grid
     if token_grid is not None:
-        token_grid.watch()
         layer.token_grid = token_grid
     if num_prefix_tokens is not None:
         layer.num_prefix_tokens = num_prefix_tokens
@@ -227,6 +233,8 @@ def from_attention(
     interaction.prepare(layer, preserve=init == "preserve")
     if before is not None and again:
         interaction.carry(layer, before)
+    if token_grid is not None:
+        token_grid.watch()
     return layer
 
 
@@ -239,6 +247,7 @@ def _fit_projection(
     width = layer.interaction.head_width(layer.head_dim)
     projection = source.get_submodule(layer.projection)
     if width != old_width:
-        assert isinstance(projection, nn.Linear)
-        projection = resized(projection, layer.num_heads, old_width, width, preserve=preserve)
+        projection = resized(
+            check_resizable(projection), layer.num_heads, old_width, width, preserve=preserve
+        )
     setattr(layer, layer.projection, projection)

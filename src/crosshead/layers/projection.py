@@ -5,6 +5,30 @@ from timm.layers import trunc_normal_
 from torch import nn
 
 
+def check_resizable(projection: nn.Module) -> nn.Linear:
+    """Raises ValueError unless ``projection`` is a linear layer and nothing but one.
+
+    A subclass (LoRA, quantized), a hook (spectral norm, pruning) or a parametrization computes its output from more
+    than weight and bias, and none of it would survive in a wider layer.
+    """
+    if type(projection) is not nn.Linear:
+        raise ValueError(
+            f"the projection is a {type(projection).__module__}.{type(projection).__qualname__}, and heads that grow "
+            "need a plain torch.nn.Linear: merge or remove what was added to it, swap, and add it again"
+        )
+    hooks = [
+        name
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        if getattr(projection, name)
+    ]
+    if hooks or "forward" in vars(projection):
+        raise ValueError(
+            "the projection carries hooks (spectral or weight norm, pruning, or your own), which a wider one would "
+            "lose: remove them, swap, and add them again"
+        )
+    return projection
+
+
 @torch.no_grad()
 def resized(old: nn.Linear, num_heads: int, old_width: int, width: int, *, preserve: bool) -> nn.Linear:
     """A projection whose inputs are ``num_heads`` heads of ``width``, from one whose heads are ``old_width`` wide.

@@ -1,51 +1,103 @@
-"""How attention inside a timm ViT, whose blocks hand it nothing but tokens, learns where the tokens lie."""
+"""How attention that is handed nothing but tokens learns where on the image they lie."""
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+Grid = tuple[int, int]
 
 
 class TokenGrid:
-    """The rows and columns of a model's patches, read from its patch embedding when attention asks.
+    """The rows and columns of a model's tokens, read where the model has them, when attention asks.
 
-    A model of one image size (``set_input_size`` included) answers with ``patch_embed.grid_size``. One that takes any
-    size answers with the grid of the images that went through its patch embedding last.
+    A patch embedding of one image size (``set_input_size`` included) answers with its ``grid_size``. Where images may
+    have any size, and inside stages of maps, the grids of what went through are noted, by their numbers of tokens: two
+    sizes of images may go through before either's backward pass forms its activations again.
 
     Args:
-        patch_embed: timm's ``PatchEmbed`` or one like it (``grid_size``, ``dynamic_feat_size``).
+        source: timm's ``PatchEmbed`` or one like it (``grid_size``, ``dynamic_feat_size``); or any module, with
+            ``read``.
+        read: the grid, from (module, its arguments, its result) of a call of ``source``.
+        before: note it before ``source`` runs, with no result yet.
 
     Raises:
         ValueError: for a patch embedding without a grid.
     """
 
-    def __init__(self, patch_embed: nn.Module) -> None:
-        for name in ("grid_size", "dynamic_feat_size"):
-            if not hasattr(patch_embed, name):
-                raise ValueError(
-                    f"attention on a grid needs a patch embedding with {name}, as timm's PatchEmbed has it, "
-                    f"got {type(patch_embed).__name__}"
-                )
-        self._patch_embed = patch_embed
-        self._last: tuple[int, int] | None = None
-        self._dynamic = not getattr(patch_embed, "strict_img_size", True)
+    def __init__(
+        self,
+        source: nn.Module,
+        read: Callable[[nn.Module, tuple[Any, ...], Any], Grid] | None = None,
+        *,
+        before: bool = False,
+    ) -> None:
+        missing = [name for name in ("grid_size", "dynamic_feat_size") if not hasattr(source, name)]
+        if read is None and missing:
+            raise ValueError(
+                f"attention on a grid needs a patch embedding with {missing[0]}, as timm's PatchEmbed has it, "
+                f"got {type(source).__name__}"
+            )
+        self._source, self._read, self._before = source, read or _of_images, before
+        self._dynamic = read is not None or not getattr(source, "strict_img_size", True)
         self._watching = False
+        self._grids: dict[int, Grid] = {}
+        self._last: Grid | None = None
+        # Grids that were noted for a gradient since the last backward pass asked, by number of tokens.
+        self._pending: dict[int, set[Grid]] = {}
+        self._replayed = False
 
     def watch(self) -> None:
-        """From here on notes the grid of every batch of images, where it is not fixed."""
+        """From here on notes the grid of every batch, where it is not fixed."""
         if self._dynamic and not self._watching:
-            self._patch_embed.register_forward_hook(self._note)
+            if self._before:
+                self._source.register_forward_pre_hook(self._note)
+            else:
+                self._source.register_forward_hook(self._note)
             self._watching = True
 
-    def __call__(self) -> tuple[int, int] | None:
-        """(rows, columns), or None before a model of any size has seen an image."""
-        if self._dynamic:
-            return self._last
-        rows, columns = self._patch_embed.grid_size  # type: ignore[misc]
-        return rows, columns
+    def __call__(self, tokens: int | None = None) -> Grid | None:
+        """(rows, columns) of ``tokens`` tokens, or of those that came last; None before anything came.
 
-    def _note(self, module: nn.Module, images: tuple[Tensor, ...], tokens: Any) -> None:
-        rows, columns = module.dynamic_feat_size(images[0].shape[-2:])  # type: ignore[operator]
-        self._last = (rows, columns)
+        Raises:
+            RuntimeError: in a backward pass that forms activations again, where two grids of equally many tokens wait.
+        """
+        if not self._dynamic:
+            rows, columns = self._source.grid_size  # type: ignore[misc]
+            return rows, columns
+        if tokens is None or (not torch.compiler.is_compiling() and not self._in_backward()):
+            return self._last
+        return self._of_backward(tokens)
+
+    def _in_backward(self) -> bool:
+        return torch._C._current_graph_task_id() != -1
+
+    def _of_backward(self, tokens: int) -> Grid | None:
+        if torch.compiler.is_compiling():
+            return self._last
+        self._replayed = True
+        if len(waiting := self._pending.get(tokens, set())) > 1:
+            raise RuntimeError(
+                f"grids {sorted(waiting)} have {tokens} tokens each, and gradient checkpointing can't tell which it "
+                "forms again; run backward after each size of images, or checkpoint nothing"
+            )
+        return self._grids.get(tokens)
+
+    def _note(self, module: nn.Module, args: tuple[Any, ...], result: Any = None) -> None:
+        rows, columns = self._last = self._read(module, args, result)
+        if torch.compiler.is_compiling():
+            return
+        self._grids[rows * columns] = self._last
+        if torch.is_grad_enabled() and not self._in_backward():
+            if self._replayed:
+                self._pending, self._replayed = {}, False
+            self._pending.setdefault(rows * columns, set()).add(self._last)
 
     def __repr__(self) -> str:
         return "of the images" if self._dynamic else "x".join(map(str, self() or ()))
+
+
+def _of_images(module: nn.Module, args: tuple[Tensor, ...], result: Any) -> Grid:
+    rows, columns = module.dynamic_feat_size(args[0].shape[-2:])  # type: ignore[operator]
+    return rows, columns

@@ -11,6 +11,8 @@ from ..heads import Heads
 class FastVitHost(InteractingAttention, Attention):
     """``timm.models.fastvit.Attention`` whose heads interact; (B, dim, H, W) in and out."""
 
+    gives_grid = True
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID})

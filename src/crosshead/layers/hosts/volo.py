@@ -11,6 +11,8 @@ from ..heads import Heads
 class VoloHost(InteractingAttention, Attention):
     """``timm.models.volo.Attention`` whose heads interact; (B, H, W, dim) in and out."""
 
+    gives_grid = True
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID})

@@ -1,0 +1,83 @@
+"""Which part of a model tells attention where its tokens lie: found from the modules around it, innermost first."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from timm.models.metaformer import MetaFormerStage
+from timm.models.mobilevit import MobileVitBlock
+from timm.models.pit import Transformer
+from torch import Tensor, nn
+
+from .token_grid import Grid, TokenGrid
+
+
+class Where(NamedTuple):
+    """A source of grids, and the number of tokens before those on the grid."""
+
+    token_grid: TokenGrid
+    num_prefix_tokens: int
+
+
+class GridSources:
+    """One ``TokenGrid`` for each part of a model that tells of one."""
+
+    def __init__(self) -> None:
+        self._found: dict[nn.Module, TokenGrid] = {}
+
+    def around(self, parents: Sequence[nn.Module]) -> Where:
+        """The source for attention inside ``parents``, innermost first.
+
+        Raises ValueError where none of them knows a grid, or where one drops tokens from it.
+        """
+        for depth, parent in enumerate(parents):
+            if (stage := _stage(parent)) is not None:
+                module, read, before = stage
+                prefix = _class_tokens(parents[depth:]) if isinstance(parent, Transformer) else 0
+                return Where(self._grid(module, read, before), prefix)
+            embedding = getattr(parent, "patch_embed", None)
+            if hasattr(embedding, "grid_size"):
+                if getattr(getattr(parent, "patch_drop", None), "prob", 0.0):
+                    raise ValueError(
+                        "attention on a grid wants whole grids of tokens; build the model with patch_drop_rate=0"
+                    )
+                return Where(self._grid(embedding), getattr(parent, "num_prefix_tokens", 0))  # type: ignore
+        return Where(TokenGrid(getattr(parents[-1], "patch_embed", parents[-1])), 0)  # says what is missing
+
+    def _grid(self, module: nn.Module, read: Any = None, before: bool = False) -> TokenGrid:
+        if module not in self._found:
+            self._found[module] = TokenGrid(module, read, before=before)
+        return self._found[module]
+
+
+def _stage(parent: nn.Module) -> tuple[nn.Module, Any, bool] | None:
+    """Of a stage on maps: the module to watch, how to read the grid from its call, and whether before the call."""
+    if isinstance(parent, Transformer):  # of PiT
+        return (parent, _first_map, True) if parent.pool is None else (parent.pool, _first_of_result, False)
+    if isinstance(parent, MobileVitBlock):
+        return parent.conv_1x1, partial(_patches_of_result, tuple(parent.patch_size)), False
+    if isinstance(parent, MetaFormerStage):
+        return parent.downsample, _result, False
+    return None
+
+
+def _first_map(module: nn.Module, args: tuple[Any, ...], result: Any) -> Grid:
+    return args[0][0].shape[-2], args[0][0].shape[-1]
+
+
+def _first_of_result(module: nn.Module, args: tuple[Any, ...], result: Any) -> Grid:
+    return result[0].shape[-2], result[0].shape[-1]
+
+
+def _result(module: nn.Module, args: tuple[Any, ...], result: Any) -> Grid:
+    return result.shape[-2], result.shape[-1]
+
+
+def _patches_of_result(patch: Grid, module: nn.Module, args: tuple[Any, ...], result: Any) -> Grid:
+    """Patches of a map, which is enlarged where they don't divide it."""
+    return -(-result.shape[-2] // patch[0]), -(-result.shape[-1] // patch[1])
+
+
+def _class_tokens(parents: Sequence[nn.Module]) -> int:
+    tokens = (getattr(parent, "cls_token", None) for parent in parents)
+    return next((t.shape[1] for t in tokens if isinstance(t, Tensor)), 0)
