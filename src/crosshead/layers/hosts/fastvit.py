@@ -11,6 +11,7 @@ from ..heads import Heads
 class FastVitHost(InteractingAttention, Attention):
     """``timm.models.fastvit.Attention`` whose heads interact; (B, dim, H, W) in and out."""
 
+    in_projection = "qkv"
     gives_grid = True
 
     @classmethod
@@ -19,7 +20,7 @@ class FastVitHost(InteractingAttention, Attention):
 
     def read(self, x: Tensor) -> Heads:
         tokens = x.flatten(2).transpose(1, 2)
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(tokens)
         q, k, v = qkv.unbind(2)
         dropout_p = self.attn_drop.p if self.training else 0.0
         grid = (x.shape[2], x.shape[3])

@@ -11,12 +11,14 @@ from ..heads import Heads
 class MetaFormerHost(InteractingAttention, Attention):
     """``timm.models.metaformer.Attention`` whose heads interact; (B, N, dim) in and out."""
 
+    in_projection = "qkv"
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID})
 
     def read(self, x: Tensor) -> Heads:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
         dropout_p = self.attn_drop.p if self.training else 0.0
         return Heads(x, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p)

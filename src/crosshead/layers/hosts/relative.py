@@ -12,12 +12,14 @@ from .parts import head_bias, is_normed
 class RelativeHost(InteractingAttention, RelPosAttention):
     """``timm.models.vision_transformer_relpos.RelPosAttention`` whose heads interact; (B, N, dim) in and out."""
 
+    in_projection = "qkv"
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
         return frozenset({Capability.GRID, Capability.BIAS})
 
     def read(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Heads:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
         return Heads(
             x,

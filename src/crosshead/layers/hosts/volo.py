@@ -11,6 +11,7 @@ from ..heads import Heads
 class VoloHost(InteractingAttention, Attention):
     """``timm.models.volo.Attention`` whose heads interact; (B, H, W, dim) in and out."""
 
+    in_projection = "qkv"
     gives_grid = True
 
     @classmethod
@@ -23,7 +24,7 @@ class VoloHost(InteractingAttention, Attention):
 
     def read(self, x: Tensor) -> Heads:
         tokens = x.flatten(1, 2)
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.packed(tokens)
         q, k, v = qkv.unbind(2)
         dropout_p = self.attn_drop.p if self.training else 0.0
         grid = (x.shape[1], x.shape[2])
