@@ -3,8 +3,9 @@
 python benchmarks/coverage.py [--markdown docs/coverage.md] [--only 'vit_*']
 
 Every architecture with pretrained weights is built on the meta device, without memory and without weights. Counted are
-tags (``vit_small_patch16_dinov3.lvd1689m``), as users name them; a tag with attention is served when at least one
-of its model's attention modules can overlap its heads. Classes count once a tag. Nothing is downloaded.
+tags (``vit_small_patch16_dinov3.lvd1689m``), as users name them, whose models have attention of several heads; a tag is
+served when at least one of its model's attention modules can overlap its heads. Classes count once a tag. Nothing is
+downloaded.
 """
 
 import argparse
@@ -19,25 +20,43 @@ from crosshead.layers import HOSTS, Overlap, from_attention
 from crosshead.swap import attention_modules
 
 # Why classes without a host have none; the rest is "no host yet".
+_ONE_QUERY = "one query, the class token"
+_POOLS = "pools, does not mix tokens"
+_FEWER_KEYS = "keys and values come from a smaller map than queries"
+_CONVOLVES = "its projections are convolutions of a map"
 WHY = {
     "XCA": "attends over channels: its heads have no tokens to weigh",
-    "ClassAttn": "one query, the class token: heads of the patches are elsewhere",
-    "ClassAttention": "one query, the class token",
-    "AttentionPoolLatent": "pools with learned queries, does not mix tokens",
-    "AttentionPool2d": "pools, does not mix tokens",
-    "RotAttentionPool2d": "pools, does not mix tokens",
-    "AttentionPoolPrr": "pools, does not mix tokens",
-    "OutlookAttention": "its weights are predicted from the centre; there are no keys",
+    "CrossCovarianceAttn": "attends over channels",
     "ChannelAttention": "attends over channels",
     "ChannelAttentionV2": "attends over channels",
+    "ClassAttn": _ONE_QUERY,
+    "ClassAttention": _ONE_QUERY,
+    "CrossAttention": f"{_ONE_QUERY} of the other branch",
+    "AttentionPoolLatent": _POOLS,
+    "AttentionPool2d": _POOLS,
+    "RotAttentionPool2d": _POOLS,
+    "AttentionPoolPrr": _POOLS,
+    "OutlookAttention": "its weights are predicted from the centre; there are no keys",
     "EfficientAdditiveAttention": "one global query; no pairs of tokens",
-    "LinearSelfAttention": "one context vector; no pairs of tokens",
-    "MaskUnitAttention": "queries are pooled between blocks: keys outnumber them",
-    "MultiScaleAttention": "queries and keys are pooled differently: keys and queries differ in number",
-    "Attention2d": "projections are convolutions of a map",
-    "GPSA": "half of its weights come from positions alone, mixed by a gate of each head",
-    "LiteMLA": "linear attention without a softmax",
+    "FactorAttnConvRelPosEnc": "linear attention: no pairs of tokens",
+    "LiteMLA": "linear attention: no pairs of tokens",
+    "LambdaLayer": "linear in a context of lambdas; no weights",
+    "MaskUnitAttention": "queries are pooled: keys outnumber them",
+    "MultiScaleAttention": "queries and keys are pooled differently",
+    "EfficientAttention": _FEWER_KEYS,
+    "GlobalSubSampleAttn": _FEWER_KEYS,
+    "MultiQueryAttention2d": "all heads share one head of keys and values",
+    "HaloAttn": "keys come from a wider window than queries",
+    "Attention2d": _CONVOLVES,
+    "ConvAttention": _CONVOLVES,
+    "BottleneckAttn": _CONVOLVES,
+    "AttentionDownsample": "queries are a smaller map than keys",
+    "GPSA": "half of its weights come from positions alone, under a gate of each head",
     "CascadedGroupAttention": "each head is fed by the one before it",
+    "nest.Attention": "its projection reads the heads' channels interleaved",
+    "DiffAttention": "a head is the difference of two maps",
+    "DiffParallelScalingBlock": "attention and MLP share one projection",
+    "ParallelScalingBlock": "attention and MLP share one projection",
 }
 
 
@@ -82,19 +101,32 @@ def classify(architecture: str) -> dict[str, str | None]:
         return {}
     found: dict[str, str | None] = {}
     for _, module in attention_modules(model):
+        if not has_heads(module):
+            continue
         name = f"{type(module).__module__.removeprefix('timm.')}.{type(module).__name__}"
         why = refusal(module)
         found[name] = why if name not in found or found[name] is not None else None
     return found
 
 
+def _why(cls: type[nn.Module]) -> str:
+    name = f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
+    return WHY.get(name) or WHY.get(cls.__name__) or "no host yet"
+
+
+def has_heads(module: nn.Module) -> bool:
+    """Whether a module that looks like attention has heads, and weights to make something of tokens with."""
+    counted = isinstance(getattr(module, "num_heads", None), int) or type(module) in HOSTS
+    return counted and "pos_embed" not in type(module).__module__
+
+
 def refusal(module: nn.Module) -> str | None:
     if type(module) not in HOSTS:
-        return WHY.get(type(module).__name__, "no host yet")
+        return _why(type(module))
     try:
         from_attention(module, Overlap(1))
     except ValueError as error:
-        return str(error)
+        return str(error).split(", which")[0]
     return None
 
 
@@ -104,9 +136,9 @@ def report(with_attention: int, served: int, classes: dict[str, list[int]], whys
     lines = [
         "# Which attention can be replaced",
         "",
-        f"Of timm {timm.__version__}'s {with_attention} pretrained tags with attention {served} are served "
-        f"({share:.0%}): at least one of the model's attention modules can have interacting heads. Written by "
-        "`python benchmarks/coverage.py --markdown docs/coverage.md`.",
+        f"Of timm {timm.__version__}'s {with_attention} pretrained tags with multi-head attention {served} are "
+        f"served ({share:.0%}): at least one of the model's attention modules can have interacting heads. Written by "
+        "`python benchmarks/coverage.py --markdown docs/coverage.md`; `no host yet` means that nobody wrote it.",
         "",
         "| class | tags | served | why not |",
         "| --- | ---: | ---: | --- |",

@@ -8,7 +8,6 @@ from timm.models import (
     fastvit,
     maxxvit,
     metaformer,
-    nest,
     swin_transformer,
     swin_transformer_v2,
     tiny_vit,
@@ -21,7 +20,6 @@ from .beit import BeitHost
 from .eva import EvaHost
 from .fastvit import FastVitHost
 from .metaformer import MetaFormerHost
-from .nest import NestHost
 from .partition import PartitionHost
 from .plain import PlainHost
 from .relative import RelativeHost
@@ -37,7 +35,6 @@ __all__ = [
     "EvaHost",
     "FastVitHost",
     "MetaFormerHost",
-    "NestHost",
     "PartitionHost",
     "PlainHost",
     "RelativeHost",
@@ -62,4 +59,3 @@ register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
 register_host(fastvit.Attention, FastVitHost)
 register_host(tiny_vit.Attention, TinyVitHost)
 register_host(volo.Attention, VoloHost)
-register_host(nest.Attention, NestHost)

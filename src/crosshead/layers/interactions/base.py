@@ -34,6 +34,8 @@ class Interaction:
     changes_outputs: ClassVar[str | None] = None
     # Parameters and modules that ``prepare`` gives to the layer, where it has not got them already.
     learned: ClassVar[tuple[str, ...]] = ()
+    # Those of them whose gradient is 0 by the equations, as that of a bias that a softmax cancels.
+    cancelled: ClassVar[tuple[str, ...]] = ()
     # Endings of parameters that are spared weight decay.
     no_weight_decay: ClassVar[tuple[str, ...]] = ()
 

@@ -36,6 +36,7 @@ class Reattention(Interaction):
         "the norm of the mixed maps gives other outputs whatever its weights; use init='paper' and train"
     )
     learned: ClassVar[tuple[str, ...]] = ("reattention_mix", "reattention_norm")
+    cancelled: ClassVar[tuple[str, ...]] = ("reattention_mix.bias",)
 
     momentum: float | None = 0.1
 

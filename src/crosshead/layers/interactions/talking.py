@@ -49,6 +49,7 @@ class Talking(Interaction):
     no_weight_decay: ClassVar[tuple[str, ...]] = ("proj_l.weight", "proj_w.weight")
 
     learned: ClassVar[tuple[str, ...]] = ("borrow_gain", "proj_l", "proj_w")
+    cancelled: ClassVar[tuple[str, ...]] = ("proj_l.bias",)
 
     overlap: int = 0
     mode: Mode = "auto"

@@ -1,0 +1,132 @@
+"""Tiny instances of every host, some of every kind of interaction, and the table of which go together.
+
+python tests/layers/every_pair.py > docs/hosts_and_interactions.md
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from timm.layers import Attention, AttentionRope, RelPosBias, RotaryEmbeddingCat
+from timm.models import beit, cait, eva, fastvit, maxxvit, metaformer, swin_transformer, tiny_vit, volo
+from timm.models import swin_transformer_v2 as swin_v2
+from timm.models import vision_transformer_relpos as relpos
+from torch import Tensor, nn
+
+from crosshead.layers import INTERACTIONS, Interaction, Interactive, Overlap, Talking, from_attention
+
+# 3 x 3 tokens of 24 channels, 3 heads of 8; two images, or four windows of two.
+SIDE, TOKENS, DIM, HEADS = 3, 9, 24, 3
+
+
+class Case(NamedTuple):
+    """An attention module of a class that has a host, and a call of it."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...] = (2, TOKENS, DIM)
+    call: Callable[..., dict[str, Any]] = dict
+
+
+def rope(half: bool = False, at: int = 0) -> dict[str, Tensor]:
+    """Rotations of 3 x 3 tokens, from place (at, at) of a larger grid on; pairs interleaved, or split in halves."""
+    grid = RotaryEmbeddingCat(8, max_res=24, in_pixels=False, feat_shape=[6, 6]).get_embed().view(6, 6, 2, 8)
+    parts = grid[at : at + SIDE, at : at + SIDE].reshape(TOKENS, 2, 8)
+    return {"rope": (torch.cat([parts[..., ::2]] * 2, dim=-1) if half else parts).flatten(1)}
+
+
+def mask() -> dict[str, Tensor]:
+    parted = torch.zeros(2, TOKENS, TOKENS)
+    parted[1, :4, 4:] = parted[1, 4:, :4] = -100.0
+    return {"mask": parted}
+
+
+def bias(**options: Any) -> RelPosBias:
+    return RelPosBias((SIDE, SIDE), **options)
+
+
+CASES: dict[str, Case] = {
+    "ViT": Case(lambda: Attention(DIM, HEADS, qkv_bias=True, qk_norm=True, norm_layer=nn.LayerNorm)),
+    "ViT, output norm": Case(lambda: Attention(DIM, HEADS, scale_norm=True, norm_layer=nn.LayerNorm)),
+    "CaiT": Case(lambda: cait.TalkingHeadAttn(DIM, HEADS, qkv_bias=True)),
+    "Swin": Case(
+        lambda: swin_transformer.WindowAttention(DIM, HEADS, window_size=SIDE), (4, TOKENS, DIM), mask
+    ),
+    "Swin v2": Case(lambda: swin_v2.WindowAttention(DIM, (SIDE, SIDE), HEADS), (4, TOKENS, DIM), mask),
+    "rotary ViT": Case(lambda: AttentionRope(DIM, HEADS, num_prefix_tokens=0), call=rope),
+    "rotary ViT, half-split": Case(
+        lambda: AttentionRope(DIM, HEADS, num_prefix_tokens=0, qkv_fused=False, rotate_half=True),
+        call=lambda **at: rope(half=True, **at),
+    ),
+    "EVA": Case(lambda: eva.EvaAttention(DIM, HEADS, num_prefix_tokens=0, scale_norm=False), call=rope),
+    "CAFormer": Case(lambda: metaformer.Attention(DIM, head_dim=8)),
+    "MaxViT": Case(lambda: maxxvit.AttentionCl(DIM, dim_head=8, rel_pos_cls=bias), (4, SIDE, SIDE, DIM)),
+    "MaxViT, heads last": Case(
+        lambda: maxxvit.AttentionCl(DIM, dim_head=8, head_first=False, rel_pos_cls=bias), (4, SIDE, SIDE, DIM)
+    ),
+    "BEiT": Case(lambda: beit.Attention(DIM, HEADS, qkv_bias=True, window_size=(2, 4))),
+    "relative ViT": Case(lambda: relpos.RelPosAttention(DIM, HEADS, rel_pos_cls=bias)),
+    "FastViT": Case(lambda: fastvit.Attention(DIM, head_dim=8), (2, DIM, SIDE, SIDE)),
+    "TinyViT": Case(lambda: tiny_vit.Attention(DIM, 8, HEADS, attn_ratio=1, resolution=(SIDE, SIDE))),
+    "VOLO": Case(lambda: volo.Attention(DIM, HEADS), (2, SIDE, SIDE, DIM)),
+}
+# Each kind with its defaults, and those whose defaults say little, with more.
+_KINDS: list[Interaction] = [cls() for kind, cls in INTERACTIONS.items() if kind not in ("overlap", "imhsa")]
+SETTINGS: list[Interaction] = [Overlap(3), Interactive(2), Talking(2), *_KINDS]
+
+
+def create(name: str) -> nn.Module:
+    """The module with random weights, so that nothing is preserved by being zero."""
+    torch.manual_seed(0)
+    attn = CASES[name].make()
+    with torch.no_grad():
+        for parameter in attn.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    attn.train(False)
+    return attn
+
+
+def tokens(name: str, seed: int = 1) -> Tensor:
+    return torch.randn(CASES[name].shape, generator=torch.Generator().manual_seed(seed))
+
+
+def why_not(name: str, interaction: Interaction) -> str | None:
+    """Why the pair is refused, or None."""
+    try:
+        from_attention(create(name), interaction, init="paper")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def table() -> str:
+    """Which kinds go with which hosts, in Markdown."""
+    kinds = list(INTERACTIONS)
+    settings = {i.kind: i for i in SETTINGS}  # of talking heads those that don't overlap
+    lines = [
+        "# Hosts and interactions",
+        "",
+        "Written by `python tests/layers/every_pair.py > docs/hosts_and_interactions.md`; a test keeps it true.",
+        "**yes**: outputs of before are preserved, and every new parameter learns. yes: it works, with other outputs",
+        'from the start (`init="paper"`). Else what is missing, or what the interaction can\'t carry.',
+        "",
+        f"| host | attention | {' | '.join(kinds)} |",
+        f"| --- | --- |{' --- |' * len(kinds)}",
+    ]
+    for name in CASES:
+        cls = type(create(name))
+        cells = [_cell(name, settings[kind]) for kind in kinds]
+        lines.append(
+            f"| {name} | `{cls.__module__.removeprefix('timm.')}.{cls.__name__}` | {' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(name: str, interaction: Interaction) -> str:
+    why = why_not(name, interaction)
+    if why is None:
+        return "yes" if interaction.changes_outputs else "**yes**"
+    return why.split(", which")[0].removeprefix(f"{interaction.kind} ")
+
+
+if __name__ == "__main__":
+    print(table(), end="")

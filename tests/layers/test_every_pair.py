@@ -1,0 +1,80 @@
+"""Every host with every interaction: preserved, learning, reducing to plain attention, or refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from every_pair import CASES, SETTINGS, create, table, tokens, why_not
+
+from crosshead.layers import HOSTS, Interactive, Overlap, Talking, from_attention
+from tolerances import OUTPUT, assert_close
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "hosts_and_interactions.md"
+PAIRS = [(name, setting) for name in CASES for setting in SETTINGS]
+FITTING = [(name, setting) for name, setting in PAIRS if why_not(name, setting) is None]
+
+
+def identify(value):
+    return value if isinstance(value, str) else str(value).replace(" ", "_")
+
+
+def test_every_host_is_here_and_the_document_is_up_to_date():
+    assert {type(create(name)) for name in CASES} == set(HOSTS)
+    assert DOCUMENT.read_text() == table(), (
+        "run: python tests/layers/every_pair.py > docs/hosts_and_interactions.md"
+    )
+
+
+@pytest.mark.parametrize(("name", "interaction"), FITTING, ids=identify)
+def test_outputs_are_preserved_and_every_new_parameter_learns(name, interaction):
+    attn, call = create(name), CASES[name].call()
+    want = attn(tokens(name), **call)
+    init = "paper" if interaction.changes_outputs else "preserve"
+    layer = from_attention(create(name), interaction, init=init)
+    layer.train()  # timm's TinyViT returns nothing there
+    old = {n: p.shape for n, p in attn.named_parameters()}
+    got = layer(tokens(name), **call)
+    if not interaction.changes_outputs:
+        assert_close(got, want, OUTPUT[torch.float32])
+    assert got.shape == want.shape
+    (got * torch.randn(got.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+    for n, parameter in layer.named_parameters():
+        new = old.get(n) != parameter.shape
+        assert not new or n in interaction.cancelled or parameter.grad.abs().max() > 0, n
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_to_exchange_is_plain_attention(name):
+    attn, call = create(name), CASES[name].call()
+    want = attn(tokens(name), **call)
+    for interaction in (Overlap(0), Talking(0)):
+        layer = from_attention(create(name), interaction, init="paper")
+        assert_close(layer(tokens(name), **call), want, OUTPUT[torch.float32], str(interaction))
+    if why_not(name, Interactive(2)) is None:
+        mixed, apart = (
+            from_attention(create(name), Interactive(2, on), init="paper") for on in (True, False)
+        )
+        assert_close(mixed(tokens(name)), apart(tokens(name)), OUTPUT[torch.float32])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "interaction"), FITTING, ids=identify)
+def test_chosen_rows_of_the_weights_are_rows_of_the_whole(name, interaction):
+    call = CASES[name].call()
+    layer = from_attention(create(name), interaction, init="paper")
+    whole = layer.attention_weights(tokens(name), **call)
+    assert whole.shape[1:] == (3, 9, 9)
+    some = layer.attention_weights(tokens(name), heads=[2, 0], queries=[8, 1, 4], **call)
+    assert_close(some, whole[:, [2, 0]][:, :, [8, 1, 4]], OUTPUT[torch.float32])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("rotary", "EVA"))])
+def test_overlapped_logits_of_rotary_heads_depend_on_differences_of_positions_alone(name):
+    """All tokens alike: then the weights can only come from positions, and moving all of them changes nothing."""
+    torch.manual_seed(0)
+    layer = from_attention(create(name), Overlap(5), init="paper")
+    x = torch.randn(1, 1, 24).expand(1, 9, 24)
+    here, there = (layer.attention_weights(x, **CASES[name].call(at=at)) for at in (0, 3))
+    assert_close(there, here, OUTPUT[torch.float32])
+    assert (here - 1 / 9).abs().max() > 1e-3
