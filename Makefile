@@ -30,8 +30,9 @@ setup: $(READY) ## install everything into .venv
 demo: $(READY)  ## train plain and overlapped heads on digits and compare them
 	@$(PY) -m crosshead demo
 
+# Two processes, each with files of its own, so that what a file's tests share is made once; one thread each.
 test: $(READY)  ## run the tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
 check: $(READY) ## lint and type check
 	$(PY) -m ruff check .
