@@ -141,5 +141,6 @@ class _Maps:
 
 
 def _mix_and_attend(maps: Tensor, v: Tensor, mixing: Tensor) -> Tensor:
-    mixed = (mixing @ maps.flatten(2)).view(maps.shape)
+    # One (h, h) by (h, t·N) product an image: ``matmul`` would turn the maps around instead.
+    mixed = torch.bmm(mixing.expand(len(maps), -1, -1), maps.flatten(2)).view(maps.shape)
     return mixed @ precise(v)
