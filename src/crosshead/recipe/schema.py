@@ -178,6 +178,7 @@ class LogConfig(Section):
     every_steps: Positive = 20
     tensorboard: bool = True
     progress: Literal["auto", "bar", "lines"] = "auto"
+    forecast: bool = False  # say before training how long it will take, from a few steps
 
 
 class Recipe(Section):

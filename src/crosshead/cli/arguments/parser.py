@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 from crosshead.cli.commands import (
+    augment,
     convert,
     data,
     demo,
@@ -14,13 +15,28 @@ from crosshead.cli.commands import (
     evaluate,
     models,
     predict,
+    profile,
     recipes,
     schedules,
     sweep,
     train,
 )
 
-_COMMANDS = (train, evaluate, predict, sweep, demo, recipes, models, schedules, data, doctor, convert)
+_COMMANDS = (
+    train,
+    evaluate,
+    predict,
+    sweep,
+    demo,
+    recipes,
+    models,
+    schedules,
+    data,
+    augment,
+    profile,
+    doctor,
+    convert,
+)
 
 _DESCRIPTION = "Vision transformers whose attention heads interact: train, evaluate, predict, compare."
 _EPILOG = """\

@@ -1,6 +1,7 @@
 """``crosshead train``: one recipe, trained."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ tensorboard/, checkpoints/, best/, result.json and the picture curves.png.
 exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 74 the last checkpoint or the result
 could not be written; 75 stopped by a signal, --resume goes on
 """
+_HOURS, _FEWER = 2 * 3600, 5
 
 
 def register(commands: Commands) -> None:
@@ -81,12 +83,34 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.cli.screen.watch import watch
     from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
 
+    if recipe.log.forecast and args.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
+        announce(recipe)
     resume: Path | bool = Path(args.resume) if args.resume else args.resume is not None
     try:
         result = train(recipe, folder=folder, resume=resume, observer=watch(recipe.log))
     except BadNumbers:  # the observer has said what happened
         return EXIT_BAD_NUMBERS
     return result.exit_code
+
+
+def announce(recipe: "Recipe") -> None:
+    """How long the run will take, and what to take instead where that is hours."""
+    from crosshead.cli.screen.wording import duration
+    from crosshead.train.trial import forecast
+
+    print("measuring a few steps", flush=True)
+    found = forecast(recipe)
+    print(
+        f"about {duration(found.seconds)} on {found.device}: {found.steps:,} steps of {found.step_seconds:.2g} s "
+        f"(median of {found.measured}), and the evaluations",
+        flush=True,
+    )
+    if found.seconds > _HOURS:
+        instead = f"model.name={found.smaller}, " if found.smaller else ""
+        print(
+            f"that is hours; it is less with {instead}a smaller data.image_size, or train.epochs={_FEWER}",
+            flush=True,
+        )
 
 
 def evaluate_only(recipe: "Recipe", args: argparse.Namespace) -> int:

@@ -145,7 +145,7 @@ class Splits:
         """Where the pictures of ``split`` are from."""
         held = split == "validation" and self.held_out
         return self.origins.get(
-            split, "held out of the training pictures" if held else f"{self.info.name}'s own"
+            split, "held out of the training pictures" if held else f"the data set {self.info.name}"
         )
 
     def broken_policy(self, split: str) -> BrokenPolicy:

@@ -1,0 +1,67 @@
+"""``crosshead profile``, ``crosshead augment`` and what ``train`` says before it begins."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cli.conftest import SHORT
+from crosshead.cli import main
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.train.telling.sheet import captions, sheet
+from crosshead.train.trial import Forecast
+
+
+def test_a_profile_is_a_table_or_json(capsys):
+    words = ["profile", "digits", "data.batch_size=8", "--steps", "2", "--device", "cpu"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()[1:6]] == [
+        "data",
+        "forward",
+        "backward",
+        "optimizer",
+        "step",
+    ]
+    assert "median of 2 steps of 8 images on cpu" in said
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 8
+
+
+def test_a_sheet_shows_the_pictures_as_they_were_before_normalising(tmp_path, capsys):
+    assert main(["augment", "digits", "--count", "5", "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "5 pictures of digits" in capsys.readouterr().out
+    assert Image.open(tmp_path / "sheet.png").size[0] > 200
+    info = DatasetInfo("toy", ("a", "b"), 3, (0.2, 0.5, 0.7), (0.1, 0.2, 0.3))
+    pixels = torch.rand(3, 100, 120)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (info.mean, info.std))
+    drawn = np.asarray(sheet([(pixels - mean) / std], ["caption"], info))[6:106, 6:126]
+    assert np.abs(drawn / 255 - pixels.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_captions_tell_targets_of_every_kind():
+    assert captions(torch.tensor([1, 0]), ("a", "b"), 2) == ["b", "a"]
+    assert captions(torch.tensor([[0.85, 0.15], [0.0, 1.0]]), ("a", "b"), 2) == ["a 85%, b 15%", "b"]
+    assert captions(torch.tensor([0.5]), (), 1) == ["0.5"]
+    assert captions([{}], (), 1) == [""]
+
+
+@pytest.mark.parametrize(("seconds", "hours"), [(300.0, False), (20_000.0, True)])
+def test_training_says_first_how_long_it_will_take(seconds, hours, tmp_path, capsys, monkeypatch):
+    told = Forecast(1.5, 3, 200, seconds, "cpu with 1 threads", "vit_tiny_patch16_224")
+    monkeypatch.setattr("crosshead.train.trial.forecast", lambda recipe: told)
+    words = ["train", "digits", *SHORT, "train.epochs=1", "data.batch_size=256", "log.tensorboard=false"]
+    assert main([*words, "log.forecast=true", "--output", str(tmp_path)]) == 0
+    first, about, *rest = capsys.readouterr().out.splitlines()
+    assert first == "measuring a few steps"
+    assert "on cpu with 1 threads: 200 steps of 1.5 s (median of 3)" in about
+    assert ("model.name=vit_tiny_patch16_224" in rest[0]) == hours
+
+
+def test_mistakes_are_one_line(fails, tmp_path):
+    assert "no recipe is named" in fails("profile")
+    assert "--steps: wanted at least 1" in fails("profile", "digits", "--steps", "0")
+    assert "--count: wanted at least 1" in fails("augment", "digits", "--count", "0")
+    assert str(tmp_path / "no") in fails("augment", "digits", "--out", tmp_path / "no" / "sheet.png")
