@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from crosshead.layers.registry import interaction_class
-
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -47,6 +45,8 @@ class InteractionConfig(Section):
     @model_validator(mode="after")
     def _options_are_the_kinds(self) -> "InteractionConfig":
         own = ("kind", "init", "blocks")
+        from crosshead.layers.registry import interaction_class  # here: it brings torch, which takes seconds
+
         interaction_class(self.kind).check_options(self.options, beside=own)
         return self
 
