@@ -112,3 +112,13 @@ def test_the_page_for_their_users_lists_every_key():
     page = (Path(__file__).parents[2] / "docs" / "from_the_authors_code.md").read_text()
     for theirs, ours in KEYS.items():
         assert f"| `{theirs}` | `{ours}` |" in page
+
+
+def test_eval_of_a_run_obeys_the_recipe_and_the_overrides_beside_it(run, capsys, fails, tmp_path):
+    words = ["train", "--eval", "--resume", str(run)]
+    assert "no shards of train" in fails(*words, "data.name=shards", f"data.root={tmp_path}")
+    assert main(words) == 0
+    plain = capsys.readouterr().out
+    assert main([*words, "data.mean=[0.9]"]) == 0
+    assert capsys.readouterr().out != plain, "pictures are normalised as the override says"
+    assert "does not fit this model" in fails("train", "digits_mohsa", *words[1:], "model.overlap=constant:0")

@@ -55,7 +55,18 @@ def load_recipe(
     own = _read(path)
     data, places = _with_bases(own, path, ())
     data.setdefault("name", path.stem)
+    _keep_split(data)
     return _finish(data, places, str(path), overrides, values)
+
+
+def _keep_split(data: dict[str, Any]) -> None:
+    """A recipe that says nothing of its split is split by its own seed; what the command line says of ``train.seed``
+    (a sweep's seeds, say) is the run's alone."""
+    train, section = data.get("train", {}), data.setdefault("data", {})
+    if isinstance(train, dict) and isinstance(section, dict):
+        seed = train.get("seed", 0)
+        if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
+            section.setdefault("split_seed", seed)
 
 
 def default_recipe(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:

@@ -90,6 +90,7 @@ class DataConfig(Section):
     mean: list[float] | None = None  # one a channel; the data set's own when unset
     std: list[float] | None = None
     validation: Rate = 0.1  # share of the training set held out, where the data set has no such split
+    split_seed: Annotated[int, Field(ge=0)] | None = None  # chooses which; unset, the run's seed does
     eval_resize: Positive | None = None  # the shorter side before the centre crop
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     batch_size: Positive = 128  # a process
@@ -196,6 +197,12 @@ class Recipe(Section):
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the held-out validation split."""
+        own = self.data.split_seed
+        return self.train.seed if own is None else own
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":

@@ -1,7 +1,7 @@
 """A trained model out of its run folder, to evaluate or to predict with."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch import nn
 from crosshead import models
 from crosshead.data.loading.loader import evaluation_loader
 from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import DatasetInfo, Splits
+from crosshead.data.sets.common import DatasetInfo, Splits, dataset_statistics
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
-from crosshead.train.keeping.checkpoint import BEST, CheckpointStore
+from crosshead.train.keeping.checkpoint import BEST, CheckpointStore, step_in
 from crosshead.train.keeping.folder import RECIPE_FILE, check_classes, read_info
 from crosshead.train.keeping.manifest import MANIFEST, Damaged, verify
 from crosshead.train.keeping.state import EMA, MODEL, load_weights
@@ -27,12 +27,13 @@ from crosshead.train.processes import distributed
 
 @dataclass(frozen=True)
 class Trained:
-    """A model in evaluation mode, the recipe and classes of its run, and the file of its weights."""
+    """A model in evaluation mode, the recipe and classes of its run, the file of its weights and their step."""
 
     model: nn.Module
     recipe: Recipe
     info: DatasetInfo
     weights: Path
+    step: int | None = None
 
     @property
     def task(self) -> Task:
@@ -49,24 +50,42 @@ class Evaluated:
     details: dict[str, Any]
 
 
-def load_trained(folder: Path, *, checkpoint: str = "best", device: str | None = None) -> Trained:
+def load_trained(
+    folder: Path, *, checkpoint: str = "best", device: str | None = None, recipe: Recipe | None = None
+) -> Trained:
     """The model of a run.
 
     Args:
         folder: the run folder.
         checkpoint: "best", "last" (the newest whole one), or a step's number.
         device: where to put it; the recipe's choice when None.
+        recipe: what to build and to evaluate by instead of the run's own recipe; the classes are the run's.
 
     Raises:
-        ValueError: no run there, no such checkpoint, or a damaged one.
+        ValueError: no run there, no such checkpoint, a damaged one, or one of another model than the recipe's.
     """
     if not (folder / RECIPE_FILE).exists():
         raise ValueError(f"{folder} is not a run folder: it has no {RECIPE_FILE}")
-    recipe, info = load_recipe(folder / RECIPE_FILE), read_info(folder)
+    info = read_info(folder)
+    if recipe is None:
+        recipe = load_recipe(folder / RECIPE_FILE)
+    else:
+        info = _seen_by(recipe, info)
     weights = find_weights(folder, checkpoint)
     model = open_task(recipe, info).build_model(from_weights=False)
     load_weights(model, safetensors.torch.load_file(weights), str(weights))
-    return Trained(_placed(model, recipe, device), recipe, info, weights)
+    return Trained(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent))
+
+
+def _seen_by(recipe: Recipe, info: DatasetInfo) -> DatasetInfo:
+    """A run's classes with the channels and statistics that another recipe says."""
+    data = recipe.data
+    if data.channels != info.channels:
+        raise ValueError(
+            f"data.channels is {data.channels}, and the run learned pictures of {info.channels}; leave it out"
+        )
+    mean, std = dataset_statistics(data, info.mean, info.std)
+    return replace(info, name=data.name, mean=mean, std=std)
 
 
 def load_for_recipe(
@@ -108,7 +127,8 @@ def find_weights(folder: Path, checkpoint: str = "best") -> Path:
             )
             raise ValueError(f"{folder} has no whole checkpoint ({found})")
     elif checkpoint == BEST:
-        path = (folder / BEST).resolve()
+        step = store.best_step()
+        path = store.folder if step is None else store.find(step) or store.path(step)
     elif re.fullmatch(r"[0-9]{1,15}", checkpoint):
         path = store.path(int(checkpoint))
     else:
@@ -154,7 +174,7 @@ def evaluate_trained(
     recipe, data = trained.recipe, trained.recipe.data
     if data_root is not None:
         data = data.model_copy(update={"root": data_root})
-    return evaluate_on(trained, open_splits(data, seed=recipe.train.seed), split)
+    return evaluate_on(trained, open_splits(data, seed=recipe.split_seed), split)
 
 
 def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> Evaluated:

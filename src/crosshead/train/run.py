@@ -17,13 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import ImageSet, Splits
+from crosshead.data.sets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.folder import describe_run
 from crosshead.train.keeping.lock import FolderLock
 from crosshead.train.keeping.rescue import Rescued, rescue
-from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start
+from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start, settle_start
 from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
 from crosshead.train.loop.allocator import tune_allocator
@@ -105,7 +106,7 @@ def _train(
     lock, folder, resume = _claim_folder(recipe, folder, resume, world)
     stack.callback(lock.release)
 
-    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    splits = open_splits(recipe.data, seed=recipe.split_seed)
     task = open_task(recipe, splits.info)
     lengths = Lengths.of(recipe, len(splits.train), world.size)
     store = CheckpointStore(folder)
@@ -128,11 +129,13 @@ def _train(
     context = {
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(splits.info.class_names),
+        "held_out": splits.held_out,
+        "data": world.lead(lambda: fingerprint(splits, recipe.data.root)),
         "processes": world.size,
     }
     events = [
         *_lock_events(lock),
-        *_restore(state, start, context),
+        *_restore(state, start, store, context, world),
         *_worker_events(recipe, world, state),
         *(EventRecord("data", note, state.progress.step) for note in splits.notes),
     ]
@@ -189,13 +192,17 @@ def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -
     return rescued
 
 
-def _restore(state: TrainState, start: Start, context: dict[str, Any]) -> list[EventRecord]:
-    """Take over the checkpoint to go on from, if any; what to say about it."""
-    if not start.state:
-        return start.events
-    changes = compare(start.state, context)
-    state.restore(start.tensors, start.state)
-    return [*start.events, *changes]
+def _restore(
+    state: TrainState, start: Start, store: CheckpointStore, context: dict[str, Any], world: World
+) -> list[EventRecord]:
+    """Take over the checkpoint to go on from, if any; what to say about it. Nothing is written where it is refused."""
+    changes = []
+    if start.state:
+        changes = compare(start.state, context)
+        state.restore(start.tensors, start.state)
+    events, best = world.lead(lambda: settle_start(store, start))
+    state.progress.best_step, state.progress.best = best
+    return [*events, *changes]
 
 
 def _closing_words(result: Result) -> str:
@@ -331,7 +338,7 @@ def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:
         test_images=0 if source.test is None else source.test.images,
         epochs=run.lengths.epochs,
         steps_per_epoch=run.lengths.steps_per_epoch,
-        total_steps=run.lengths.total_steps,
+        total_steps=run.state.progress.step + run.lengths.steps_left(run.state.progress),
         start_step=run.state.progress.step,
         metric=run.task.primary.name,
         shown=run.task.shown,

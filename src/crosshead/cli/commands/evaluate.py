@@ -51,18 +51,19 @@ def print_run(
     device: str | None = None,
     data_root: str | None = None,
     *,
+    recipe: "Recipe | None" = None,
     as_json: bool = False,
 ) -> int:
-    """Evaluates a run's checkpoint and prints the metrics, as a line or as JSON."""
+    """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, as a line or as JSON."""
     from crosshead.train.loading import evaluate_trained, load_trained
 
-    trained = load_trained(run, checkpoint=checkpoint, device=device)
+    trained = load_trained(run, checkpoint=checkpoint, device=device, recipe=recipe)
     found = evaluate_trained(trained, split=split, data_root=data_root)
     if as_json:
-        where = {"run": str(run), "split": found.split, "checkpoint": checkpoint}
+        where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
         say(json.dumps({**where, **found.metrics}))
     else:
-        say(_line(found, f"{checkpoint} weights of {run}"))
+        say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}"))
     return 0
 
 
@@ -74,10 +75,14 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
 
     recipe = settle(recipe)
 
-    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    splits = open_splits(recipe.data, seed=recipe.split_seed)
     found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
     say(_line(found, str(weights)))
     return 0
+
+
+def _named(checkpoint: str, step: int | None) -> str:
+    return f"step {step}" if checkpoint == str(step) else f"{checkpoint} (step {step})"
 
 
 def _line(found: "Evaluated", weights: str) -> str:

@@ -126,7 +126,7 @@ def evaluate_only(recipe: "Recipe", args: argparse.Namespace) -> int:
             "recipe, a file of weights (.safetensors, or the MOHSA authors' .pth)"
         )
     run, checkpoint = find_checkpoint(args.resume)
-    return print_run(run, checkpoint, device=args.device, data_root=args.data_path)
+    return print_run(run, checkpoint, device=args.device, data_root=args.data_path, recipe=recipe)
 
 
 def _is_weights(resume: str | None) -> bool:

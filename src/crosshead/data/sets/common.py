@@ -159,13 +159,16 @@ def dataset_info(
     data: DataConfig, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> DatasetInfo:
     """The data set's own statistics brought to ``data.channels``, unless the recipe gives others."""
-    return DatasetInfo(
-        name=data.name,
-        class_names=tuple(class_names),
-        channels=data.channels,
-        mean=_statistic(data.mean, mean, data.channels, "mean"),
-        std=_statistic(data.std, std, data.channels, "std"),
-    )
+    own_mean, own_std = dataset_statistics(data, mean, std)
+    return DatasetInfo(data.name, tuple(class_names), data.channels, own_mean, own_std)
+
+
+def dataset_statistics(
+    data: DataConfig, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``mean`` and ``std`` brought to ``data.channels``, or what the recipe says in their place."""
+    channels = data.channels
+    return _statistic(data.mean, mean, channels, "mean"), _statistic(data.std, std, channels, "std")
 
 
 def _statistic(

@@ -127,13 +127,14 @@ class CheckpointStore:
             _rename_free(self.path(each), _ABANDONED)
         return later
 
-    def adopt(self, path: Path) -> None:
-        """Take a copy of another run's checkpoint. Raises ``Damaged`` where it is not whole."""
+    def adopt(self, path: Path, step: int) -> None:
+        """Take a copy of another run's checkpoint of ``step``. Raises ``Damaged`` where it is not whole."""
         verify(path)
-        aside = self.folder / f"{_ASIDE}{step_of(path):08d}"
+        aside = self.folder / f"{_ASIDE}{step:08d}"
+        self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(path, aside)
         verify(aside)
-        self._put(aside, self.folder / path.name)
+        self._put(aside, self.path(step))
 
     def prune(self, keep_last: int, best_step: int | None) -> None:
         """Delete all but the newest ``keep_last`` and the best, and what a failed deletion left."""
@@ -144,11 +145,38 @@ class CheckpointStore:
             _delete(going)
 
     def point_best(self, step: int) -> None:
-        """Let ``best`` be the checkpoint of ``step``, in one rename."""
+        """Let ``best`` be the checkpoint of ``step``, in one rename.
+
+        It may be a folder, in a copy of a run whose links were followed: that one is put out of the way.
+        """
         link, aside = self.run_folder / BEST, self.run_folder / f".{BEST}.tmp"
         aside.unlink(missing_ok=True)
         aside.symlink_to(self.path(step).relative_to(self.run_folder), target_is_directory=True)
+        if link.is_dir() and not link.is_symlink():
+            self.folder.mkdir(exist_ok=True)
+            os.rename(link, self.folder / f"{_DELETING}{BEST}")  # the next pruning deletes it
         os.replace(aside, link)
+
+    def find(self, step: int) -> Path | None:
+        """The whole checkpoint of ``step``: in its place, or as the ``best`` of a copied run."""
+        for path in (self.path(step), self.run_folder / BEST):
+            if step_in(path) == step and _is_whole(path):
+                return path
+        return None
+
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint, as the newest one has it. It knows, whatever became of the link ``best``:
+        copies follow it or leave it out. Without a whole checkpoint, what is in ``best`` says."""
+        newest, _ = self.newest_good()
+        if newest is None:
+            return step_in(self.run_folder / BEST)
+        return read_state(newest)["progress"]["best_step"]
+
+
+def run_of(path: Path) -> Path:
+    """The folder of the run whose checkpoint lies at ``path``."""
+    path = path.resolve()
+    return path.parent if path.name == BEST else path.parent.parent
 
 
 def step_of(path: Path) -> int:
@@ -157,6 +185,21 @@ def step_of(path: Path) -> int:
 
 def read_state(path: Path) -> dict[str, Any]:
     return json.loads((path / STATE).read_bytes())
+
+
+def step_in(path: Path) -> int | None:
+    """The step of the checkpoint that lies at ``path``, whatever it is called."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return read_state(path)["progress"]["step"]
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        verify(path)
+    except Damaged:
+        return False
+    return True
 
 
 def read_tensors(path: Path) -> dict[str, dict[str, Tensor]]:

@@ -113,7 +113,10 @@ def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
             elif not left.name.removeprefix("step-").isdigit():
                 yield Finding("note", str(left), "set aside, not used; delete it when you have looked at it")
     best = store.run_folder / BEST
-    if best.is_symlink() and not best.exists():
+    best_step = store.best_step()
+    if best_step is not None and (found := store.find(best_step)) is not None:
+        yield Finding("good", str(best), f"step {best_step}, in {found}")
+    elif best.is_symlink() and not best.exists():
         yield Finding(
             "error", str(best), "leads to a checkpoint that is not there; resuming chooses the best anew"
         )
@@ -166,11 +169,11 @@ def _data(
     subject = f"data {data.name}" + (f" at {data.root}" if data.root else "")
     try:
         if read_images:
-            report = check_images(data, seed=recipe.train.seed, progress=progress)
+            report = check_images(data, seed=recipe.split_seed, progress=progress)
             info, sizes = report.info, {name: split.total for name, split in report.splits.items()}
             yield from _broken(report, recipe, subject)
         else:
-            splits = open_splits(data, seed=recipe.train.seed)
+            splits = open_splits(data, seed=recipe.split_seed)
             info, sizes = splits.info, {"train": len(splits.train), "validation": len(splits.validation)}
             if splits.test is not None:
                 sizes["test"] = len(splits.test)

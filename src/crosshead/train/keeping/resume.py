@@ -1,16 +1,25 @@
 """Where a run starts: at the beginning, or at a checkpoint."""
 
-from contextlib import suppress
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from crosshead.data.sets.fingerprint import describe_changes
 from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping import checkpoint
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors, step_of
+from crosshead.train.keeping.checkpoint import (
+    CheckpointStore,
+    Damage,
+    read_state,
+    read_tensors,
+    run_of,
+    step_of,
+)
 from crosshead.train.keeping.folder import (
     check_classes,
     free_folders,
@@ -33,11 +42,16 @@ _FIRST_WEIGHTS = {"model.init_from", "model.args.pretrained"}  # a checkpoint ha
 
 @dataclass(frozen=True)
 class Start:
-    """A checkpoint's content, or nothing; and what the log should say about it."""
+    """A checkpoint's content, or nothing; what the log should say about it, and the damaged ones that are newer."""
 
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
     events: list[EventRecord] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+    path: Path | None = None
+
+
+Best = tuple[int | None, dict[str, float]]  # the step and its metrics
 
 
 def claim_folder(
@@ -80,7 +94,7 @@ def _settle(recipe: Recipe, folder: Path | None, resume: Path | bool) -> tuple[P
                 f"nothing to resume at {resume}: no such folder; name a run folder or a checkpoint in one"
             )
         names_checkpoint = (resume / MANIFEST).exists()
-        run = resume.resolve().parent.parent if names_checkpoint else resume
+        run = run_of(resume) if names_checkpoint else resume
         newest_of_this_run = not names_checkpoint and folder in (None, run)
         return folder or run, True if newest_of_this_run else resume
     resume = resume or restarts() > 0
@@ -96,7 +110,7 @@ def _settle(recipe: Recipe, folder: Path | None, resume: Path | bool) -> tuple[P
 
 
 def find_start(store: CheckpointStore, resume: Path | bool) -> Start:
-    """Tidy up after a killed writer and read the checkpoint to go on from.
+    """The checkpoint to go on from. Finishes or undoes what a killed writer left, and changes nothing else.
 
     Raises:
         ValueError: the checkpoint that was named is damaged.
@@ -105,22 +119,15 @@ def find_start(store: CheckpointStore, resume: Path | bool) -> Start:
     if resume is False:
         return Start()
     if isinstance(resume, Path):
-        return _named_start(store, resume)
+        return _named_start(resume)
     path, damages = store.newest_good()
-    store.set_aside(damages)
-    events = [
-        EventRecord(
-            "damage", f"{damage.path} is damaged and was set aside: {damage.reason}", step_of(damage.path)
-        )
-        for damage in damages
-    ]
     if path is None:
         note = EventRecord("resume", f"no checkpoint in {store.run_folder}: starting from the beginning", 0)
-        return Start(events=[*events, note])
-    return _with_best(_read(path, events), store)
+        return Start(events=[note], damages=damages)
+    return replace(_read(path), damages=damages)
 
 
-def _named_start(store: CheckpointStore, path: Path) -> Start:
+def _named_start(path: Path) -> Start:
     if not (path / MANIFEST).exists():  # another run's folder: its newest, which stays as it is
         found, _ = CheckpointStore(path).newest_good()
         if found is None:
@@ -134,37 +141,53 @@ def _named_start(store: CheckpointStore, path: Path) -> Start:
         raise ValueError(
             f"{path} is damaged: {error}; resume the run folder to use its newest good one"
         ) from None
-    events = []
-    path = path.resolve()
-    if path.parent == store.folder.resolve() and (later := store.abandon_after(step_of(path))):
-        message = f"going back to step {step_of(path)}: later checkpoints {later} are renamed to *.abandoned"
-        events.append(EventRecord("note", message, step_of(path)))
-    start = _read(path, events)
-    best_step = start.state["progress"]["best_step"]
-    if path.parent != store.folder.resolve() and best_step is not None:
-        with suppress(Damaged):
-            store.adopt(path.with_name(store.path(best_step).name))
-    return _with_best(start, store)
+    return _read(path.resolve())
 
 
-def _with_best(start: Start, store: CheckpointStore) -> Start:
-    """Forget a best checkpoint that is not there any more, so that a later one can be the best."""
+def settle_start(store: CheckpointStore, start: Start) -> tuple[list[EventRecord], Best]:
+    """Make the folder fit ``start``, once nothing speaks against going on from it; what to say, and what is best.
+
+    Damaged checkpoints and those of another future are renamed, and the best one is brought along.
+    """
+    store.set_aside(start.damages)
+    events = [
+        EventRecord(
+            "damage", f"{damage.path} is damaged and was set aside: {damage.reason}", step_of(damage.path)
+        )
+        for damage in start.damages
+    ]
+    if start.path is None:
+        return [*events, *start.events], (None, {})
+    step, path = start.state["progress"]["step"], start.path
+    if run_of(path) == store.run_folder.resolve() and (later := store.abandon_after(step)):
+        message = f"going back to step {step}: later checkpoints {later} are renamed to *.abandoned"
+        events.append(EventRecord("note", message, step))
+    best, notes = _best(store, start)
+    return [*events, *start.events, *notes], best
+
+
+def _best(store: CheckpointStore, start: Start) -> tuple[Best, list[EventRecord]]:
+    """The best checkpoint so far, in this folder; none where it is not there any more, so that a later one can be."""
+    assert start.path is not None
     progress = start.state["progress"]
-    if progress["best_step"] is None:
-        return start
-    path = store.path(progress["best_step"])
+    step, metrics = progress["best_step"], progress["best"]
+    if step is None:
+        return (None, {}), []
+    found = CheckpointStore(run_of(start.path)).find(step)
     try:
-        verify(path)
-        return start
-    except Damaged as error:
+        if found is not None and found.resolve() != store.path(step).resolve():
+            store.adopt(found, step)
+        verify(store.path(step))
+        return (step, metrics), []
+    except (Damaged, OSError) as error:
+        path = store.path(step)
         message = (
             f"the best checkpoint, {path}, cannot be used ({error}): the best is chosen anew from here on"
         )
-        progress["best_step"], progress["best"] = None, {}
-        return replace(start, events=[*start.events, EventRecord("damage", message, progress["step"])])
+        return (None, {}), [EventRecord("damage", message, progress["step"])]
 
 
-def _read(path: Path, events: list[EventRecord]) -> Start:
+def _read(path: Path) -> Start:
     try:
         state, tensors = read_state(path), read_tensors(path)
         progress = state["progress"]
@@ -174,29 +197,35 @@ def _read(path: Path, events: list[EventRecord]) -> Start:
         f"resumed from {path}: step {progress['step']}, epoch {progress['epoch'] + 1}, "
         f"{progress['samples']} of its images seen"
     )
-    return Start(tensors, state, [*events, EventRecord("resume", message, progress["step"])])
+    return Start(tensors, state, [EventRecord("resume", message, progress["step"])], path=path.resolve())
 
 
 def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]:
     """What is not as it was when the checkpoint was written.
 
     Raises:
-        ValueError: the checkpoint is of another model, or has learned other classes.
+        ValueError: the checkpoint is of another model or optimizer, keeps an average where none is wanted or the
+            other way round, has learned other classes, or was validated on pictures that would now be trained on.
     """
     check_classes(context["classes"], state["classes"])
-    before, now = _flatten(state["recipe"]), _flatten(context["recipe"])
+    before, now = _recipe_of(state), _recipe_of(context)
     changed = {
         key: (before.get(key), now.get(key))
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not _is_harmless(key)
     }
     listed = "; ".join(f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items())
-    if any(key.startswith("model.") and key not in _FIRST_WEIGHTS for key in changed):
-        raise ValueError(f"the checkpoint is of another model: {listed}. Resume with the recipe of its run")
+    _refuse(changed, listed, context)
     step, events = state["progress"]["step"], []
     if changed:
         message = f"the recipe has changed, so this is not the same run any more: {listed}"
         events.append(EventRecord("recipe_changed", message, step, {"keys": list(changed)}))
+    if "data" in state and (words := describe_changes(state["data"], context["data"])):
+        message = (
+            f"the data has changed: {words}. The weights go on, the order of the pictures is new, and the best so "
+            "far was chosen on the validation pictures of then"
+        )
+        events.append(EventRecord("data_changed", message, step))
     if state["processes"] != context["processes"]:
         message = (
             f"{context['processes']} processes instead of {state['processes']}: weights and optimizer go on, the "
@@ -204,6 +233,39 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
         )
         events.append(EventRecord("world_changed", message, step))
     return events
+
+
+def _refuse(changed: dict[str, tuple[Any, Any]], listed: str, context: dict[str, Any]) -> None:
+    if any(key.startswith("model.") and key not in _FIRST_WEIGHTS for key in changed):
+        raise ValueError(f"the checkpoint is of another model: {listed}. Resume with the recipe of its run")
+    remedy = "or start a new run from its weights (model.init_from=FILE)"
+    if "optimizer.name" in changed:
+        old, new = changed["optimizer.name"]
+        raise ValueError(
+            f"the checkpoint has the state of {old}, which is none for {new}; resume with optimizer.name={old}, "
+            f"{remedy}"
+        )
+    old, new = changed.get("train.ema_decay", (0, 0))
+    if (old is None) != (new is None):
+        kept = "keeps no average of its weights" if old is None else "keeps an average of its weights"
+        value = "null" if old is None else old
+        raise ValueError(f"the checkpoint {kept}; resume with train.ema_decay={value}, {remedy}")
+    for key in ("data.split_seed", "data.validation"):
+        if key in changed and context["held_out"]:
+            raise ValueError(
+                f"{key} was {changed[key][0]}, is {changed[key][1]}: the run would be trained on pictures that it is "
+                f"validated on; resume with {key}={changed[key][0]}"
+            )
+
+
+def _recipe_of(context: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe by dotted key, as it is meant today: keys that are newer have their defaults, and the
+    split has its seed, which was the run's before it had one of its own."""
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(context["recipe"]))
+    except ValidationError:  # of a version that knew other keys
+        return _flatten(context["recipe"])
+    return _flatten(recipe.model_dump(mode="json")) | {"data.split_seed": recipe.split_seed}
 
 
 def _is_harmless(key: str) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from crosshead.train.processes.sharding import shared_out, whole
 
+# What the recipe decides of a group of parameters. Its rate is the schedule's, which sets it before every step.
+_FROM_THE_RECIPE = {"initial_lr", "lr_scale", "weight_decay", "betas", "eps"}
 MODEL, EMA, OPTIMIZER = "model", "ema", "optimizer"  # the names of a checkpoint's files
 
 
@@ -155,17 +157,7 @@ def flatten_optimizer(
 def restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], values: dict[str, Any]
 ) -> None:
-    """The inverse of ``flatten_optimizer``.
-
-    Raises:
-        ValueError: the state belongs to an optimizer with other parameter groups.
-    """
-    own = optimizer.state_dict()
-    if len(own["param_groups"]) != len(values["groups"]):
-        raise ValueError(
-            f"the checkpoint's optimizer has {len(values['groups'])} parameter groups and this one "
-            f"{len(own['param_groups'])}; resume with the optimizer and weight decay that it was written with"
-        )
+    """The inverse of ``flatten_optimizer``, except for what the recipe says, which may have changed since."""
     named = dict(model.named_parameters())
     names = {id(parameter): name for name, parameter in named.items()}
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
@@ -175,12 +167,22 @@ def restore_optimizer(
         states.setdefault(name, {})[key] = (
             shared_out(value, named[name]) if isinstance(value, Tensor) else value
         )
-    groups = [
-        {**{key: _tupled(value) for key, value in saved.items()}, "params": group["params"]}
-        for saved, group in zip(values["groups"], own["param_groups"], strict=True)
-    ]
+    groups = _groups(optimizer.state_dict()["param_groups"], values["groups"])
     numbered = {number: states[name] for number, name in enumerate(order) if name in states}
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
+
+def _groups(own: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The optimizer's own groups with what it has learned or counted by group.
+
+    Without weight decay there are fewer groups than with it; what is counted is the same in all.
+    """
+    groups = []
+    for place, group in enumerate(own):
+        before = saved[place] if len(saved) == len(own) else saved[0]
+        kept = {key: _tupled(value) for key, value in before.items() if key not in _FROM_THE_RECIPE}
+        groups.append({**group, **kept, "params": group["params"]})
+    return groups
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -35,8 +35,12 @@ class Lengths:
 
     def steps_left(self, progress: Progress) -> int:
         """How many steps follow after ``progress``, which may have been made by another number of processes."""
-        seen = progress.epoch * self.samples_per_epoch + progress.samples
-        return self.total_steps - seen // self.step_samples
+        return max(self.total_steps - self.place(progress), 0)
+
+    def place(self, progress: Progress) -> int:
+        """How many steps of this run lead to ``progress``: its own count, unless data or batch have changed since."""
+        samples = min(progress.samples, self.samples_per_epoch)
+        return progress.epoch * self.steps_per_epoch + samples // self.step_samples
 
     def samples_in(self, epoch: int) -> int:
         """How many images epoch number ``epoch``, from 0, has."""

@@ -41,7 +41,7 @@ class Loop:
         self.context.network.train()
         for batches in self._groups():
             started = time.perf_counter()
-            rate = self.context.set_rate(progress.step)
+            rate = self.context.set_rate(self.lengths.place(progress))
             events = self._broken_images(batches)
             outcome = self.stepper(batches, partial(self._requests, bool(events)))
             self._count(outcome)
