@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
-from crosshead.tasks import ClassifyTask
+from crosshead.tasks import Judgement
+from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import EXIT_UNSAVED, load_trained, train
 from crosshead.train.keeping import rescue, saving
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
@@ -35,9 +36,12 @@ def fail_writes(monkeypatch, fails):
 def judge_as(monkeypatch, accuracies):
     """The accuracies of the evaluations, in order."""
     given = iter(accuracies)
-    judge = type(ClassifyTask.evaluation(ClassifyTask(tiny_recipe().task, 10)))
-    original = judge.compute
-    monkeypatch.setattr(judge, "compute", lambda *rows: {**original(*rows), "accuracy": next(given)})
+    original = ClassifyEvaluation.compute
+
+    def compute(*rows):
+        return Judgement({**original(*rows).metrics, "accuracy": next(given)})
+
+    monkeypatch.setattr(ClassifyEvaluation, "compute", compute)
 
 
 def test_a_last_checkpoint_that_fails_once_is_tried_again(tmp_path, unstopped, monkeypatch):

@@ -28,7 +28,7 @@ def _of(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dic
     for i, target in enumerate(images.targets):
         name = images.name(i).removeprefix(above).encode() + b"\0"
         whole.update(name)
-        if len(class_names) <= _MOST_CLASSES:
+        if isinstance(target, int) and len(class_names) <= _MOST_CLASSES:
             label = class_names[target]
             counts[label] = counts.get(label, 0) + 1
             parts.setdefault(label, hashlib.sha256()).update(name)
