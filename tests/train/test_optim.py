@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from crosshead.recipe.schema import OptimizerConfig, ScheduleConfig
+from crosshead.recipe.schema import OptimizerConfig, Recipe, ScheduleConfig
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 
 
@@ -69,6 +69,26 @@ def test_the_rate_depends_on_the_step_alone():
 def test_a_constant_rate_keeps_its_warm_up():
     got, _ = rates(ScheduleConfig(name="constant", warmup_epochs=1.0, warmup_lr=0.0), 10, per_epoch=4)
     assert got == pytest.approx([0.0, 0.25, 0.5, 0.75, *[1.0] * 6])
+
+
+def test_a_polynomial_falls_to_the_least_rate_after_its_warm_up():
+    config = ScheduleConfig(name="poly", power=0.9, warmup_steps=10, warmup_lr=0.1, min_lr=0.01)
+    got, _ = rates(config, 50, per_epoch=7)
+    assert got[:10] == pytest.approx([0.1 + 0.9 * step / 10 for step in range(10)])
+    assert got[10:] == pytest.approx([0.01 + 0.99 * (1 - step / 40) ** 0.9 for step in range(40)])
+
+
+def test_steps_fall_at_their_milestones_counted_from_the_start():
+    config = ScheduleConfig(name="step", milestones=[2, 3.5], gamma=0.1, warmup_steps=3, warmup_lr=0.0)
+    got, _ = rates(config, 20, per_epoch=4)
+    assert got == pytest.approx([0.0, 1 / 3, 2 / 3, *[1.0] * 5, *[0.1] * 6, *[0.01] * 6])
+
+
+def test_a_warm_up_in_steps_that_leaves_none_is_refused():
+    with pytest.raises(ValueError, match="takes 50 of 50 steps"):
+        rates(ScheduleConfig(warmup_steps=50), 50, per_epoch=5)
+    with pytest.raises(ValueError, match="milestones is \\[\\]"):
+        Recipe(schedule=ScheduleConfig(name="step", warmup_epochs=1))
 
 
 def test_rates_scale_with_the_total_batch_only_when_asked():

@@ -104,6 +104,16 @@ def test_a_constant_rate_stays_what_it_is_when_the_run_was_stopped_in_the_warm_u
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_length_in_steps_ends_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path):
+    recipe = tiny_recipe(schedule={"name": "poly", "warmup_steps": 2}, train={"steps": 8})
+    assert train(recipe, folder=tmp_path / "whole").epoch == 8 / 6
+    stopped = train(recipe, folder=tmp_path / "run", observer=StopAfter(4))
+    assert (stopped.status, stopped.step) == ("stopped", 5)
+    result = train(recipe, folder=tmp_path / "run", resume=True)
+    assert (result.status, result.step, result.selected_step in (6, 8)) == ("finished", 8, True)
+    assert_same_ending(tmp_path / "run", tmp_path / "whole")
+
+
 def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):
     recipe = tiny_recipe(train={"precision": "fp16", "epochs": 2})
     train(recipe, folder=tmp_path / "whole")

@@ -140,10 +140,15 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Cosine from ``optimizer.lr`` to ``min_lr`` after a linear warm-up from ``warmup_lr``; per step."""
+    """After a linear warm-up from ``warmup_lr`` to ``optimizer.lr``, step by step: ``cosine`` or ``poly`` (a power of
+    the share that is left) down to ``min_lr``, ``step`` (times ``gamma`` at the ``milestones``), or ``constant``."""
 
-    name: Literal["cosine", "constant"] = "cosine"
+    name: Literal["cosine", "poly", "step", "constant"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 20.0
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of warmup_epochs
+    power: Annotated[float, Field(gt=0)] = 0.9
+    milestones: list[Annotated[float, Field(gt=0)]] = []  # in epochs from the start, ascending
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_lr: Annotated[float, Field(ge=0)] = 5e-7
     min_lr: Annotated[float, Field(ge=0)] = 5e-6
 
@@ -206,9 +211,18 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "Recipe":
-        if self.schedule.name == "cosine" and self.schedule.warmup_epochs >= self.train.epochs:
+        schedule, train = self.schedule, self.train
+        falls = schedule.name in ("cosine", "poly")
+        in_epochs = schedule.warmup_steps is None and train.steps is None
+        if falls and in_epochs and schedule.warmup_epochs >= train.epochs:
             raise ValueError(
-                f"schedule.warmup_epochs is {self.schedule.warmup_epochs:g} and train.epochs "
-                f"{self.train.epochs}: no step is left for the cosine; shorten the warm-up or train longer"
+                f"schedule.warmup_epochs is {schedule.warmup_epochs:g} and train.epochs "
+                f"{train.epochs}: no step is left for the {schedule.name}; shorten the warm-up or train longer"
+            )
+        milestones = schedule.milestones
+        if (schedule.name == "step") != bool(milestones) or milestones != sorted(milestones):
+            raise ValueError(
+                f"schedule.milestones is {milestones} and schedule.name {schedule.name}: wanted step with the epochs, "
+                "ascending, at which the rate falls, or another schedule without"
             )
         return self

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_layer_decay
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -114,23 +115,40 @@ def build_schedule(
     """A function that sets the learning rate of step ``step`` (from 0) in ``optimizer`` and returns it; groups with an
     ``lr_scale`` get their share of it.
 
-    Linear from ``warmup_lr`` to the optimizer's rate over the warm-up, then half a cosine down to ``min_lr`` at
-    the last step (timm's ``CosineLRScheduler``); or the same warm-up and then constant.
+    Linear from ``warmup_lr`` to the optimizer's rate over the warm-up; then timm's schedules: half a cosine or a
+    polynomial down to ``min_lr`` at the last step, or steps at the milestones, which count from the start of training.
+
+    Raises:
+        ValueError: the warm-up leaves no step to a schedule that falls after it.
     """
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-    peak = optimizer.param_groups[0]["lr"]
-    cosine = CosineLRScheduler(
-        optimizer,
-        t_initial=max(total_steps - warmup_steps, 1),
-        lr_min=config.min_lr * scale if config.name == "cosine" else peak,
-        warmup_t=warmup_steps,
-        warmup_lr_init=config.warmup_lr * scale,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
+    warmup_steps = config.warmup_steps
+    if warmup_steps is None:
+        warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    falls = config.name in ("cosine", "poly")
+    if falls and warmup_steps and warmup_steps >= total_steps:
+        raise ValueError(
+            f"the warm-up takes {warmup_steps} of {total_steps} steps, and none is left for the {config.name}: lower "
+            "schedule.warmup_steps or schedule.warmup_epochs, or train longer"
+        )
+    warmup: dict[str, Any] = {"warmup_t": warmup_steps, "warmup_lr_init": config.warmup_lr * scale}
+    fall: dict[str, Any] = {"t_initial": max(total_steps - warmup_steps, 1), "lr_min": config.min_lr * scale}
+    schedule: Scheduler
+    if config.name == "cosine":
+        schedule = CosineLRScheduler(optimizer, **fall, **warmup, warmup_prefix=True, t_in_epochs=False)
+    elif config.name == "poly":
+        power = config.power
+        schedule = PolyLRScheduler(
+            optimizer, power=power, **fall, **warmup, warmup_prefix=True, t_in_epochs=False
+        )
+    else:
+        # timm lowers the rate one step before a milestone.
+        milestones = [round(epoch * steps_per_epoch) + 1 for epoch in config.milestones]
+        schedule = MultiStepLRScheduler(
+            optimizer, milestones, config.gamma, **warmup, warmup_prefix=False, t_in_epochs=False
+        )
 
     def set_rate(step: int) -> float:
-        cosine.step_update(step)
+        schedule.step_update(step)
         first = optimizer.param_groups[0]
         return first["lr"] / first.get("lr_scale", 1.0)
 
