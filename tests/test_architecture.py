@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "models": {"ops", "layers", "swap"},
     "pages": set(),
     "heads": {"ops", "layers", "swap", "models"},
+    "saved": {"models", "train"},
     "recipe": {"layers"},
     "data": {"recipe"},
     "tasks": {"recipe", "data", "models"},

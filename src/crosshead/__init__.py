@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .ops.interactive import interactive_attention
     from .ops.overlap import overlapped_attention, overlapped_window_attention
     from .ops.talking import talking_heads_attention
-    from .swap import SwapReport, swap_attention
+    from .saved import load, save
+    from .swap import SwapReport, restore_attention, supported, swap_attention
 
 __version__ = "0.1.0"
 
@@ -46,16 +47,20 @@ __all__ = [
     "SwapReport",
     "from_attention",
     "interactive_attention",
+    "load",
     "load_authors_checkpoint",
     "overlapped_attention",
     "overlapped_window_attention",
     "register_host",
     "register_interaction",
+    "restore_attention",
+    "save",
+    "supported",
     "swap_attention",
     "talking_heads_attention",
 ]
 
-_ROOMS = ("swap", "models", "layers", "ops.interactive", "ops.overlap", "ops.talking")
+_ROOMS = ("swap", "saved", "models", "layers", "ops.interactive", "ops.overlap", "ops.talking")
 
 
 def __getattr__(name: str) -> Any:

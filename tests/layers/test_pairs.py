@@ -214,7 +214,9 @@ def test_another_overlap_keeps_what_was_learned_of_the_channels_that_stay():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     wider = from_attention(layer, Overlap(5))
     assert_close(wider(tokens()), layer(tokens()), OUTPUT[torch.float32])
-    back = from_attention(wider, Overlap(2))
+    with pytest.raises(ValueError, match=r"interact already \(overlap, overlap 5\), .* they borrow less"):
+        from_attention(wider, Overlap(2))
+    back = from_attention(wider, Overlap(2), init="paper")
     assert torch.equal(back.proj.weight, layer.proj.weight) and torch.equal(
         back.borrow_gain, layer.borrow_gain
     )

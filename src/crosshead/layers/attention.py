@@ -39,6 +39,7 @@ class InteractingAttention(nn.Module):
     gives_grid: ClassVar[bool] = False
 
     interaction: Interaction
+    init: Init  # how it came in
     replaced: type[nn.Module]  # the class of the module in whose place this is
     given: tuple[str, ...]  # names of parameters and modules that it had
     num_heads: int
@@ -96,7 +97,7 @@ class InteractingAttention(nn.Module):
         """The module of before, around the same parts: without the interaction, and what it learned lost with it."""
         attn = self.replaced.__new__(self.replaced)
         attn.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(self).items()}
-        for name in ("interaction", "replaced", "token_grid"):
+        for name in ("interaction", "replaced", "token_grid", "init"):
             vars(attn).pop(name, None)
         own = set(vars(self)["given"])
         vars(attn).pop("given")
@@ -218,10 +219,12 @@ def from_attention(
         raise ValueError(f"init must be 'preserve' or 'paper', got {init!r}")
     if init == "preserve" and interaction.changes_outputs:
         raise ValueError(f"init='preserve' can't hold for {interaction.kind}: {interaction.changes_outputs}")
+    if before is not None and init == "preserve":
+        _check_kept(before, interaction)
     check_pair(name, host.brings(plain), interaction.kind, interaction.needs, interaction.carries)
 
     layer = host.adopt(plain)
-    layer.interaction = interaction
+    layer.interaction, layer.init = interaction, init
     again = before is not None and before.interaction.kind == interaction.kind
     if before is not None and token_grid is None:
         token_grid = before.token_grid
@@ -236,6 +239,21 @@ def from_attention(
     if token_grid is not None:
         token_grid.watch()
     return layer
+
+
+def _check_kept(before: InteractingAttention, interaction: Interaction) -> None:
+    """Raises ValueError where what ``before`` has learned would go, and the outputs with it."""
+    old, width = before.interaction, before.head_dim
+    if old.kind != interaction.kind:
+        raise ValueError(
+            f"its heads interact already ({old}), and init='preserve' can't hold where another kind takes their place; "
+            "call restore_attention first, or pass init='paper'"
+        )
+    if interaction.head_width(width) < old.head_width(width):
+        raise ValueError(
+            f"its heads interact already ({old}), and init='preserve' can't hold where they borrow less; "
+            "pass init='paper'"
+        )
 
 
 def _fit_projection(

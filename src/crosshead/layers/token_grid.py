@@ -57,6 +57,13 @@ class TokenGrid:
                 self._source.register_forward_hook(self._note)
             self._watching = True
 
+    def unwatch(self) -> None:
+        """From here on notes nothing."""
+        for hooks in (self._source._forward_pre_hooks, self._source._forward_hooks):
+            for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
+                del hooks[key]
+        self._watching = False
+
     def __call__(self, tokens: int | None = None) -> Grid | None:
         """(rows, columns) of ``tokens`` tokens, or of those that came last; None before anything came.
 

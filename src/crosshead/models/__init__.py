@@ -2,6 +2,7 @@
 
 from . import cait as cait
 from . import ivit as ivit
+from . import saved as saved
 from . import swin as swin
 from . import vit as vit
 from .authors import load_authors_checkpoint

@@ -109,7 +109,7 @@ def _entry(
         # Every stage of a hierarchical model; of a plain one the last three blocks, as timm does.
         default_indices = tuple(range(len(args["depths"]))) if "depths" in args else 3
         out_indices = args.pop("out_indices", default_indices)
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             family.build,
             name,
             pretrained,
@@ -117,8 +117,16 @@ def _entry(
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **args,
         )
+        model.created_with = own_arguments(kwargs)  # type: ignore[assignment] # for crosshead.save
+        return model
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = module
     create.__doc__ = variant.about
     return create
+
+
+def own_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry of the registry was called with, less what is timm's own business."""
+    timms = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "features_only", "out_indices")
+    return {name: value for name, value in kwargs.items() if name not in timms}

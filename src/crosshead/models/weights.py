@@ -45,12 +45,12 @@ class Weights:
 
     def fits(self, model: nn.Module) -> bool:
         """Whether ``load`` would succeed."""
-        return not _differences(model.state_dict(), self._for(model, new_classifier=True))
+        return not differences_of(model.state_dict(), self._for(model, new_classifier=True))
 
     def load(self, model: nn.Module, *, new_classifier: bool = True) -> None:
         """Loads them into ``model``; see ``load_weights``."""
         own, weights = model.state_dict(), self._for(model, new_classifier=new_classifier)
-        if differences := _differences(own, weights):
+        if differences := differences_of(own, weights):
             raise ValueError(
                 f"{self.file} holds the weights of another model: {'; '.join(differences[:3])}"
                 f"{f' and {len(differences) - 3} more' if len(differences) > 3 else ''}; "
@@ -72,7 +72,7 @@ class Weights:
         own, weights = model.state_dict(), dict(self.tensors)
         if not new_classifier:
             return weights
-        if _differences(own, weights) and (adapt := _timms_filter(model)) is not None:
+        if differences_of(own, weights) and (adapt := _timms_filter(model)) is not None:
             try:
                 weights = dict(adapt(dict(weights), model))
             except Exception as error:  # written for timm's own files: it may trip over any other
@@ -177,7 +177,7 @@ def _timms_filter(model: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], 
     return None
 
 
-def _differences(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+def differences_of(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """How ``weights`` differ from what a model wants, one sentence each."""
     found = [
         f"{name} has shape {tuple(weights[name].shape)}, wanted {tuple(own[name].shape)}"

@@ -13,6 +13,7 @@ from crosshead import models
 from crosshead.data.loading.loader import evaluation_loader
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import DatasetInfo, Splits, dataset_statistics
+from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
@@ -86,6 +87,20 @@ def _seen_by(recipe: Recipe, info: DatasetInfo) -> DatasetInfo:
         )
     mean, std = dataset_statistics(data, info.mean, info.std)
     return replace(info, name=data.name, mean=mean, std=std)
+
+
+def preparation_of(trained: Trained) -> dict[str, Any]:
+    """How pictures are prepared for the model, and what its outputs are called, under timm's names."""
+    recipe, info = trained.recipe.data, trained.info
+    height, width = image_size(recipe)
+    return {
+        "input_size": (info.channels, height, width),
+        "mean": info.mean,
+        "std": info.std,
+        "interpolation": recipe.interpolation,
+        "crop_pct": min(height, width) / (recipe.eval_resize or min(height, width)),
+        "label_names": list(info.class_names),
+    }
 
 
 def load_for_recipe(

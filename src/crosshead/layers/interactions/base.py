@@ -63,6 +63,11 @@ class Interaction:
                 takes = f"it takes {', '.join(known)}" if known else "it takes none"
                 raise ValueError(f"interaction {cls.kind!r} has no option {name!r}; {hint}{takes}")
 
+    @classmethod
+    def example(cls) -> Self:
+        """One that interacts, whatever the heads."""
+        return cls()
+
     def options(self) -> dict[str, Any]:
         """The settings as plain data, from which the same interaction can be made."""
         return asdict(self)

@@ -54,6 +54,10 @@ class Overlap(Interaction):
         cls.check_options(options)
         return [cls(overlap=o) for o in scheduled(options.get("overlap", "index"), head_dims)]
 
+    @classmethod
+    def example(cls) -> Overlap:
+        return cls(1)
+
     def head_width(self, head_dim: int) -> int:
         return head_dim + 2 * check_overlap(self.overlap, head_dim)
 
@@ -137,13 +141,18 @@ def add_borrow_gain(layer: InteractingAttention, overlap: int, learn: bool) -> N
 def carry_borrow_gain(layer: InteractingAttention, before: InteractingAttention) -> None:
     """What was learned of the channels that both overlaps borrow goes on; without gains they were borrowed whole."""
     old, new = before.interaction.overlap, layer.interaction.overlap  # type: ignore[attr-defined]
-    gain = borrow_gain(layer, new)
-    if gain is None:
-        return
     known = borrow_gain(before, old)
-    known = gain.new_ones(layer.num_heads, 2 * old) if known is None else known
-    both = min(old, new)
-    gain[:, new - both : new + both] = known[:, old - both : old + both]
+    if known is None and layer.borrow_gain is None:
+        return
+    if layer.borrow_gain is None:  # new channels as in the paper, those of before as they were learned
+        add_borrow_gain(layer, new, True)
+        if layer.borrow_gain is not None:
+            layer.borrow_gain.fill_(1.0)  # type: ignore[operator]
+    gain = borrow_gain(layer, new)
+    if gain is not None:
+        known = gain.new_ones(layer.num_heads, 2 * old) if known is None else known
+        both = min(old, new)
+        gain[:, new - both : new + both] = known[:, old - both : old + both]
 
 
 def borrow_gain(layer: InteractingAttention, overlap: int) -> Tensor | None:

@@ -1,0 +1,181 @@
+"""Models in folders: weights, and what is needed to build them again, swapped ones included.
+
+    config.json          timm's format: architecture, arguments, classes, preparation of pictures
+    model.safetensors    the weights
+
+``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads such a folder too once ``crosshead`` is imported: a
+model that was swapped is an architecture of its own there, ``crosshead_swapped``, whose arguments name the model that
+it is made of and its interactions.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from ..swap import apply_interactions, interactions_of
+from .variants import own_arguments
+from .weights import differences_of
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SWAPPED = "crosshead_swapped"
+# What is kept of timm's configuration of a model: where it begins and ends, how its pictures are prepared.
+_KEPT = (
+    "first_conv",
+    "classifier",
+    "input_size",
+    "mean",
+    "std",
+    "interpolation",
+    "crop_pct",
+    "crop_mode",
+    "fixed_input_size",
+    "label_names",
+)
+
+default_cfgs = generate_default_cfgs({SWAPPED: {}})
+
+
+@register_model
+def crosshead_swapped(
+    pretrained: bool = False, *, name: str, interactions: Sequence[Mapping[str, Any]], **kwargs: Any
+) -> nn.Module:
+    """timm's model ``name`` with the interactions of ``crosshead.swap.interactions_of`` in its attention."""
+
+    def build(**arguments: Any) -> nn.Module:
+        model = timm.create_model(name, **arguments)
+        apply_interactions(model, interactions)
+        return model
+
+    model = build_model_with_cfg(build, SWAPPED, pretrained, **kwargs)
+    model.created_with = {  # type: ignore[assignment]
+        "name": name,
+        "interactions": interactions,
+        **own_arguments(kwargs),
+    }
+    return model
+
+
+def save(
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    *,
+    args: Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    preparation: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes a model of timm's registry, swapped or not, to a folder from which ``crosshead.load`` gives it back.
+
+    Args:
+        model: made by ``timm.create_model`` or by a recipe.
+        folder: made where it is not there; its two files are replaced.
+        args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``. Models of this library
+            remember theirs.
+        classes: names, in the order of the outputs.
+        preparation: of pictures, over what timm knows of the model: ``mean``, ``std``, ``input_size``,
+            ``interpolation``, ``crop_pct``.
+
+    Raises:
+        ValueError: where no model like this one can be built from what is known; the first difference is named.
+    """
+    config = _config(model, dict(args or {}), classes, preparation or {})
+    weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    with torch.device("meta"):
+        twin = _create(config)
+    if differences := differences_of(twin.state_dict(), weights):
+        raise ValueError(
+            f"{config['architecture']} with {config['model_args']} is another model: {'; '.join(differences[:3])}; "
+            "give save(..., args=...) what timm.create_model was given"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The configuration last: a folder with one is whole.
+    _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
+    _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2)))
+    return folder
+
+
+def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
+    """The model of a folder that ``save`` wrote, in evaluation mode; ``pretrained_cfg`` has classes and preparation.
+
+    Raises:
+        ValueError: where there is none, or its two files don't belong together.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} holds no saved model: {error}; wanted what crosshead.save wrote"
+        ) from error
+    model = _create(config)
+    if differences := differences_of(model.state_dict(), weights):
+        raise ValueError(f"{folder / WEIGHTS} is not of {folder / CONFIG}: {'; '.join(differences[:3])}")
+    model.load_state_dict(weights)
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    model.pretrained_cfg = {**cfg, **config["pretrained_cfg"]}  # type: ignore[assignment]
+    return model.eval()
+
+
+def _config(
+    model: nn.Module, args: dict[str, Any], classes: Sequence[str] | None, preparation: Mapping[str, Any]
+) -> dict[str, Any]:
+    cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    name, given = _origin(model, cfg)
+    given |= {"num_classes": model.num_classes, **args}
+    config = {"architecture": name, "num_classes": model.num_classes, "model_args": given}
+    interactions = interactions_of(model)
+    with torch.device("meta"):
+        as_built = interactions_of(_create(_plain_data(config)))
+    if _plain_data(interactions) != _plain_data(as_built):
+        swapped = {"name": name, **given, "interactions": interactions}
+        config |= {"architecture": SWAPPED, "model_args": swapped}
+    kept = {key: cfg[key] for key in _KEPT if cfg.get(key) is not None} | dict(preparation)
+    if classes is not None:
+        kept["label_names"] = list(classes)
+    return _plain_data(config | {"pretrained_cfg": kept})
+
+
+def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name in timm's registry that a model was made by, and with which arguments, as far as it tells."""
+    name = cfg.get("architecture")
+    if not name or not timm.is_model(name):
+        raise ValueError(
+            f"{type(model).__name__} is not a model of timm's registry, and so can't be built again by name; "
+            "save its state_dict with safetensors"
+        )
+    given = dict(getattr(model, "created_with", {}))
+    if name == SWAPPED:
+        name = given.pop("name")
+        given.pop("interactions")
+    first = dict(model.named_modules()).get(str(cfg.get("first_conv")))
+    if "in_chans" not in given and hasattr(first, "in_channels"):
+        given["in_chans"] = first.in_channels  # type: ignore[union-attr]
+    return name, given
+
+
+def _plain_data(value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError as error:
+        raise ValueError(f"the model's arguments can't be written as JSON: {error}") from error
+
+
+def _create(config: Mapping[str, Any]) -> nn.Module:
+    return timm.create_model(config["architecture"], **config["model_args"])
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Written aside and renamed, so that what was there stays where writing fails."""
+    aside = path.with_name(f".{path.name}.writing")
+    write(aside)
+    os.replace(aside, path)

@@ -1,0 +1,30 @@
+"""``crosshead.save`` and ``crosshead.load``: a model to a folder and back, and out of the folder of a run."""
+
+import os
+from pathlib import Path
+
+from torch import nn
+
+from .models.saved import CONFIG, load_saved, save
+
+__all__ = ["load", "save"]
+
+
+def load(folder: str | os.PathLike[str]) -> nn.Module:
+    """The model of a folder that ``crosshead.save`` wrote, or of a run, in evaluation mode.
+
+    Its ``pretrained_cfg`` has the classes' names (``label_names``) and how pictures are prepared (``mean``, ``std``,
+    ``input_size``), as ``timm.data.resolve_model_data_config`` reads it. Of a run it is the best checkpoint, averaged
+    weights where the run keeps an average; that needs what training needs (``crosshead[train]``).
+
+    Raises:
+        ValueError: where neither is there, or what is there is damaged.
+    """
+    if (Path(folder) / CONFIG).exists():
+        return load_saved(folder)
+    from .train.loading import load_trained, preparation_of  # the library alone loads saved models without it
+
+    trained = load_trained(Path(folder), device="cpu")
+    cfg = getattr(trained.model, "pretrained_cfg", None) or {}
+    trained.model.pretrained_cfg = {**cfg, **preparation_of(trained)}  # type: ignore[assignment]
+    return trained.model

@@ -1,0 +1,24 @@
+"""The one mechanism that puts any interaction into any backbone, and what it says of it."""
+
+from .change import (
+    SparedDecay,
+    apply_interactions,
+    interactions_of,
+    restore_attention,
+    supported,
+    swap_attention,
+)
+from .report import Replacement, SwapReport
+from .sites import attention_modules
+
+__all__ = [
+    "Replacement",
+    "SparedDecay",
+    "SwapReport",
+    "apply_interactions",
+    "attention_modules",
+    "interactions_of",
+    "restore_attention",
+    "supported",
+    "swap_attention",
+]

@@ -1,0 +1,246 @@
+"""Puts interacting heads into a model that was built without them, takes them out, and does so again from data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from ..layers.attention import Init, InteractingAttention, from_attention
+from ..layers.capabilities import Capability
+from ..layers.grid_sources import GridSources
+from ..layers.interactions import Interaction
+from ..layers.registry import HOSTS, INTERACTIONS, interaction_class
+from ..layers.token_grid import TokenGrid
+from .report import Replacement, SwapReport
+from .sites import Site, attention_modules, find_sites, has_host, head_width, named, parents_of
+
+# By name: importing them takes longer than a swap.
+_WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+
+
+def swap_attention(
+    model: nn.Module,
+    kind: str = "overlap",
+    *,
+    blocks: Iterable[int] | None = None,
+    init: Init = "preserve",
+    dry_run: bool = False,
+    **options: Any,
+) -> SwapReport:
+    """Lets the heads of a model's attention interact, in place; everything else, the weights included, stays.
+
+    Args:
+        model: a timm model, or any module, that holds attention of classes in ``crosshead.layers.HOSTS``.
+        kind: the interaction, one of ``crosshead.layers.INTERACTIONS``:
+            ``overlap`` (MOHSA), option ``overlap``: a schedule, see ``crosshead.layers.schedule``.
+            ``imhsa``, options ``landmarks``, ``interaction``, ``mode``: see ``crosshead.layers.Interactive``;
+            class token and registers become prefix tokens, and ``init`` must be ``paper``.
+            ``talking``, options ``overlap``, ``mode``: see ``crosshead.layers.Talking``.
+        blocks: which attention modules to replace, counted from 0 over the whole network in the order of the
+            modules, negative from the end; all unless given. A schedule counts all blocks, chosen or not.
+        init: ``preserve``: the swapped model gives exactly the outputs of the original, and every new parameter gets
+            a gradient from the first step on. ``paper``: the operator of the paper, without that promise.
+        dry_run: leave the model as it is; the report says what would be done, the errors are those of a swap.
+        options: of the interaction.
+
+    On attention whose heads interact already the same kind goes on from what it has learned, with other options where
+    they are given (another schedule, say); another kind takes its place, with ``init="paper"`` or after
+    ``restore_attention``, since what was learned is lost then.
+
+    Returns:
+        A report of what was replaced and what was not; ``print`` shows it. The model has it as ``swap_report``.
+
+    Raises:
+        ValueError: for an unknown kind or option, a model without supported attention (the message names what was
+            found), attention that can't carry the interaction, or a block that isn't there. The model stays as it is.
+    """
+    cls = interaction_class(kind)
+    _check_bare(model)
+    sites = find_sites(model)
+    others = [(p, type(m).__name__) for p, m in attention_modules(model) if not has_host(m)]
+    if not sites:
+        raise ValueError(_nothing_to_replace(model, others))
+    chosen = _chosen_blocks(blocks, len(sites))
+    plan = cls.plan([head_width(site.module) for site in sites], **options)
+
+    layers, grids = _layers(model, [site for site in sites if site.block in chosen], plan, init)
+    others += [(site.path, named(site.module)) for site in sites if site.block not in chosen]
+    replaced = tuple(
+        Replacement(path, site.block, named(site.module), plan[site.block].options())
+        for site in sites
+        if site.block in chosen
+        for path in (site.path, *site.also)
+    )
+    before, after = _counts(model, layers)
+    report = SwapReport(kind, init, replaced, tuple(others), before, after)
+    if not dry_run:
+        _put(model, layers, grids)
+        model.swap_report = report  # type: ignore[assignment]
+    return report
+
+
+def restore_attention(model: nn.Module) -> int:
+    """Puts back the attention of before, in place: its class, and the parts that it has in common with the layers.
+
+    Heads that grew keep the columns of their own channels. What interactions learned is gone; a model that was swapped
+    with ``init="preserve"`` and not trained since is what it was.
+
+    Returns:
+        How many modules were put back.
+    """
+    sites = find_sites(model)
+    interacting = [(s, s.module) for s in sites if isinstance(s.module, InteractingAttention)]
+    restored = [(site, layer, layer.restored()) for site, layer in interacting]
+    for site, layer, attn in restored:
+        if layer.token_grid is not None:
+            layer.token_grid.unwatch()
+        for path in (site.path, *site.also):
+            model.set_submodule(path, attn)
+    for name in ("no_weight_decay", "swap_report"):
+        vars(model).pop(name, None)
+    return len(restored)
+
+
+def supported(model: nn.Module) -> tuple[str, ...]:
+    """The kinds of interaction that all of the model's attention can carry, of ``crosshead.layers.INTERACTIONS``.
+
+    What keeps another kind out is in the error of ``swap_attention(model, kind, init="paper", dry_run=True)``.
+    """
+    sites = find_sites(model)
+    return tuple(kind for kind, cls in INTERACTIONS.items() if sites and _fits(model, sites, cls.example()))
+
+
+def _fits(model: nn.Module, sites: Sequence[Site], interaction: Interaction) -> bool:
+    try:
+        _layers(model, sites, [interaction] * len(sites), "paper")
+    except ValueError:
+        return False
+    return True
+
+
+def interactions_of(model: nn.Module) -> list[dict[str, Any]]:
+    """Every layer whose heads interact, as plain data: path, kind, init and options."""
+    return [
+        {"path": path, "kind": m.interaction.kind, "init": m.init, "options": m.interaction.options()}
+        for path, m in model.named_modules()
+        if isinstance(m, InteractingAttention)
+    ]
+
+
+def apply_interactions(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> None:
+    """Has a model's heads interact as ``interactions_of`` tells of another one, there and nowhere else.
+
+    Raises ValueError where the model has no such attention, or the data is no such list.
+    """
+    if held != interactions_of(model):
+        restore_attention(model)
+    for entry in held if held != interactions_of(model) else ():
+        cls = interaction_class(entry["kind"])
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["options"].items()}
+        cls.check_options(options)
+        sites = [s for s in find_sites(model) if entry["path"] in (s.path, *s.also)]
+        if not sites:
+            raise ValueError(f"{type(model).__name__} has no attention at {entry['path']!r} that has a host")
+        (site,) = sites
+        _put(model, *_layers(model, [site], {site.block: cls(**options)}, entry["init"]))
+
+
+def _put(
+    model: nn.Module, layers: Mapping[Site, InteractingAttention], grids: Mapping[Site, TokenGrid]
+) -> None:
+    for site, layer in layers.items():
+        if site in grids:
+            grids[site].watch()
+            layer.token_grid = grids[site]
+        for path in (site.path, *site.also):
+            model.set_submodule(path, layer)
+    if any(layer.interaction.no_weight_decay for layer in layers.values()):
+        model.no_weight_decay = SparedDecay(model)  # type: ignore[assignment]
+
+
+def _counts(model: nn.Module, layers: Mapping[Site, InteractingAttention]) -> tuple[int, int]:
+    """Parameters before and after: those of all that stays, and of what comes in."""
+    before = {id(p): p.numel() for p in model.parameters()}
+    leaving = {id(p) for site in layers for p in site.module.parameters()}
+    coming = {id(p): p.numel() for layer in layers.values() for p in layer.parameters()}
+    after = {key: n for key, n in before.items() if key not in leaving} | coming
+    return sum(before.values()), sum(after.values())
+
+
+class SparedDecay:
+    """A model's ``no_weight_decay``, with what its interactions want spared: what starts at the identity, say."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    def __call__(self) -> set[str]:
+        own = getattr(type(self._model), "no_weight_decay", None)
+        names = set(own(self._model)) if own is not None else set()
+        for path, module in self._model.named_modules():
+            if isinstance(module, InteractingAttention):
+                names |= {f"{path}.{name}" for name in module.interaction.no_weight_decay}
+        return names
+
+
+def _check_bare(model: nn.Module) -> None:
+    if has_host(model):
+        raise ValueError(
+            f"the model is itself attention ({named(model)}), which can't be replaced in place; use "
+            "crosshead.layers.from_attention(attn, interaction)"
+        )
+    wrapped = [type(m).__name__ for m in model.modules() if _WRAPPERS & {c.__name__ for c in type(m).__mro__}]
+    if wrapped:
+        raise ValueError(
+            f"the model is wrapped for several processes ({wrapped[0]}), whose gradients are tied to the parameters of "
+            "now; swap first, then wrap, and make the optimizer after that"
+        )
+
+
+def _layers(
+    model: nn.Module,
+    sites: Sequence[Site],
+    plan: Sequence[Interaction] | Mapping[int, Interaction],
+    init: Init,
+) -> tuple[dict[Site, InteractingAttention], dict[Site, TokenGrid]]:
+    """The replacements, and where their grids come from; the model is not touched yet."""
+    sources = GridSources()
+    layers: dict[Site, InteractingAttention] = {}
+    grids: dict[Site, TokenGrid] = {}
+    for site in sites:
+        interaction, prefix = plan[site.block], None
+        parents = parents_of(model, site.path)
+        try:
+            if Capability.GRID in interaction.needs and not _knows_grid(site.module, parents[0]):
+                grids[site], prefix = sources.around(parents)
+            layers[site] = from_attention(site.module, interaction, init=init, num_prefix_tokens=prefix)
+        except ValueError as error:
+            raise ValueError(f"block {site.block} ({site.path}): {error}") from error
+    return layers, grids
+
+
+def _knows_grid(attn: nn.Module, parent: nn.Module) -> bool:
+    """Whether attention needs no other source of its grid: its host, its block or an earlier swap tells it."""
+    host = attn if isinstance(attn, InteractingAttention) else HOSTS[type(attn)]
+    return bool(host.gives_grid or host.token_grid or getattr(parent, "gives_token_grid", False))
+
+
+def _chosen_blocks(blocks: Iterable[int] | None, depth: int) -> set[int]:
+    if blocks is None:
+        return set(range(depth))
+    given = list(blocks) if isinstance(blocks, Iterable) else [blocks]
+    absent = [b for b in given if type(b) is not int or not -depth <= b < depth]
+    if absent or not given or not isinstance(blocks, Iterable):
+        raise ValueError(f"blocks must name some of 0 to {depth - 1} (or -{depth} to -1), got {given}")
+    return {b % depth for b in given}
+
+
+def _nothing_to_replace(model: nn.Module, others: list[tuple[str, str]]) -> str:
+    wanted = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
+    if not others:
+        return f"{type(model).__name__} has no attention that shows; wanted modules of class {wanted}"
+    path, name = others[0]
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    return (
+        f"{type(model).__name__} has attention of class {name} at {path!r}{more}, which has no host; "
+        f"wanted modules of class {wanted}"
+    )

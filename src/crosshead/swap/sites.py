@@ -1,0 +1,75 @@
+"""Where a model has attention: what has a host, and what else looks like it."""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..layers.attention import InteractingAttention
+from ..layers.registry import HOSTS
+
+_ATTENTION = re.compile("attn|attention", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One attention module of a model: its path, its place among the model's blocks, and its other paths."""
+
+    path: str
+    module: nn.Module
+    block: int
+    also: tuple[str, ...] = ()
+
+
+def find_sites(model: nn.Module) -> list[Site]:
+    """Attention that has a host, in the order of the modules; a module at several paths is one site."""
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if has_host(module):
+            paths.setdefault(module, []).append(path)
+    return [
+        Site(first, module, block, tuple(also))
+        for block, (module, (first, *also)) in enumerate(paths.items())
+    ]
+
+
+def has_host(module: nn.Module) -> bool:
+    return type(module) in HOSTS or isinstance(module, InteractingAttention)
+
+
+def head_width(attn: nn.Module) -> int:
+    return attn.head_dim if isinstance(attn, InteractingAttention) else HOSTS[type(attn)].sizes(attn)[1]
+
+
+def named(attn: nn.Module) -> str:
+    """Its class, or that of the module in whose place it is, and its interaction."""
+    if isinstance(attn, InteractingAttention):
+        return f"{attn.replaced.__name__} ({attn.interaction.kind})"
+    return type(attn).__name__
+
+
+def parents_of(model: nn.Module, path: str) -> list[nn.Module]:
+    """The modules around a path, innermost first, the model last."""
+    steps = path.split(".")[:-1]
+    return [model.get_submodule(".".join(steps[:end])) for end in range(len(steps), -1, -1)]
+
+
+def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Whatever looks like attention with heads, by its class's name or its ``num_heads``: (path, module), innermost."""
+    found: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules():
+        counts = isinstance(getattr(module, "num_heads", None), int)
+        if path and (has_host(module) or counts or _ATTENTION.search(type(module).__name__)):
+            found.append((path, module))
+    outer = {p for path, _ in found for p in _prefixes(path)}
+    inside = [path for path, module in found if has_host(module)]
+    return [
+        (path, module)
+        for path, module in found
+        if has_host(module) or (path not in outer and not any(path.startswith(f"{p}.") for p in inside))
+    ]
+
+
+def _prefixes(path: str) -> list[str]:
+    steps = path.split(".")
+    return [".".join(steps[:end]) for end in range(1, len(steps))]

@@ -1,0 +1,187 @@
+"""A model to a folder and back in one call; reports that rebuild; undone swaps, other schedules, dry runs."""
+
+import copy
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import crosshead
+from crosshead import SwapReport, restore_attention, supported, swap_attention
+from crosshead.layers import INTERACTIONS, InteractingAttention
+from crosshead.swap import apply_interactions, interactions_of
+from tolerances import OUTPUT, assert_close
+
+SMALL = dict(img_size=32, depth=2, embed_dim=24, num_heads=3, patch_size=8)
+
+
+def images(channels=3, seed=0):
+    return torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def vit(name="vit_tiny_patch16_224", **options):
+    torch.manual_seed(0)
+    return timm.create_model(name, **SMALL | dict(num_classes=3) | options).eval()
+
+
+def disturb(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    return model
+
+
+SWAPS = {
+    "plain": [],
+    "overlap": [dict(overlap="index+1")],
+    "as the paper": [dict(overlap=2, init="paper", blocks=[1])],
+    "interactive": [dict(kind="imhsa", init="paper", landmarks=(2, 1))],
+    "two kinds": [dict(kind="talking", blocks=[0]), dict(kind="overlap", overlap=3, blocks=[1])],
+}
+
+
+@pytest.mark.parametrize("swaps", SWAPS)
+@pytest.mark.parametrize("reader", ["crosshead", "timm"])
+def test_a_swapped_model_comes_back(swaps, reader, tmp_path):
+    model = vit(in_chans=1)
+    for swap in SWAPS[swaps]:
+        swap_attention(model, **swap)
+    disturb(model)
+    crosshead.save(model, tmp_path / "m", args=SMALL, classes=["a", "b", "c"], preparation={"mean": [0.5]})
+    if reader == "timm":
+        back = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True).eval()
+    else:
+        back = crosshead.load(tmp_path / "m")
+    assert torch.equal(back(images(1)), model(images(1)))
+    assert interactions_of(back) == interactions_of(model)
+    assert list(back.pretrained_cfg["label_names"]) == ["a", "b", "c"] and list(
+        back.pretrained_cfg["mean"]
+    ) == [0.5]
+    crosshead.save(back, tmp_path / "again", args=None if SWAPS[swaps] else SMALL)
+    assert torch.equal(crosshead.load(tmp_path / "again")(images(1)), model(images(1)))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_own_models_remember_their_arguments(again, tmp_path):
+    model = vit("mohsa_vit_micro_patch2_32", overlap="reversed+1")
+    if again:
+        swap_attention(model, "talking", init="paper", blocks=[0])
+    disturb(model)
+    crosshead.save(model, tmp_path)
+    held = json.loads((tmp_path / "config.json").read_text())
+    assert held["architecture"] == ("crosshead_swapped" if again else "mohsa_vit_micro_patch2_32")
+    assert torch.equal(crosshead.load(tmp_path)(images()), model(images()))
+
+
+def test_what_cannot_be_built_again_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"is another model: .*give save\(..., args=...\)"):
+        crosshead.save(vit(), tmp_path / "a")
+    with pytest.raises(ValueError, match="Linear is not a model of timm's registry"):
+        crosshead.save(nn.Linear(2, 2), tmp_path / "a")
+    with pytest.raises(ValueError, match="can't be written as JSON"):
+        crosshead.save(vit(), tmp_path / "a", args=SMALL | {"norm_layer": nn.LayerNorm})
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_folder_that_holds_none_or_a_damaged_one_is_named(tmp_path):
+    with pytest.raises(ValueError, match="is not a run folder"):
+        crosshead.load(tmp_path)
+    crosshead.save(vit(), tmp_path, args=SMALL)
+    (tmp_path / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match="holds no saved model"):
+        crosshead.load(tmp_path)
+    other = vit(depth=3)
+    crosshead.save(other, tmp_path / "b", args=SMALL | {"depth": 3})
+    (tmp_path / "b" / "model.safetensors").rename(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors is not of .*config.json"):
+        crosshead.load(tmp_path)
+
+
+def test_a_report_is_json_that_gives_it_back():
+    report = swap_attention(vit(), overlap="index+1")
+    assert SwapReport.from_json(report.to_json()) == report
+    with pytest.raises(ValueError, match="not a report of a swap"):
+        SwapReport.from_json('{"kind": "overlap"}')
+
+
+def test_interactions_rebuild_on_another_copy():
+    model, other = vit(), swap_and("overlap", overlap=1)
+    for swap in SWAPS["two kinds"]:
+        swap_attention(model, **swap)
+    held = json.loads(json.dumps(interactions_of(disturb(model))))
+    apply_interactions(other, held)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(images()), model(images()))
+    with pytest.raises(ValueError, match=r"no attention at 'blocks.2.attn'"):
+        apply_interactions(vit(), [held[0] | {"path": "blocks.2.attn"}])
+
+
+def swap_and(kind, **options):
+    model = vit()
+    swap_attention(model, kind, **options)
+    return model
+
+
+def test_a_dry_run_reports_and_changes_nothing():
+    model = vit(dynamic_img_size=True)
+    before = copy.deepcopy(model.state_dict())
+    for kind, options in (("overlap", {}), ("imhsa", dict(init="paper"))):
+        report = swap_attention(model, kind, dry_run=True, **options)
+        assert len(report.replaced) == 2
+        assert report == swap_attention(vit(dynamic_img_size=True), kind, **options)
+    assert not any(isinstance(m, InteractingAttention) for m in model.modules())
+    assert not hasattr(model, "swap_report") and not model.patch_embed._forward_hooks
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_supported_kinds():
+    assert supported(vit()) == tuple(INTERACTIONS)
+    with torch.device("meta"):
+        assert "imhsa" not in supported(timm.create_model("eva02_tiny_patch14_224"))
+        assert {"overlap", "talking"} <= set(supported(timm.create_model("eva02_tiny_patch14_224")))
+        assert supported(timm.create_model("resnet18")) == ()
+
+
+@pytest.mark.parametrize("kind", ["overlap", "talking", "imhsa"])
+def test_undone_it_is_what_it_was(kind):
+    model = vit(dynamic_img_size=True)
+    want, names = model(images()), list(model.state_dict())
+    spared = model.no_weight_decay()
+    swap_attention(model, kind, init="paper")
+    assert restore_attention(model) == 2
+    assert list(model.state_dict()) == names and type(model.blocks[0].attn).__name__ == "Attention"
+    assert torch.equal(model(images()), want) and model.no_weight_decay() == spared
+    assert not model.patch_embed._forward_hooks and restore_attention(model) == 0
+
+
+def test_another_schedule_goes_on_from_what_was_learned():
+    model = disturb(swap_and("overlap", overlap="index"))
+    want = model(images())
+    swap_attention(model, overlap="index+1")
+    assert_close(model(images()), want, OUTPUT[torch.float32])
+    with pytest.raises(ValueError, match=r"block 1 .*they borrow less; pass init='paper'"):
+        swap_attention(model, overlap=1)
+    with pytest.raises(ValueError, match="another kind takes their place; call restore_attention first"):
+        swap_attention(model, "talking")
+    swap_attention(model, overlap=1, init="paper")
+    assert [block.attn.interaction.overlap for block in model.blocks] == [1, 1]
+
+
+def test_a_run_loads_too(tmp_path):
+    from crosshead.recipe.compose import load_recipe
+    from crosshead.train.run import train
+
+    short = ["train.epochs=1", "data.validation=0.9", f"output={tmp_path}", "log.tensorboard=false"]
+    swap = ["model.name=vit_tiny_patch16_224", "model.overlap=1", "model.interaction.kind=overlap"]
+    size = [
+        "model.args.depth=2",
+        "model.args.embed_dim=24",
+        "model.args.num_heads=3",
+        "model.args.patch_size=2",
+    ]
+    train(load_recipe("digits", [*short, *swap, *size, "schedule.warmup_epochs=0"]))
+    model = crosshead.load(tmp_path / "digits")
+    assert len(model.pretrained_cfg["label_names"]) == 10 and model.pretrained_cfg["input_size"][-1] == 8
+    assert [entry["options"] for entry in interactions_of(model)] == [{"overlap": 1}] * 2
