@@ -7,7 +7,9 @@ from timm.models.cait import TalkingHeadAttn
 from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
+from crosshead import swap_attention
 from crosshead.layers import INTERACTIONS, from_attention
+from crosshead.layers.interactions.knocking import fold_knocking
 from crosshead.ops.knocking import naive_gated_values, naive_knock
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -122,6 +124,23 @@ def test_under_autocast_and_swapped_back():
         assert_close(layer(tokens()), layer.double()(tokens().double()).bfloat16(), OUTPUT[torch.bfloat16])
     back = layer.restored()
     assert type(back) is Attention and set(back.state_dict()) == set(Attention(24, 3).state_dict())
+
+
+def test_folded_for_inference_it_is_the_old_module_again():
+    model = nn.Sequential(Attention(24, 3, qkv_bias=True), Attention(24, 3)).eval()
+    swap_attention(model, "knocking")
+    stirred(model[0]), stirred(model[1])
+    want, keys = model(tokens()), [type(m) for m in nn.Sequential(Attention(24, 3)).modules()][1:]
+    assert fold_knocking(model) == ["0", "1"]
+    assert [type(m) for m in model[1].modules()] == keys
+    assert_close(model(tokens()), want, OUTPUT[torch.float32])
+    with pytest.raises(ValueError, match="Sequential holds no knocking heads to fold"):
+        fold_knocking(model)
+    swap_attention(model, "knocking", form="gated", blocks=[1])
+    swap_attention(model, "knocking", blocks=[0])
+    with pytest.raises(ValueError, match="1: the gated form can't be folded"):
+        fold_knocking(model)
+    assert model[0].interaction.kind == "knocking"  # nothing was put back
 
 
 def test_an_unknown_form_is_named():

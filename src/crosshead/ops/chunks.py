@@ -15,8 +15,9 @@ from torch import Tensor
 from .autocast import without_autocast
 from .transforms import is_differentiated_again, is_transformed
 
-# Attention weights (all heads) of one chunk: from half to twice as many change little.
-_CPU_CHUNK, _ACCELERATOR_CHUNK = 800_000, 1 << 26
+# Attention weights (all heads) of one chunk. On a CPU two large images at once are slower than one after the other,
+# since their products want copies.
+_CPU_CHUNK, _ACCELERATOR_CHUNK = 400_000, 1 << 26
 
 
 class Axes(NamedTuple):

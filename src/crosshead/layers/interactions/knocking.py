@@ -65,8 +65,8 @@ class Knocking(Interaction):
         if self.form == "gated":
             return linear(x)
         matrices: Any = layer.knock
-        if type(linear) is nn.Linear and not _is_watched(linear):
-            return F.linear(x, *fold(linear.weight, linear.bias, matrices))
+        if _is_plain(linear):
+            return F.linear(x, *fold(linear.weight, linear.bias, matrices))  # type: ignore[arg-type]
         packed = linear(x)
         heads = packed.unflatten(-1, (3, layer.num_heads, layer.head_dim))
         return knock(heads, matrices.to(packed.dtype)).flatten(2)
@@ -90,6 +90,51 @@ class Knocking(Interaction):
             x @ matrix.to(x.dtype) for x, matrix in zip((heads.q, heads.k, heads.v), layer.knock, strict=True)
         )
         return replace(heads, q=q, k=k, v=v, qkv=None)
+
+
+@torch.no_grad()
+def fold_knocking(model: nn.Module) -> list[str]:
+    """Puts back a model's own attention where heads knock, with their matrices inside its weights; outputs stay.
+
+    For inference, or to hand the model to those who know nothing of interactions (arXiv 2510.23052, equation 8).
+
+    Returns:
+        The paths of the modules that were put back.
+
+    Raises:
+        ValueError: where a matrix can't be part of a weight: the gated form, a host without one projection, a
+            projection that is more than a linear layer. The model stays as it is.
+    """
+    folded = {}
+    for path, layer in model.named_modules():
+        interaction = getattr(layer, "interaction", None)
+        if isinstance(interaction, Knocking):
+            folded[path] = _folded(path, layer, interaction)
+    if not folded:
+        raise ValueError(f"{type(model).__name__} holds no knocking heads to fold")
+    for path, attn in folded.items():
+        model.set_submodule(path, attn)
+    return list(folded)
+
+
+def _folded(path: str, layer: Any, interaction: Knocking) -> nn.Module:
+    linear: Any = layer.get_submodule(layer.in_projection) if layer.in_projection else None
+    if interaction.form != "linear" or not _is_plain(linear):
+        what = "the gated form" if interaction.form != "linear" else "matrices without one plain nn.Linear"
+        raise ValueError(f"{path or 'the model'}: {what} can't be folded into a projection")
+    weight, bias = fold(linear.weight, linear.bias, layer.knock)
+    new = nn.Linear(linear.in_features, linear.out_features, bias is not None, weight.device, weight.dtype)
+    new.weight.copy_(weight)
+    if bias is not None:
+        new.bias.copy_(bias)
+    attn = layer.restored()
+    setattr(attn, layer.in_projection, new.train(linear.training))
+    return attn
+
+
+def _is_plain(linear: nn.Module | None) -> bool:
+    """A linear layer, and nothing but that."""
+    return type(linear) is nn.Linear and not _is_watched(linear)
 
 
 def _is_watched(linear: nn.Module) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..autocast import autocast_dtype, without_autocast
-from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, new_seed
+from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
 from .arguments import check_composition
 from .dynamic import mixing_matrices
 
@@ -111,12 +111,19 @@ def _attend(
     if attn_bias is not None:
         logits, by_key = logits + attn_bias, by_key + attn_bias.mT
     logits = at_queries[:, :, 0] @ logits.transpose(1, 2)
-    by_key = at_keys[:, :, 1] @ by_key.transpose(1, 2)
+    by_key = _in_rows(at_keys[:, :, 1] @ by_key.transpose(1, 2))
     logits = logits + by_key.permute(0, 3, 2, 1)
     weights = drop(_softmax(logits, attn_mask), dropout_p, generator)
     by_query = at_queries[:, :, 2] @ weights
-    by_key = at_keys[:, :, 3] @ weights.permute(0, 3, 2, 1).contiguous()
+    by_key = _in_rows(at_keys[:, :, 3] @ weights.permute(0, 3, 2, 1).contiguous())
     return by_query.transpose(1, 2) @ v + by_key.permute(0, 2, 3, 1) @ v
+
+
+def _in_rows(product: Tensor) -> Tensor:
+    """``product``, whose gradient, that of a transpose, is laid out in rows: products of columns are slow."""
+    if product.requires_grad and not must_be_plain([product]):
+        product.register_hook(lambda grad: None if grad is None else grad.contiguous())
+    return product
 
 
 def _softmax(logits: Tensor, attn_mask: Tensor | None) -> Tensor:
