@@ -40,7 +40,7 @@ check: $(READY) ## lint and type check
 	$(PY) -m mypy
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers
-	set -e; for each in overlap talking window models interactive "interactive --only memory" image_size \
+	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
 		input_pipeline engine "engine --checkpoint"; do \
 		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
 

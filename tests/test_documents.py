@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def examples():
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for number, code in enumerate(
             re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL), start=1
         ):

@@ -174,7 +174,7 @@ def knocking() -> None:
     p.text(
         40,
         244,
-        "T is linear, and so part of the projection: W′ = W T. Training and inference take it from there.",
+        "T is linear, and so part of the projection, W′ = W T: training multiplies weights, inference stores them.",
         anchor="start",
     )
     p.write("knocking.svg")
