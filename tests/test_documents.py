@@ -17,5 +17,6 @@ def examples():
 
 
 @pytest.mark.parametrize("code", examples())
-def test_an_example_runs(code):
+def test_an_example_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # for what an example saves
     exec(code, {})
