@@ -22,8 +22,9 @@ class ClassifyEvaluation:
         logits = predictions.float()
         losses = F.cross_entropy(logits, batch.targets, reduction="none")
         places = logits.topk(self.places).indices == batch.targets[:, None]
-        columns = [batch.index.to(losses.device), losses, places[:, 0], places.any(1)]
-        self._rows.append(torch.stack([column.double() for column in columns], 1).cpu())
+        # To the CPU before it becomes float64, which some devices don't have (Apple's MPS); in one transfer.
+        figures = torch.stack([losses, places[:, 0].float(), places.any(1).float()], 1).cpu()
+        self._rows.append(torch.cat([batch.index.cpu()[:, None].double(), figures.double()], 1))
 
     def sums(self) -> Tensor:
         return torch.zeros(0)
