@@ -17,7 +17,9 @@ class Elsewhere(torch.Tensor):
 
     def __init__(self, inner):
         if inner.dtype == torch.float64:
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64"
+            )
         self.inner = inner
 
     @classmethod

@@ -8,7 +8,9 @@ from cli.conftest import SHORT
 from crosshead.cli import main
 from crosshead.cli.arguments.parser import parse
 from crosshead.cli.commands.train import plan
+from crosshead.cli.screen import lines
 from crosshead.recipe import load_recipe
+from crosshead.train import StepRecord
 
 
 def planned(*words):
@@ -115,3 +117,17 @@ def test_a_folder_that_cannot_be_written_is_named(fails, tmp_path):
 def test_a_traceback_comes_when_asked_for(tmp_path):
     with pytest.raises(ValueError, match="no recipe is called"):
         main(["--traceback", "train", "digts"])
+
+
+def test_lines_tell_the_first_step_at_once_and_end_a_long_silence(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(lines.time, "monotonic", lambda: now[0])
+    observer = lines.LineObserver(every_steps=20)
+    for step, seconds in ((1, 0), (2, 10), (3, 31), (20, 1), (40, 3)):
+        now[0] += seconds
+        figures = dict(loss=2.0, epoch_loss=1.5, losses={}, counts={}, grad_norm=0.0, images_per_second=1.0)
+        rest = dict(seconds_left=1.0, skipped=False, bad_steps=0, broken_images=0)
+        observer.on_step(StepRecord(step=step, epoch=0.1, lr=1e-3, **figures, **rest))
+    said = capsys.readouterr().out
+    assert [line.split()[3].partition("/")[0] for line in said.splitlines()] == ["1", "3", "40"]
+    assert "loss 2.0000 (epoch's mean 1.5000)" in said

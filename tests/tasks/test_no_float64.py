@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from no_float64 import Elsewhere
 
 from crosshead.data.loading.batch import Batch
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
+from no_float64 import Elsewhere
 
 
 def test_the_device_refuses_as_mps_does():
@@ -26,7 +26,10 @@ def test_a_classifier_is_judged_without_float64_on_the_device():
     logits, targets = torch.randn(9, 7), torch.randint(7, (9,))
     here = Batch(torch.zeros(9, 3, 1, 1), targets, torch.arange(9))
     found = []
-    for predictions, batch in ((logits, here), (Elsewhere(logits), replace(here, targets=Elsewhere(targets)))):
+    for predictions, batch in (
+        (logits, here),
+        (Elsewhere(logits), replace(here, targets=Elsewhere(targets))),
+    ):
         evaluation = task.evaluation()
         evaluation.update(predictions, batch)
         found.append(evaluation.compute(evaluation.sums(), [evaluation.rows()]).metrics)

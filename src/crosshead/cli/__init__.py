@@ -7,6 +7,7 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 EXIT_USER_ERROR = 2
+_EXTRAS = {"wandb": "wandb", "mlflow": "mlflow"}  # all else comes with training
 EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
 
 
@@ -45,7 +46,8 @@ def _is_the_users(error: Exception) -> bool:
 def _message(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"the package {error.name!r} is not installed; install the extra: pip install 'crosshead[train]'"
+            f"the package {error.name!r} is not installed; install the extra: "
+            f"pip install 'crosshead[{_EXTRAS.get(str(error.name).partition('.')[0], 'train')}]'"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

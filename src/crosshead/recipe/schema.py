@@ -184,6 +184,7 @@ class LogConfig(Section):
     every_steps: Positive = 20
     tensorboard: bool = True
     progress: Literal["auto", "bar", "lines"] = "auto"
+    observers: list[str] = []  # beside the logs on disk: wandb, mlflow, or one that a package offers
     forecast: bool = False  # say before training how long it will take, from a few steps
 
 

@@ -40,6 +40,7 @@ from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import is_sharded, shard
 from crosshead.train.processes.watchdog import Watchdog
 from crosshead.train.starting import check_presumed_weights, settle
+from crosshead.train.telling.further import further_observers
 from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
 from crosshead.train.telling.outcome import finished_result, stopped_result, unsaved_result, write_result
 from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
@@ -318,6 +319,7 @@ def _audience(folder: Path, recipe: Recipe, observer: Observer | None, world: Wo
     observers: list[Observer] = [JsonLines(folder, log.every_steps)]
     if log.tensorboard:
         observers.append(TensorBoard(folder, log.every_steps))
+    observers += further_observers(folder, recipe)
     return Audience([*observers, *([] if observer is None else [observer])])
 
 

@@ -6,11 +6,13 @@ import time
 from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
+_SILENT_S = 30.0
 _QUIET_S = 2.0  # lines about steps keep this distance, so that quick steps don't fill a log
 
 
 class LineObserver:
-    """Prints a line every ``every_steps`` steps, but not more than one in two seconds, and one an evaluation."""
+    """Prints a line every ``every_steps`` steps, but not more than one in two seconds, the first step's at once and one
+    after every half minute of silence; and one an evaluation."""
 
     def __init__(self, every_steps: int) -> None:
         self._every_steps = every_steps
@@ -25,13 +27,15 @@ class LineObserver:
 
     def on_step(self, record: StepRecord) -> None:
         now = time.monotonic()
-        if record.step % self._every_steps or now - self._last_line < _QUIET_S:
+        due = record.step % self._every_steps == 0 or now - self._last_line > _SILENT_S
+        if not due or now - self._last_line < _QUIET_S:
             return
         self._last_line = now
         counts = figures(record.counts, record.counts)
         counts += "  " if counts else ""
         self._say(
-            f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f}  {counts}"
+            f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f} "
+            f"(epoch's mean {record.epoch_loss:.4f})  {counts}"
             f"lr {record.lr:.2e}  {record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left"
         )
 

@@ -1,6 +1,7 @@
 """Loss and the metric that tells most, over the epochs of one run, or of several, as a picture."""
 
 import io
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -26,6 +27,7 @@ class Curve:
 
     metric: Metric = METRICS["accuracy"]
     training: list[Point] = field(default_factory=list)
+    means: list[Point] = field(default_factory=list)  # of an epoch's steps, at its end
     validation: list[Point] = field(default_factory=list)
     test: float | None = None
 
@@ -80,19 +82,36 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
 
 def read_curve(folder: Path) -> Curve:
     """The curve in a run's log; an empty one where nothing was logged yet."""
-    starts = [record for record in read_lines(folder / EVENTS_FILE) if record.get("kind") == "start"]
-    name = starts[-1]["shown"][0] if starts else "accuracy"
+    name = _shown(folder)
     curve = Curve(METRICS[name])
+    epochs: dict[int, list[Point]] = {}
     for record in read_metrics(folder / METRICS_FILE)[0]:
         if record["kind"] == "step":
-            curve.training.append((record["epoch"], record["loss"], record["counts"].get(name)))
+            count = (record.get("counts") or record).get(name)
+            curve.training.append((record["epoch"], record["loss"], count))
+            mean = record.get("epoch_loss", record["loss"])
+            epochs.setdefault(math.ceil(record["epoch"]), []).append((record["epoch"], mean, count))
             continue
         metrics = record["metrics"]
         if record["split"] == "validation":
             curve.validation.append((record["epoch"], metrics.get("loss"), metrics.get(name)))
         elif record["split"] == "test":
             curve.test = metrics.get(name)
+    curve.means = [_mean(points) for points in epochs.values()]
     return curve
+
+
+def _shown(folder: Path) -> str:
+    """The metric that the run's task shows first, as its last start says; runs of 0.1 say none."""
+    starts = [record for record in read_lines(folder / EVENTS_FILE) if record.get("kind") == "start"]
+    names = [start["shown"][0] for start in starts if start.get("shown")]
+    return names[-1] if names and names[-1] in METRICS else "accuracy"
+
+
+def _mean(points: list[Point]) -> Point:
+    """Of an epoch's logged steps: the last one's mean loss of the epoch so far, and the mean of what was counted."""
+    counts = [count for _, _, count in points if count is not None]
+    return points[-1][0], points[-1][1], fmean(counts) if counts else None
 
 
 def _plain(text: str) -> str:
@@ -102,10 +121,20 @@ def _plain(text: str) -> str:
 
 def _draw(axes: "Axes", curve: Curve, label: str, color: str, *, column: int, factor: float) -> None:
     training = _thinned(_known(curve.training, column, factor))
+    means = _known(curve.means, column, factor)
     validation = _known(curve.validation, column, factor)
     if training:
         axes.plot(
-            *zip(*training, strict=True), color=color, linewidth=1, alpha=0.5, label=f"{label} training"
+            *zip(*training, strict=True), color=color, linewidth=1, alpha=0.35, label=f"{label} training step"
+        )
+    if means:
+        axes.plot(
+            *zip(*means, strict=True),
+            color=color,
+            linewidth=1.3,
+            linestyle="--",
+            marker="." if len(means) < 40 else None,
+            label=f"{label} training, epoch's mean",
         )
     if validation:
         marker = "o" if len(validation) == 1 else None
