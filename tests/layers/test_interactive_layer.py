@@ -218,3 +218,50 @@ def test_bad_construction_is_named(arguments, message):
 def test_bad_calls_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         InteractiveAttention(24, 3)(tokens(15), **arguments)
+
+
+def padded(count=12):
+    """Two images of 3 x 4 tokens after a prefix token: one whole, half of the other padding."""
+    keys = torch.ones(2, 1, 1, count + 1, dtype=torch.bool)
+    keys[1, ..., 1 + 6 :] = False
+    return keys
+
+
+@torch.no_grad()
+def test_padding_is_attended_by_nobody_and_averaged_into_no_landmark():
+    """Each head and image by the equations, over the tokens that take part alone; whole cells may be padding."""
+    layer = InteractiveAttention(24, 3, landmarks=(3, 2), num_prefix_tokens=1).double()
+    for mix in (layer.mix_query, layer.mix_key):
+        mix.add_(0.3 * torch.randn(3, 3, dtype=torch.float64))
+    x, keys = tokens(13).double(), padded()
+    got = layer(x, keys, grid=(3, 4))
+    for image in range(2):
+        part = keys[image, 0, 0].nonzero().flatten()
+        cells = [[0], *([1 + 4 * r + c for c in (c0, c0 + 1)] for r in range(3) for c0 in (0, 2))]
+        cells = [kept for cell in cells if (kept := [t for t in cell if t in part])]
+        q, k, v = layer.qkv(x[image]).view(13, 3, 3, 8).permute(1, 2, 0, 3)
+        q_marks, k_marks = (torch.stack([y[:, cell].mean(1) for cell in cells], 1) for y in (q, k))
+        a_q = (q[:, part] @ k_marks.mT * 8**-0.5).softmax(-1)
+        a_k = (q_marks @ k[:, part].mT * 8**-0.5).softmax(-1)
+        a_q, a_k = (
+            torch.einsum("gi,inl->gnl", m, a) for m, a in ((layer.mix_query, a_q), (layer.mix_key, a_k))
+        )
+        want = layer.proj((a_q @ (a_k @ v[:, part])).transpose(0, 1).flatten(1))
+        assert_close(got[image, part], want, OUTPUT[torch.float64])
+    noise = x.clone()
+    noise[1, 7:] = 1e3
+    assert_close(layer(noise, keys, grid=(3, 4))[1, :7], got[1, :7], OUTPUT[torch.float64])
+    weights = layer.attention_weights(x, keys, grid=(3, 4))
+    assert (weights[1, :, :, 7:] == 0).all()
+    whole = torch.ones_like(keys)
+    assert_close(layer(x, whole, grid=(3, 4)), layer(x, grid=(3, 4)), OUTPUT[torch.float64])
+
+
+def test_padding_trains():
+    layer = InteractiveAttention(24, 3, landmarks=2, num_prefix_tokens=1)
+    x = tokens(13).requires_grad_()
+    layer(x, padded(), grid=(3, 4))[1, :7].square().sum().backward()
+    assert (x.grad[1, 7:] == 0).all() and torch.isfinite(x.grad).all()
+    assert all(parameter.grad.abs().max() > 0 for parameter in layer.parameters())
+    nothing = layer(tokens(13), torch.zeros(2, 1, 1, 13, dtype=torch.bool), grid=(3, 4))
+    assert_close(nothing, layer.proj.bias.expand(2, 13, 24), OUTPUT[torch.float32])

@@ -101,3 +101,22 @@ def test_weights_of_another_model(tmp_path):
     ):
         load_weights(model, tmp_path / "donor.safetensors")
     assert torch.equal(model.head.weight, before)
+
+
+def test_any_interaction_from_a_recipe():
+    interaction = InteractionConfig.model_validate({"kind": "talking", "overlap": "index", "blocks": [1]})
+    config = ModelConfig(name="vit_tiny_patch16_224", args=dict(depth=2), interaction=interaction)
+    model = build_model(config, num_classes=3, in_chans=3, img_size=32)
+    assert model.blocks[1].attn.interaction.options() == {"overlap": 1, "mode": "auto"}
+    for wrong, message in (
+        (dict(kind="imhsa"), "'imhsa' has no option 'overlap'"),
+        (
+            dict(kind="overlap", overlap=3),
+            r"model.overlap is 2 and model.interaction.overlap 3; give one of them",
+        ),
+    ):
+        config = ModelConfig(
+            name="vit_tiny_patch16_224", overlap=2, interaction=InteractionConfig.model_validate(wrong)
+        )
+        with pytest.raises(ValueError, match=message):
+            build_model(config, num_classes=3, in_chans=3, img_size=32)
