@@ -4,6 +4,7 @@ A package offers one under the entry point group ``crosshead.observers``: a func
 gives an ``Observer``. ``log.observers`` names those that a run is told to, the two below included.
 """
 
+import secrets
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -41,15 +42,20 @@ def further_observers(folder: Path, recipe: Recipe) -> list[Observer]:
 
 
 def guarded(name: str, observer: Observer) -> Observer:
-    """``observer``, whose every error is one of writing: a service that does not answer costs its figures, not the
-    run."""
+    """``observer``, whose errors are those of a log that can't be written: a service that does not answer costs its
+    figures, not the run. Each kind of call says its first error; one that could not start is left alone."""
+    failed: set[str] = set()
 
     def call(method: str) -> Callable[[Any, Any], None]:
         def called(_: Any, record: Any) -> None:
+            if "on_start" in failed:
+                return
             try:
                 getattr(observer, method)(record)
             except Exception as error:
-                raise OSError(f"{type(error).__name__}: {error}") from error
+                if method not in failed:
+                    failed.add(method)
+                    raise OSError(f"{type(error).__name__}: {error}") from error
 
         return called
 
@@ -87,7 +93,7 @@ class WandB(_Numbers):
 
     def on_start(self, info: RunInfo) -> None:
         kept = self._folder / "wandb-id.txt"
-        number = kept.read_text().strip() if kept.is_file() else self._wandb.util.generate_id()
+        number = kept.read_text().strip() if kept.is_file() else secrets.token_hex(6)
         kept.write_text(number + "\n")
         self._run = self._wandb.init(
             project="crosshead",
