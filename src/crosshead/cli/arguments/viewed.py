@@ -1,0 +1,112 @@
+"""The model that a command looks into: a run's, or any of timm's with a file of weights; and pictures as it wants them."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.arguments.options import add_checkpoint, add_device, find_checkpoint
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from crosshead.train.loading import Trained
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """A model in evaluation mode, what to call it, how a picture becomes its input, and how that is shown again.
+
+    ``trained`` is the run that it comes from, if any; ``classes`` are its classes' names, where they are known.
+    """
+
+    name: str
+    model: "nn.Module"
+    prepare: "Callable[[Image], Tensor]"
+    mean: Sequence[float]
+    std: Sequence[float]
+    classes: Sequence[str] | None
+    trained: "Trained | None"
+    max_megapixels: float = 64.0
+
+    @property
+    def device(self) -> Any:
+        return next(self.model.parameters()).device
+
+    def shown(self, prepared: "Tensor") -> Any:
+        """The input (C, H, W) as a person sees it: (H, W, 3) uint8."""
+        import torch
+
+        mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (self.mean, self.std))
+        picture = (prepared.cpu() * std + mean).clamp(0, 1).expand(3, -1, -1)
+        return (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+    def read(self, file: Path) -> "Tensor":
+        """A picture's file as the model's input (1, C, H, W); ValueError for one that can't be read."""
+        from crosshead.data.files.images import decode_image
+
+        picture = decode_image(file, max_megapixels=self.max_megapixels)
+        return self.prepare(picture).unsqueeze(0).to(self.device)
+
+
+def add_viewed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights (safetensors or .pth) for a timm model that is named instead of RUN"
+    )
+    add_checkpoint(parser)
+    add_device(parser)
+
+
+def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
+    """The model that ``word`` names: the folder of a run, or a timm model with ``--weights``.
+
+    Raises:
+        ValueError: neither, or the weights are another model's.
+    """
+    if Path(word).exists():
+        if args.weights is not None:
+            raise ValueError(f"{word} is a run and has its own weights; leave --weights out, or name a timm model")
+        return _of_run(word, args)
+    return _of_timm(word, args)
+
+
+def _of_run(word: str, args: argparse.Namespace) -> Viewed:
+    from crosshead.data.transforms.pipeline import evaluation_transform
+    from crosshead.train.loading import load_trained
+
+    run, checkpoint = find_checkpoint(word)
+    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
+    data = trained.recipe.data
+    mean, std = data.mean or trained.info.mean, data.std or trained.info.std
+    return Viewed(
+        run.resolve().name,
+        trained.model,
+        evaluation_transform(data, trained.info),
+        mean,
+        std,
+        trained.info.class_names,
+        trained,
+        data.max_megapixels,
+    )
+
+
+def _of_timm(word: str, args: argparse.Namespace) -> Viewed:
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    from crosshead.models import load_weights
+    from crosshead.train.loop.devices import choose_device
+
+    if not timm.is_model(word):
+        raise ValueError(f"{word} is neither the folder of a run nor a model of timm's")
+    if args.weights is None:
+        raise ValueError(f"{word} has no weights here; pass --weights FILE, or name the folder of a run")
+    model = timm.create_model(word, pretrained=False)
+    load_weights(model, args.weights, new_classifier=False)
+    config = resolve_model_data_config(model)
+    to_tensor = create_transform(**config, is_training=False)
+    model = model.to(choose_device(args.device or "auto", 0)).eval()
+    prepare: Any = lambda picture: to_tensor(picture.convert("RGB"))  # noqa: E731
+    return Viewed(word, model, prepare, config["mean"], config["std"], None, None)

@@ -1,0 +1,158 @@
+"""``crosshead look``: what the heads of a model attend to in one's own pictures, as sheets."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.arguments.options import Commands
+from crosshead.cli.arguments.viewed import Viewed, add_viewed, open_viewed
+from crosshead.cli.commands.predict import find_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crosshead.heads.looking import LayerMaps, Query
+
+_EPILOG = """\
+examples:
+  crosshead look runs/pets cat.jpg                          every head of every block, for the class token
+  crosshead look runs/pets cat.jpg --query 120,80 --block -1
+  crosshead look runs/pets cat.jpg --gradient "tabby cat"   what of it speaks for a class
+  crosshead look vit_small_patch16_224 cat.jpg --weights vit.safetensors --query mean
+"""
+_MOST_CELLS = 600  # of one sheet: more would be too small to see
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "look",
+        help="draw what heads attend to in pictures",
+        usage="crosshead look RUN PICTURE ... [options]",
+        description="Writes a PNG sheet a picture: a row a block, a column a head.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures")
+    parser.add_argument(
+        "--query",
+        default=None,
+        metavar="Q",
+        help="cls, mean, a pixel X,Y of the model's input, or a box X,Y,X,Y (default: cls, or mean without one)",
+    )
+    parser.add_argument("--block", type=int, action="append", metavar="B", help="only this block (repeatable)")
+    parser.add_argument("--head", type=int, action="append", metavar="H", help="only this head (repeatable)")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--gradient", metavar="CLASS", help="maps weighted by the gradient of a class (name or number)")
+    kinds.add_argument("--rollout", action="store_true", help="one map of all blocks, where their product means something")
+    parser.add_argument("--plain", action="store_true", help="the maps alone, not over the picture")
+    parser.add_argument("--shared-scale", action="store_true", help="one scale for a block's heads (default: each its own)")
+    parser.add_argument("--output", default=".", metavar="DIR", help="where the sheets go (default: here)")
+    add_viewed(parser)
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    if len(args.words) < 2:
+        raise ValueError("wanted a run and at least one picture: crosshead look RUN PICTURE ...")
+    query = parse_query(args.query)
+    files = find_pictures(args.words[1:])
+    viewed = open_viewed(args.words[0], args)
+    target = None if args.gradient is None else class_number(viewed, args.gradient)
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        sheet = folder / f"{file.stem}.{viewed.name}.heads.png"
+        _draw(viewed, file, sheet, query, target, args)
+        print(sheet)
+    sys.stdout.flush()
+    return 0
+
+
+def parse_query(text: str | None) -> "Query | None":
+    """``cls``, ``mean``, ``X,Y`` or ``X,Y,X,Y``; ValueError for another."""
+    if text is None or text in ("cls", "mean"):
+        return text  # type: ignore[return-value]
+    numbers = text.split(",")
+    if len(numbers) not in (2, 4) or not all(re.fullmatch(r" *[0-9]+(\.[0-9]*)? *", each) for each in numbers):
+        raise ValueError(f"--query {text!r}: wanted cls, mean, a pixel X,Y or a box X,Y,X,Y")
+    return tuple(float(each) for each in numbers)  # type: ignore[return-value]
+
+
+def class_number(viewed: Viewed, text: str) -> int:
+    """A class by its name or number; ValueError, with the nearest name, where there is none."""
+    import difflib
+
+    names = list(viewed.classes or ())
+    if text in names:
+        return names.index(text)
+    if re.fullmatch(r"[0-9]+", text):
+        return int(text)
+    near = difflib.get_close_matches(text, names, n=1)
+    raise ValueError(f"there is no class {text!r}" + (f"; the nearest is {near[0]!r}" if near else "; give its number"))
+
+
+def _draw(
+    viewed: Viewed, file: Path, sheet: Path, query: "Query | None", target: int | None, args: argparse.Namespace
+) -> None:
+    from crosshead.heads.drawing import draw_sheet
+
+    picture = viewed.read(file)
+    query, blocks = _maps(viewed, picture, query, target, args)
+    cells = sum(len(block.heads) for block in blocks)
+    if cells > _MOST_CELLS:
+        raise ValueError(f"{cells} maps are too many for one sheet; choose with --block and --head (at most {_MOST_CELLS})")
+    what = "rollout" if args.rollout else f"gradient of class {args.gradient}" if target is not None else "attention"
+    draw_sheet(
+        sheet,
+        viewed.shown(picture[0]),
+        blocks,
+        title=f"{viewed.name}, {file.name}: {what}, query {_named(query)}",
+        query=_marked(query),
+        overlay=not args.plain,
+        shared=args.shared_scale,
+    )
+
+
+def _maps(
+    viewed: Viewed, picture: "Tensor", query: "Query | None", target: int | None, args: argparse.Namespace
+) -> tuple["Query", list[Any]]:
+    """The query that was asked, or else the first one of cls and mean that every block can answer; and the maps."""
+    for asked in ("cls", "mean") if query is None else (query,):
+        try:
+            return asked, _maps_of(viewed, picture, asked, target, args)  # type: ignore[arg-type]
+        except ValueError as error:
+            if query is not None or asked == "mean" or "sees no class token" not in str(error):
+                raise
+    raise AssertionError("one of the two queries was asked last")
+
+
+def _maps_of(
+    viewed: Viewed, picture: "Tensor", query: "Query", target: int | None, args: argparse.Namespace
+) -> list[Any]:
+    from crosshead.heads.drawing import BlockMaps
+    from crosshead.heads.looking import attention_maps, gradient_maps, rollout
+
+    if args.rollout:
+        return [BlockMaps("all blocks", [0], rollout(viewed.model, picture, query).cpu().numpy()[None])]
+    chosen: dict[str, Any] = {"blocks": args.block, "heads": args.head}
+    if target is None:
+        found = attention_maps(viewed.model, picture, query, **chosen)
+    else:
+        found = gradient_maps(viewed.model, picture, target, query, **chosen)
+    return [BlockMaps(_label(layer), layer.heads, layer.maps.numpy(), layer.signed) for layer in found]
+
+
+def _label(layer: "LayerMaps") -> str:
+    return f"block {layer.block}, {layer.kind}"
+
+
+def _named(query: "Query") -> str:
+    return query if isinstance(query, str) else ",".join(f"{each:g}" for each in query)
+
+
+def _marked(query: "Query") -> tuple[float, float] | None:
+    if isinstance(query, str):
+        return None
+    x, y = (query[0], query[1]) if len(query) == 2 else ((query[0] + query[2]) / 2, (query[1] + query[3]) / 2)
+    return x, y
