@@ -13,6 +13,8 @@ from crosshead.cli.commands import (
     demo,
     doctor,
     evaluate,
+    heads,
+    look,
     models,
     predict,
     profile,
@@ -36,6 +38,8 @@ _COMMANDS = (
     profile,
     doctor,
     convert,
+    heads,
+    look,
 )
 
 _DESCRIPTION = "Vision transformers whose attention heads interact: train, evaluate, predict, compare."

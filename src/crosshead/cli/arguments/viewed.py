@@ -1,4 +1,4 @@
-"""The model that a command looks into: a run's, or any of timm's with a file of weights; and pictures as it wants them."""
+"""The model that a command looks into: a run's, or any of timm's with a file of weights."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -53,7 +53,9 @@ class Viewed:
 
 def add_viewed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", metavar="FILE", help="weights (safetensors or .pth) for a timm model that is named instead of RUN"
+        "--weights",
+        metavar="FILE",
+        help="weights (safetensors or .pth) for a timm model that is named instead of RUN",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -67,7 +69,9 @@ def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
     """
     if Path(word).exists():
         if args.weights is not None:
-            raise ValueError(f"{word} is a run and has its own weights; leave --weights out, or name a timm model")
+            raise ValueError(
+                f"{word} is a run and has its own weights; leave --weights out, or name a timm model"
+            )
         return _of_run(word, args)
     return _of_timm(word, args)
 

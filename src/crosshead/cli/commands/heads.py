@@ -2,19 +2,18 @@
 
 import argparse
 import json
-from collections.abc import Iterator
+import math
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from crosshead.cli.arguments.images import open_images
 from crosshead.cli.arguments.options import Commands
-from crosshead.cli.arguments.viewed import Viewed, add_viewed, open_viewed
+from crosshead.cli.arguments.viewed import add_viewed, open_viewed
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crosshead.heads import HeadAblation, LayerMeasures
+    from torch import Tensor, nn
 
 _EPILOG = """\
 examples:
@@ -36,13 +35,23 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("words", nargs="*", metavar="RUN", help="the folder of a run, or a timm model")
     parser.add_argument("--images", type=int, default=256, metavar="N", help="how many images (default: 256)")
-    parser.add_argument("--split", metavar="S", help="of which split (default: test, or validation without one)")
+    parser.add_argument(
+        "--split", metavar="S", help="of which split (default: test, or validation without one)"
+    )
     parser.add_argument("--pictures", metavar="DIR", help="pictures to use instead of the run's data")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)")
-    parser.add_argument("--queries", type=int, metavar="N", help="queries of each map (default: all up to 1,024, then 256)")
-    parser.add_argument("--masks", action="store_true", help="alignment with the objects, where the data marks them")
-    parser.add_argument("--ablate", action="store_true", help="the loss without each head, and how it leans on each")
-    parser.add_argument("--against", nargs="+", default=[], metavar="RUN", help="runs of another recipe to compare with")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images at a time (default: 32)"
+    )
+    parser.add_argument(
+        "--queries", type=int, metavar="N", help="queries of a map (default: all up to 1,024, then 256)"
+    )
+    parser.add_argument(
+        "--masks", action="store_true", help="alignment with the objects, where the data marks them"
+    )
+    parser.add_argument(
+        "--ablate", action="store_true", help="the loss without each head, and how it leans on each"
+    )
+    parser.add_argument("--against", nargs="+", default=[], metavar="RUN", help="another recipe's runs")
     parser.add_argument("--output", metavar="FILE", help=f"where the numbers go (default: RUN/{HEADS_FILE})")
     add_viewed(parser)
     parser.set_defaults(run=run_command)
@@ -51,21 +60,37 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     if not args.words:
         raise ValueError("wanted the folder of a run: crosshead heads RUN")
-    for name, number in (("--images", args.images), ("--batch-size", args.batch_size)):
-        if number < 1:
-            raise ValueError(f"{name}: wanted at least 1, came {number}")
+    check_counts(args, "images", "batch_size", "queries")
     if args.against:
         from crosshead.cli.commands.heads_against import compare_runs
 
         return compare_runs(args.words, args)
     if len(args.words) > 1:
-        raise ValueError(f"wanted one run, came {' and '.join(args.words)}; several are compared with --against")
+        raise ValueError(
+            f"wanted one run, came {' and '.join(args.words)}; several are compared with --against"
+        )
     found = measure_run(args.words[0], args)
     file = Path(args.output) if args.output else default_file(args.words[0])
-    file.write_text(json.dumps(found, indent=1, allow_nan=True) + "\n")
+    file.write_text(json.dumps(finite(found), indent=1, allow_nan=False) + "\n")
     print_table(found)
     print(f"all numbers, head by head: {file}")
     return 0
+
+
+def finite(values: Any) -> Any:
+    """The same with None for what is no number, as JSON wants it."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def check_counts(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: wanted at least 1, came {number}")
 
 
 def default_file(word: str) -> Path:
@@ -77,17 +102,86 @@ def measure_run(word: str, args: argparse.Namespace) -> dict[str, Any]:
     from crosshead.heads import ablate_heads, measure_heads
 
     viewed = open_viewed(word, args)
-    images, split = _images(viewed, args)
-    layers = measure_heads(viewed.model, images(masks=args.masks), queries=args.queries)
+    images = open_images(viewed, args)
+    if args.ablate and (
+        viewed.trained is None or args.pictures or viewed.trained.recipe.task.name != "classify"
+    ):
+        raise ValueError(
+            "--ablate needs images and their classes: name a run that classifies, without --pictures"
+        )
+    layers = measure_heads(viewed.model, images.batches(masks=args.masks), queries=args.queries)
     found: dict[str, Any] = {
         "model": viewed.name,
-        "split": split,
-        "images": min(args.images, images.count),
+        "images": {"split": images.split, "count": images.count},
         "layers": [asdict(layer) for layer in layers],
     }
     if args.ablate:
-        if viewed.trained is None or args.pictures:
-            raise ValueError("--ablate needs images with their classes: name a run, without --pictures")
-        ablated = ablate_heads(viewed.model, lambda: images.labelled(), _loss)
-        found["ablation"] = [asdict(layer) for layer in ablated]
+        found["ablation"] = [asdict(each) for each in ablate_heads(viewed.model, images.labelled, _loss)]
     return found
+
+
+def _loss(model: "nn.Module", images: "Tensor", targets: "Tensor") -> "Tensor":
+    import torch.nn.functional as F
+
+    return F.cross_entropy(model(images).float(), targets, reduction="none")
+
+
+# Measure, heading, decimals. Lists are averaged over heads.
+COLUMNS = (
+    ("distance_ratio", "distance", 2),
+    ("entropy", "entropy", 2),
+    ("confidence", "confidence", 2),
+    ("map_similarity_mean", "maps alike", 2),
+    ("effective_heads_map", "effective", 1),
+    ("cka_mean", "CKA", 2),
+    ("effective_heads_cka", "effective", 1),
+    ("output_variance", "variance", 2),
+    ("change", "changed", 2),
+    ("alignment", "alignment", 2),
+)
+_EXPLAINED = """\
+distance: how far heads look, over uniform attention's; entropy: 1 is uniform; confidence: the largest weight of a row;
+maps alike: cosine of two heads' centred maps; CKA: of two heads' outputs; effective: how many heads that amounts to;
+variance: of the outputs between heads; changed: total variation between a head's map and the one that it has alone."""
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """One line a layer; means over its heads."""
+    from rich.table import Table
+
+    from crosshead.cli.screen.console import table_console
+
+    images = found["images"]
+    print(f"{found['model']}, {images['count']} images of {images['split']}; means over heads")
+    columns = [c for c in COLUMNS if any(c[0] in layer["values"] for layer in found["layers"])]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("block", "kind", "heads"):
+        table.add_column(title, justify="left" if title == "kind" else "right")
+    for _, title, _ in columns:
+        table.add_column(title, justify="right")
+    for layer in found["layers"]:
+        cells = [_cell(layer["values"].get(name), decimals) for name, _, decimals in columns]
+        table.add_row(str(layer["block"]), layer["kind"], str(layer["heads"]), *cells)
+    table_console().print(table)
+    print(_EXPLAINED)
+    if any(layer["signed"] for layer in found["layers"]):
+        print(
+            "Mixed maps may be negative: their distance, entropy and confidence are those of their magnitudes."
+        )
+    if "ablation" in found:
+        _print_ablation(found["ablation"])
+
+
+def _print_ablation(layers: list[dict[str, Any]]) -> None:
+    print("loss without a head, less the loss with it (the head whose loss is felt most, of each block):")
+    for layer in layers:
+        worst = max(range(len(layer["output"])), key=lambda head: layer["output"][head])
+        source = "" if layer["source"] is None else f", as a source too {layer['source'][worst]:+.4f}"
+        print(f"  block {layer['block']}: head {worst} {layer['output'][worst]:+.4f}{source}")
+
+
+def _cell(value: Any, decimals: int) -> str:
+    if value is None:
+        return ""
+    mean = fmean(value) if isinstance(value, list) else value
+    return "" if mean != mean else f"{mean:.{decimals}f}"

@@ -33,20 +33,30 @@ def register(commands: Commands) -> None:
         description="Writes a PNG sheet a picture: a row a block, a column a head.",
         epilog=_EPILOG,
     )
-    parser.add_argument("words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures")
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures"
+    )
     parser.add_argument(
         "--query",
         default=None,
         metavar="Q",
         help="cls, mean, a pixel X,Y of the model's input, or a box X,Y,X,Y (default: cls, or mean without one)",
     )
-    parser.add_argument("--block", type=int, action="append", metavar="B", help="only this block (repeatable)")
+    parser.add_argument(
+        "--block", type=int, action="append", metavar="B", help="only this block (repeatable)"
+    )
     parser.add_argument("--head", type=int, action="append", metavar="H", help="only this head (repeatable)")
     kinds = parser.add_mutually_exclusive_group()
-    kinds.add_argument("--gradient", metavar="CLASS", help="maps weighted by the gradient of a class (name or number)")
-    kinds.add_argument("--rollout", action="store_true", help="one map of all blocks, where their product means something")
+    kinds.add_argument(
+        "--gradient", metavar="CLASS", help="maps weighted by the gradient of a class (name or number)"
+    )
+    kinds.add_argument(
+        "--rollout", action="store_true", help="one map of all blocks, where their product means something"
+    )
     parser.add_argument("--plain", action="store_true", help="the maps alone, not over the picture")
-    parser.add_argument("--shared-scale", action="store_true", help="one scale for a block's heads (default: each its own)")
+    parser.add_argument(
+        "--shared-scale", action="store_true", help="one scale for a block's heads (default: each its own)"
+    )
     parser.add_argument("--output", default=".", metavar="DIR", help="where the sheets go (default: here)")
     add_viewed(parser)
     parser.set_defaults(run=run_command)
@@ -74,7 +84,9 @@ def parse_query(text: str | None) -> "Query | None":
     if text is None or text in ("cls", "mean"):
         return text  # type: ignore[return-value]
     numbers = text.split(",")
-    if len(numbers) not in (2, 4) or not all(re.fullmatch(r" *[0-9]+(\.[0-9]*)? *", each) for each in numbers):
+    if len(numbers) not in (2, 4) or not all(
+        re.fullmatch(r" *[0-9]+(\.[0-9]*)? *", each) for each in numbers
+    ):
         raise ValueError(f"--query {text!r}: wanted cls, mean, a pixel X,Y or a box X,Y,X,Y")
     return tuple(float(each) for each in numbers)  # type: ignore[return-value]
 
@@ -89,11 +101,18 @@ def class_number(viewed: Viewed, text: str) -> int:
     if re.fullmatch(r"[0-9]+", text):
         return int(text)
     near = difflib.get_close_matches(text, names, n=1)
-    raise ValueError(f"there is no class {text!r}" + (f"; the nearest is {near[0]!r}" if near else "; give its number"))
+    raise ValueError(
+        f"there is no class {text!r}" + (f"; the nearest is {near[0]!r}" if near else "; give its number")
+    )
 
 
 def _draw(
-    viewed: Viewed, file: Path, sheet: Path, query: "Query | None", target: int | None, args: argparse.Namespace
+    viewed: Viewed,
+    file: Path,
+    sheet: Path,
+    query: "Query | None",
+    target: int | None,
+    args: argparse.Namespace,
 ) -> None:
     from crosshead.heads.drawing import draw_sheet
 
@@ -101,8 +120,16 @@ def _draw(
     query, blocks = _maps(viewed, picture, query, target, args)
     cells = sum(len(block.heads) for block in blocks)
     if cells > _MOST_CELLS:
-        raise ValueError(f"{cells} maps are too many for one sheet; choose with --block and --head (at most {_MOST_CELLS})")
-    what = "rollout" if args.rollout else f"gradient of class {args.gradient}" if target is not None else "attention"
+        raise ValueError(
+            f"{cells} maps are too many for one sheet; choose with --block and --head (at most {_MOST_CELLS})"
+        )
+    what = (
+        "rollout"
+        if args.rollout
+        else f"gradient of class {args.gradient}"
+        if target is not None
+        else "attention"
+    )
     draw_sheet(
         sheet,
         viewed.shown(picture[0]),

@@ -1,0 +1,127 @@
+"""``crosshead heads RUN ... --against RUN ...``: whether two recipes' heads differ, block by block."""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+# Named beforehand: what the iMHSA paper argues with. All of them over all blocks are judged together.
+COMPARED = {
+    "output_variance": "variance of outputs between heads",
+    "map_similarity_mean": "similarity of maps",
+    "cka_mean": "similarity of outputs (CKA)",
+    "effective_heads_cka": "effective heads (outputs)",
+    "alignment": "alignment with objects",
+}
+PICTURE, NUMBERS = "heads_against", "heads_against.json"
+
+
+def compare_runs(words: list[str], args: argparse.Namespace) -> int:
+    """Measures all runs on the same images, writes numbers and figures (PNG and PDF), prints what differs.
+
+    Raises:
+        ValueError: fewer than three seeds on a side, or models of different depth.
+    """
+    from crosshead.cli.commands.heads import finite, measure_run
+    from crosshead.compare.recipes import FEWEST_SEEDS, compare_recipes, mean_interval
+
+    sides = {"a": words, "b": args.against}
+    for runs in sides.values():
+        if len(runs) < FEWEST_SEEDS:
+            raise ValueError(
+                f"{len(runs)} run{'s' if len(runs) > 1 else ''} on one side say nothing of a recipe: wanted at least "
+                f"{FEWEST_SEEDS} seeds of each, crosshead heads A1 A2 A3 --against B1 B2 B3"
+            )
+    measured = {side: [measure_run(run, args) for run in runs] for side, runs in sides.items()}
+    values = {side: gather_measures(runs) for side, runs in measured.items()}
+    common = [name for name in values["a"] if name in values["b"]]
+    if not common:
+        raise ValueError("the two sides have no block in common that could be compared")
+    found = compare_recipes({n: values["a"][n] for n in common}, {n: values["b"][n] for n in common})
+    folder = Path(args.output or ".")
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = {
+        "a": words,
+        "b": args.against,
+        "images": measured["a"][0]["images"],
+        "seeds": [len(words), len(args.against)],
+        "intervals": {s: {n: vars(mean_interval(v)) for n, v in each.items()} for s, each in values.items()},
+        "differences": {name: vars(difference) for name, difference in found.items()},
+    }
+    (folder / NUMBERS).write_text(json.dumps(finite(numbers), indent=1) + "\n")
+    draw(folder, values, common, (_name(words), _name(args.against)))
+    _tell(found, numbers, folder)
+    return 0
+
+
+def gather_measures(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """``measure, block N`` -> a value a run, the mean over heads; measures that a run lacks are left out."""
+    gathered: dict[str, list[float]] = {}
+    for run in runs:
+        for layer in run["layers"]:
+            for name in COMPARED:
+                value = layer["values"].get(name)
+                if value is not None:
+                    mean = fmean(value) if isinstance(value, list) else value
+                    gathered.setdefault(f"{name}, block {layer['block']}", []).append(mean)
+    return {name: values for name, values in gathered.items() if len(values) == len(runs)}
+
+
+def draw(
+    folder: Path, values: dict[str, dict[str, list[float]]], common: list[str], names: tuple[str, str]
+) -> None:
+    """A panel a measure, the blocks along it: means over seeds with 95 % intervals, each seed as a dot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from crosshead.compare.recipes import mean_interval
+
+    measures = [name for name in COMPARED if any(each.startswith(f"{name},") for each in common)]
+    figure = Figure(figsize=(3.4 * len(measures), 3.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, measure in zip(figure.subplots(1, len(measures), squeeze=False)[0], measures, strict=True):
+        for side, colour, shift, marker in (("a", "#1f6fb4", -0.08, "o"), ("b", "#c1432b", 0.08, "s")):
+            blocks = [int(n.rpartition(" ")[2]) for n in common if n.startswith(f"{measure},")]
+            found = [values[side][f"{measure}, block {block}"] for block in blocks]
+            intervals = [mean_interval(each) for each in found]
+            places = [block + shift for block in blocks]
+            errors = [i.high - i.mean for i in intervals]
+            means = [i.mean for i in intervals]
+            label = names[0 if side == "a" else 1]
+            ax.errorbar(
+                places, means, errors, color=colour, marker=marker, markersize=4, capsize=2, label=label
+            )
+            for place, each in zip(places, found, strict=True):
+                ax.plot([place] * len(each), each, ".", color=colour, alpha=0.4, markersize=3)
+        ax.set_title(COMPARED[measure], fontsize=9)
+        ax.set_xlabel("block", fontsize=8)
+        ax.tick_params(labelsize=8)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=7, frameon=False)
+    for suffix in ("png", "pdf"):
+        figure.savefig(folder / f"{PICTURE}.{suffix}")
+
+
+def _tell(found: dict[str, Any], numbers: dict[str, Any], folder: Path) -> None:
+    images = numbers["images"]
+    print(
+        f"{numbers['seeds'][0]} runs against {numbers['seeds'][1]}, {images['count']} images of {images['split']}; "
+        f"Welch's t on the seeds' means, Holm over {len(found)} comparisons"
+    )
+    differing = {name: each for name, each in found.items() if each.differs()}
+    for name, each in differing.items():
+        print(
+            f"  {name}: {each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}], p {each.p_adjusted:.3f}"
+        )
+    if not differing:
+        print("  no measure of any block differs at 95 %: nothing is claimed")
+    print(f"numbers: {folder / NUMBERS}; figures: {folder / PICTURE}.png and .pdf")
+
+
+def _name(runs: list[str]) -> str:
+    """What the runs' folders have in common, or the first one's name."""
+    first, *others = (Path(run).resolve().name for run in runs)
+    same = [all(other.startswith(first[: i + 1]) for other in others) for i in range(len(first))]
+    return first[: sum(same)].rstrip("_-.0123456789") or first
