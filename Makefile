@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak lock wheel clean
+.PHONY: help setup demo test check check-pages bench soak lock wheel clean
 
 help:           ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,10 @@ check: $(READY) ## lint and type check
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+check-pages:    ## type check and lint the pages' scripts (needs npm)
+	npm ci --silent --no-audit --no-fund
+	npm run --silent check
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \

@@ -49,6 +49,12 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
     q, k, _ = view.interaction.operands(view, heads)
     own = (q.shape[-1] - view.head_dim) // 2
     mask = heads.window_mask
+    if heads.attn_mask is not None or heads.is_causal:
+        raise ValueError(
+            f"block {layer.block} is called with a mask of its model's, which the page does not know"
+        )
+    mixings = dict(view.interaction.mixings(view, heads))
+    dynamic = mixings.pop("dynamic", None)
     return {
         "path": layer.path,
         "block": layer.block,
@@ -68,15 +74,18 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         "mask": None if mask is None else _base64((mask == 0).to(torch.uint8)),
         "signed": view.interaction.signed(heads),
         **{"talking": None, "landmarks": None, "theta": None},
-        **_plain(view.interaction.mixings(view, heads)),
-        "sights": [_sight(call, q, k, i, pictures) for i in range(pictures)],
+        **_plain(mixings),
+        "sights": [_sight(q, k, dynamic, i, pictures) for i in range(pictures)],
     }
 
 
-def _sight(call: Call, q: Tensor, k: Tensor, picture: int, pictures: int) -> dict[str, Any]:
+def _sight(
+    q: Tensor, k: Tensor, dynamic: dict[str, Tensor] | None, picture: int, pictures: int
+) -> dict[str, Any]:
     windows = len(q) // pictures
     part = slice(picture * windows, (picture + 1) * windows)
-    return {"q": _packed(q[part]), "k": _packed(k[part]), "bare": None, "dynamic": None}
+    matrices = None if dynamic is None else _packed(dynamic["matrices"][part], bits=16)
+    return {"q": _packed(q[part]), "k": _packed(k[part]), "matrices": matrices}
 
 
 def _label(layer: HeadLayer) -> str:

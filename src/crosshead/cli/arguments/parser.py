@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from crosshead.cli.commands import (
     augment,
+    atlas,
     convert,
     data,
     demo,
@@ -40,6 +41,7 @@ _COMMANDS = (
     convert,
     heads,
     look,
+    atlas,
 )
 
 _DESCRIPTION = "Vision transformers whose attention heads interact: train, evaluate, predict, compare."

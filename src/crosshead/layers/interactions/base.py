@@ -128,7 +128,8 @@ class Interaction:
         """How weights come of the operands' products beyond a softmax, by name, for those who compute them elsewhere.
 
         ``talking``: pre (h, h), preBias (h,), post, postBias. ``landmarks``: rows, columns, mixQuery, mixKey (h, h).
-        ``theta``: matrix (h, h), gain, shift (h,). Nothing, where it is a softmax.
+        ``theta``: matrix (h, h), gain, shift (h,). ``dynamic``: matrices (B, N, 4, h, h), see ``ops.dcmha``. Nothing,
+        where it is a softmax.
 
         Raises:
             ValueError: a kind that does not say.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.dcmha import composed_attention, composed_attention_weights
+from ...ops.dcmha.dynamic import mixing_matrices
 from ..capabilities import Capability
 from ..heads import Heads
 from .base import Interaction
@@ -88,6 +89,14 @@ class Composed(Interaction):
             *heads.split(), heads.tokens, **_operands(layer, heads), queries=queries
         )
         return rows[:, list(chosen)]
+
+    def signed(self, heads: Heads) -> bool:
+        return True
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        names = ("hidden_weight", "factor_weight", "diagonal_weight", "pre_weight", "post_weight")
+        operands = _operands(layer, heads)
+        return {"dynamic": {"matrices": mixing_matrices(heads.tokens, *(operands[name] for name in names))}}
 
 
 @torch.no_grad()

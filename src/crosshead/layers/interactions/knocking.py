@@ -79,6 +79,15 @@ class Knocking(Interaction):
     ) -> Tensor:
         return _PLAIN.weights(layer, self._knocked(layer, heads), chosen, queries)
 
+    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return self._knocked(layer, heads).split()
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        return _PLAIN.mixings(layer, heads)
+
+    def signed(self, heads: Heads) -> bool:
+        return _PLAIN.signed(heads)
+
     def _knocked(self, layer: Any, heads: Heads) -> Heads:
         """The heads after the matrices, unless ``project`` has seen to them."""
         if self.form == "gated":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,7 +15,7 @@ from ...ops.reattention import Statistics, reattention, reattention_weights
 from ...ops.rows import rows_of
 from ..capabilities import Capability
 from ..heads import Heads
-from .base import Interaction
+from .base import Interaction, columns_at_zero
 
 if TYPE_CHECKING:
     from ..attention import InteractingAttention
@@ -84,6 +85,28 @@ class Reattention(Interaction):
             operands["attn_bias"] = rows_of(operands["attn_bias"], queries)
         rows = reattention_weights(q[:, :, list(queries)], k, v, **operands, statistics=statistics)
         return rows[:, list(chosen)]
+
+    def signed(self, heads: Heads) -> bool:
+        return True
+
+    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+        operands = _operands(layer, heads)
+        statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
+        if statistics is None:
+            statistics = reattention(*heads.split(), **operands)[1]
+        gain = torch.rsqrt(statistics.variance + operands["eps"])
+        shift = -statistics.mean * gain
+        if operands["norm_weight"] is not None:
+            gain, shift = (
+                gain * operands["norm_weight"],
+                shift * operands["norm_weight"] + operands["norm_bias"],
+            )
+        if operands["mix_bias"] is not None:
+            shift = shift + gain * operands["mix_bias"]
+        return {"theta": {"matrix": operands["mix"].flatten(1), "gain": gain, "shift": shift}}
+
+    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+        return columns_at_zero([layer.reattention_mix.weight.flatten(1)], head)  # type: ignore[union-attr, operator]
 
 
 def _operands(layer: InteractingAttention, heads: Heads) -> dict[str, Any]:

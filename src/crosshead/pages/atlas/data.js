@@ -37,17 +37,7 @@ function readBlock(raw) {
 
 /** @param {any} raw */
 function readSight(raw) {
-  return {
-    q: packed(raw.q),
-    k: packed(raw.k),
-    bare: raw.bare && { q: packed(raw.bare.q), k: packed(raw.bare.k) },
-    dynamic: raw.dynamic && { pre: readDynamic(raw.dynamic.pre), post: readDynamic(raw.dynamic.post) },
-  };
-}
-
-/** @param {any} raw */
-function readDynamic(raw) {
-  return { base: floats(raw.base), query: floatsIn(raw.query), key: floatsIn(raw.key) };
+  return { q: packed(raw.q), k: packed(raw.k), matrices: raw.matrices && packed(raw.matrices) };
 }
 
 /**

@@ -8,13 +8,8 @@
  */
 
 /**
- * What the heads of one block made of one picture.
- * q, k: (windows, heads, tokens, width); bare: the same before knocking heads' transform, where there is one;
- * dynamic: DCMHA's factors, (tokens, heads, numbers a head) before and after the softmax, of queries and of keys.
- * @typedef {{q: Packed, k: Packed, bare: {q: Packed, k: Packed} | null,
- *            dynamic: {pre: Dynamic, post: Dynamic} | null}} Sight
- * @typedef {{base: Float32Array, query: Rank, key: Rank}} Dynamic
- * @typedef {{down: Float32Array, up: Float32Array, diagonal: Float32Array, rank: number}} Rank
+ * What the heads of one block made of one picture: q, k (windows, heads, tokens, width), and DCMHA's matrices.
+ * @typedef {{q: Packed, k: Packed, matrices: Packed | null}} Sight
  */
 
 /**
@@ -53,12 +48,12 @@ export function rowsOf(block, picture, window, query, switches) {
   if (block.talking && switches.mixing) {
     mixHeads(rows, block.heads, block.tokens, block.talking.pre, block.talking.preBias);
   }
-  if (sight.dynamic && switches.mixing) compose(rows, block, query, sight.dynamic.pre);
+  if (sight.matrices && switches.mixing) compose(rows, block, query, sight.matrices, 0);
   if (block.mask) hide(rows, block, window, query);
   for (let head = 0; head < block.heads; head += 1) softmax(rows, head * block.tokens, block.tokens);
   if (switches.mixing) {
     if (block.talking) mixHeads(rows, block.heads, block.tokens, block.talking.post, block.talking.postBias);
-    if (sight.dynamic) compose(rows, block, query, sight.dynamic.post);
+    if (sight.matrices) compose(rows, block, query, sight.matrices, 2);
     if (block.theta) reattend(rows, block, block.theta);
     if (block.mask) blank(rows, block, window, query);
   }
@@ -203,19 +198,18 @@ function span(cell, cells, size) {
  */
 function logitsOf(block, sight, window, query, switches) {
   const { heads, tokens, width } = block;
-  const source = sight.bare && !switches.mixing ? sight.bare : sight;
   const rows = new Float32Array(heads * tokens);
   const q = new Float32Array(width);
   for (let head = 0; head < heads; head += 1) {
     const narrow = !switches.borrowed || switches.alone === head;
     const [from, to] = narrow ? block.own : [0, width];
     const first = (window * heads + head) * tokens;
-    unpackRow(source.q, first + query, q);
+    unpackRow(sight.q, first + query, q);
     for (let n = 0; n < tokens; n += 1) {
       const start = (first + n) * width;
       let sum = 0;
-      for (let c = from; c < to; c += 1) sum += q[c] * source.k.bytes[start + c];
-      rows[head * tokens + n] = sum * source.k.factors[first + n] * block.scale;
+      for (let c = from; c < to; c += 1) sum += q[c] * sight.k.bytes[start + c];
+      rows[head * tokens + n] = sum * sight.k.factors[first + n] * block.scale;
     }
     if (block.bias) {
       const row = head * tokens + query;
@@ -249,37 +243,25 @@ function mixHeads(rows, heads, length, matrix, bias) {
 }
 
 /**
- * DCMHA: A (I + w) and, of the query and of each key, low-rank mixings of the heads and a gain of each.
+ * DCMHA: each query and each key brings a matrix over the heads; which 0 before the softmax, 2 after it.
  * @param {Float32Array} rows
  * @param {Block} block
  * @param {number} query
- * @param {Dynamic} dynamic
+ * @param {Packed} matrices (tokens, 4, heads, heads): before by query, by key, after by query, by key
+ * @param {number} which
  */
-function compose(rows, block, query, dynamic) {
+function compose(rows, block, query, matrices, which) {
   const { heads, tokens } = block;
   const before = rows.slice();
+  const ofQuery = new Float32Array(heads);
+  const ofKey = new Float32Array(heads);
   for (let g = 0; g < heads; g += 1) {
-    for (let i = 0; i < heads; i += 1) {
-      const share = dynamic.base[i * heads + g];
-      if (share === 0) continue;
-      for (let n = 0; n < tokens; n += 1) rows[g * tokens + n] += share * before[i * tokens + n];
-    }
-  }
-  for (const [side, at] of /** @type {[Rank, number][]} */ ([[dynamic.query, query], [dynamic.key, -1]])) {
+    unpackRow(matrices, (query * 4 + which) * heads + g, ofQuery);
     for (let n = 0; n < tokens; n += 1) {
-      const token = at < 0 ? n : at;
-      for (let r = 0; r < side.rank; r += 1) {
-        let inner = 0;
-        for (let i = 0; i < heads; i += 1) {
-          inner += before[i * tokens + n] * side.down[(token * side.rank + r) * heads + i];
-        }
-        for (let g = 0; g < heads; g += 1) {
-          rows[g * tokens + n] += inner * side.up[(token * side.rank + r) * heads + g];
-        }
-      }
-      for (let g = 0; g < heads; g += 1) {
-        rows[g * tokens + n] += before[g * tokens + n] * side.diagonal[token * heads + g];
-      }
+      unpackRow(matrices, (n * 4 + which + 1) * heads + g, ofKey);
+      let sum = 0;
+      for (let i = 0; i < heads; i += 1) sum += (ofQuery[i] + ofKey[i]) * before[i * tokens + n];
+      rows[g * tokens + n] = sum;
     }
   }
 }

@@ -325,7 +325,7 @@ function adviseSwitches() {
   const blocks = page.runs.flatMap((run) => run.blocks.filter((block) => state.all || block.block === state.block));
   const borrows = blocks.some((block) => block.own[1] - block.own[0] < block.width);
   const mixes = blocks.some(
-    (block) => block.talking || block.landmarks?.mixQuery || block.theta || block.sights[0].dynamic || block.sights[0].bare,
+    (block) => block.talking || block.landmarks?.mixQuery || block.theta || block.sights[0].matrices,
   );
   for (const [id, useful] of /** @type {[string, boolean][]} */ ([["borrowed", borrows], ["alone", borrows], ["mixing", mixes]])) {
     at(id).closest("label")?.classList.toggle("idle", !useful);

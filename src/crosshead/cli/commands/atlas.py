@@ -1,0 +1,166 @@
+"""``crosshead atlas``: one HTML file in which a person explores the heads of a model, or of two."""
+
+import argparse
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crosshead.cli.arguments.options import Commands
+from crosshead.cli.arguments.viewed import Viewed, add_viewed, open_viewed
+from crosshead.cli.commands.predict import find_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_EPILOG = """\
+examples:
+  crosshead atlas runs/digits_mohsa seven.png             writes atlas.html; open it in a browser
+  crosshead atlas runs/plain cat.jpg dog.jpg --beside runs/mohsa --output pets.html
+"""
+_LIMIT_MB = 10.0
+
+
+def register(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "atlas",
+        help="write a page to explore heads in",
+        usage="crosshead atlas RUN PICTURE ... [options]",
+        description="Writes one HTML file: every head of every block answers to the pointer. It needs no network.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures"
+    )
+    parser.add_argument(
+        "--beside", metavar="RUN", help="a second run, shown beside the first under one query"
+    )
+    parser.add_argument(
+        "--block", type=int, action="append", metavar="B", help="only this block (repeatable)"
+    )
+    parser.add_argument(
+        "--output", default="atlas.html", metavar="FILE", help="the page (default: atlas.html)"
+    )
+    parser.add_argument(
+        "--limit-mb",
+        type=float,
+        default=_LIMIT_MB,
+        metavar="MB",
+        help="largest page; fewer blocks beyond (default: 10)",
+    )
+    add_viewed(parser)
+    parser.set_defaults(run=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    if len(args.words) < 2:
+        raise ValueError("wanted a run and at least one picture: crosshead atlas RUN PICTURE ...")
+    if not args.limit_mb > 0:
+        raise ValueError(f"--limit-mb: wanted a size above 0, came {args.limit_mb:g}")
+    files = find_pictures(args.words[1:])
+    models = [open_viewed(word, args) for word in (args.words[0], *([args.beside] if args.beside else []))]
+    page, notes = make_page(models, files, args.block, args.limit_mb)
+    file = Path(args.output)
+    file.write_text(page, encoding="utf-8")
+    for note in notes:
+        print(note)
+    print(f"{file} ({len(page) / 1e6:.1f} MB): open it in a browser")
+    return 0
+
+
+def make_page(
+    models: list[Viewed], files: list[Path], blocks: list[int] | None = None, limit_mb: float = _LIMIT_MB
+) -> tuple[str, list[str]]:
+    """The page, and what should be said of it.
+
+    Raises:
+        ValueError: pictures of different sizes under one model, attention that the page can't show, or a limit that not
+            even one block fits.
+    """
+    from crosshead.pages.assemble import atlas_page
+
+    prepared = [_prepared(viewed, files) for viewed in models]
+    pictures = [_picture(models[0], file, tensor) for file, tensor in zip(files, prepared[0], strict=True)]
+    room = 1e6 * limit_mb - sum(len(picture["src"]) for picture in pictures) - 60_000
+    runs, notes = [], []
+    for viewed, tensor in zip(models, prepared, strict=True):
+        kept, note = _fitting(viewed, tensor, blocks, room / len(models))
+        runs.append({"name": viewed.name, "note": _describe(viewed), "blocks": kept})
+        notes += note
+    title = "Heads of " + " and ".join(viewed.name for viewed in models)
+    about = [
+        "Move over the picture: every head shows where that patch looks. Rows are computed in this page from "
+        "queries and keys in 8 bits; they may differ from the model's by a few thousandths.",
+        *notes,
+    ]
+    return atlas_page(title, "\n".join(about), {"pictures": pictures, "runs": runs}), notes
+
+
+def _prepared(viewed: Viewed, files: list[Path]) -> "Tensor":
+    import torch
+
+    tensors = [viewed.read(file) for file in files]
+    sizes = {tuple(tensor.shape[-2:]) for tensor in tensors}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"the pictures come out in different sizes ({', '.join(map(str, sorted(sizes)))}); name some alike"
+        )
+    return torch.cat(tensors)
+
+
+def _fitting(
+    viewed: Viewed, tensor: "Tensor", blocks: list[int] | None, room: float
+) -> tuple[list[Any], list[str]]:
+    """All blocks where they fit; else as many, spread over the depth, the last one among them."""
+    from crosshead.heads.embedding import block_size, embed_blocks
+
+    found = embed_blocks(viewed.model, tensor, blocks)
+    sizes = [block_size(block) for block in found]
+    for count in range(len(found), 0, -1):
+        last = len(found) - 1
+        chosen = [round(i * last / (count - 1)) for i in range(count)] if count > 1 else [last]
+        if sum(sizes[i] for i in chosen) <= room:
+            kept = [found[i] for i in chosen]
+            if count == len(found):
+                return kept, []
+            names = ", ".join(str(block["block"]) for block in kept)
+            return kept, [f"{viewed.name}: {count} of {len(found)} blocks fit the page's size: {names}."]
+    raise ValueError(
+        f"not even one block of {viewed.name} fits the page ({min(sizes) / 1e6:.1f} MB a block); name fewer "
+        "pictures, or raise --limit-mb"
+    )
+
+
+def _picture(viewed: Viewed, file: Path, tensor: "Tensor") -> dict[str, Any]:
+    from PIL import Image
+
+    pixels = viewed.shown(tensor)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    height, width = pixels.shape[:2]
+    return {
+        "name": file.name,
+        "caption": _caption(viewed, file, tensor),
+        "width": width,
+        "height": height,
+        "src": source,
+    }
+
+
+def _caption(viewed: Viewed, file: Path, tensor: "Tensor") -> str:
+    """The picture's name, and what the model says of it where it classifies."""
+    import torch
+
+    if viewed.classes is None or viewed.trained is None or viewed.trained.recipe.task.name != "classify":
+        return file.name
+    with torch.inference_mode():
+        shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
+    best = int(shares.argmax())
+    return f"{file.name}: {viewed.classes[best]} {shares[best]:.0%}"
+
+
+def _describe(viewed: Viewed) -> str:
+    if viewed.trained is None:
+        return "timm's, with weights of a file"
+    return f"{viewed.trained.recipe.model.name}, weights {viewed.trained.weights.parent.name}"

@@ -1,0 +1,217 @@
+"""The atlas in a real browser, offline: rows as the model has them, switches, keys, speed of reading, accessibility."""
+
+import os
+import shutil
+import time
+
+import pytest
+import torch
+
+from crosshead.heads import head_layers, reading
+from crosshead.heads.embedding import embed_blocks
+from crosshead.pages.assemble import atlas_page
+from heads.models import MODELS, images, vit
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    if os.environ.get("CI"):
+        pytest.fail("CI tests the page in chromium, which is not installed", pytrace=False)
+    pytest.skip("the page is tested in Debian's chromium, which is not installed", allow_module_level=True)
+
+PIXEL = "data:image/png;base64," + (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+KINDS = {
+    **MODELS,
+    "re-attention": lambda: (vit("reattention"), 16),
+    "knocking": lambda: (vit("knocking"), 16),
+    "dcmha": lambda: (vit("dcmha"), 16),
+}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as started:
+        quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                 "--disable-component-update", "--disable-sync"]  # fmt: skip
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield chromium
+        chromium.close()
+
+
+def soon(holds, seconds=10.0):
+    """Waits until something holds. The page's policy forbids playwright's own way, which evaluates texts in it."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def page_data(*runs, size):
+    pictures = [
+        {"name": n, "caption": n, "width": size, "height": size, "src": PIXEL} for n in ("one.png", "two.png")
+    ]
+    named = [{"name": name, "note": "", "blocks": embed_blocks(model, images(size))} for name, model in runs]
+    return {"pictures": pictures, "runs": named}
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a page from disk without a network; fails on any request, console message or error."""
+    contexts = []
+
+    def open_page(data, title="Heads", **options):
+        file = tmp_path / "atlas.html"
+        file.write_text(atlas_page(title, "notes", data), encoding="utf-8")
+        context = browser.new_context(offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.heard = []
+        page.on("console", lambda message: page.heard.append(message.text))
+        page.on("pageerror", lambda error: page.heard.append(str(error)))
+        page.on("request", lambda r: r.url.startswith(("file:", "data:")) or page.heard.append(r.url))
+        page.goto(file.as_uri())
+        soon(lambda: page.evaluate("window.atlas && atlas.timings.length > 0"))
+        return page
+
+    yield open_page
+    for context in contexts:
+        for page in context.pages:
+            assert page.heard == []
+        context.close()
+
+
+def rows_in_page(page, switches="{borrowed: true, alone: null, mixing: true}", picture=1):
+    """Rows of every block, for one query, in the order of the blocks: (window, token, rows)."""
+    script = f"""() => atlas.page.runs[0].blocks.map((block) => {{
+        const {{window: w, token}} = atlas.locate(block, {{x: 0.7, y: 0.3, prefix: null}});
+        return [w, token, Array.from(atlas.rowsOf(block, {picture}, w, token, {switches}))];
+    }})"""
+    return page.evaluate(script)
+
+
+def rows_in_torch(model, size, own=False):
+    found = []
+
+    def on_call(call):
+        window, token = call.places.query_at(0.7, 0.3)
+        weights = call.own_weights if own else call.weights
+        found.append((window, token, weights(None, [token])[call.places.windows + window, :, 0]))
+
+    with torch.no_grad(), reading(model, head_layers(model), on_call):
+        model(images(size))
+    return found
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_rows_are_the_models(opened, name):
+    model, size = KINDS[name]()
+    got = rows_in_page(opened(page_data(("run", model), size=size)))
+    for (window, token, rows), (want_window, want_token, want) in zip(
+        got, rows_in_torch(model, size), strict=True
+    ):
+        assert (window, token) == (want_window, want_token)
+        apart = (torch.tensor(rows).view(want.shape) - want).abs().sum(-1) / 2
+        assert (apart / want.abs().sum(-1).clamp(min=1)).max() <= 0.03
+
+
+@pytest.mark.parametrize("name", ["overlap", "talking", "imhsa", "re-attention", "dcmha"])
+def test_switches_take_away_what_heads_give_each_other(opened, name):
+    model, size = KINDS[name]()
+    page = opened(page_data(("run", model), size=size))
+    got = rows_in_page(page, "{borrowed: false, alone: null, mixing: false}")
+    for (_, _, rows), (_, _, want) in zip(got, rows_in_torch(model, size, own=True), strict=True):
+        apart = (torch.tensor(rows).view(want.shape) - want).abs().sum(-1) / 2
+        assert apart.max() <= 0.03
+
+
+def test_one_head_without_its_neighbours(opened):
+    model, size = KINDS["overlap"]()
+    page = opened(page_data(("run", model), size=size))
+    whole, alone = (
+        rows_in_page(page, f"{{borrowed: true, alone: {head}, mixing: true}}")[0][2] for head in ("null", "1")
+    )
+    changed = [whole[h * 17 : h * 17 + 17] != alone[h * 17 : h * 17 + 17] for h in range(3)]
+    assert changed == [False, True, False]
+
+
+KEYS = [
+    ("[", "block", 0),
+    ("]", "block", 1),
+    (".", "head", 1),
+    ("r", "run", 1),
+    ("n", "alone", True),
+    ("b", "borrowed", False),
+    ("m", "mixing", False),
+]
+
+
+def test_every_action_has_a_key(opened):
+    page = opened(page_data(("plain", vit()), ("mixed", KINDS["imhsa"]()[0]), size=16))
+    page.focus("#picture")
+    before = page.inner_text("#query-name")
+    page.keyboard.press("ArrowRight")
+    soon(lambda: page.inner_text("#query-name") != before)
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator("#pins button").count() == 3  # two pins, and the button that removes them
+    soon(lambda: page.inner_text("#query-name").endswith("pinned"))
+    page.keyboard.press("Escape")
+    assert not page.evaluate("atlas.state.frozen")
+    for key, name, want in KEYS:
+        page.keyboard.press(key)
+        assert page.evaluate(f"atlas.state.{name}") == want, key
+    page.keyboard.press("c")
+    soon(lambda: "before the grid" in page.inner_text("#query-name"))
+    assert page.locator("#landmarks").is_visible()
+    assert page.locator("#strongest tbody tr").count() == 10
+
+
+def test_pointer_pins_and_frees(opened):
+    page = opened(page_data(("plain", vit()), size=16))
+    box = page.locator("#picture").bounding_box()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.1 * box["height"])
+    soon(lambda: "row 0, column 3" in page.inner_text("#query-name"))
+    page.mouse.down()
+    page.mouse.up()
+    page.mouse.move(box["x"] + 5, box["y"] + 0.9 * box["height"])
+    page.wait_for_timeout(60)
+    assert "row 0, column 3" in page.inner_text("#query-name")
+
+
+def test_titles_and_data_stay_text(opened):
+    data = page_data(("</script><script>alert(1)</script>{{data}}", vit()), size=16)
+    page = opened(data, title="<b>{{script}}</b> & more")
+    assert page.title() == "<b>{{script}}</b> & more"
+    assert page.inner_text(".run h2") == "</script><script>alert(1)</script>{{data}}"
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
+def test_nobody_is_shut_out(opened, scheme, width):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    data = page_data(("plain", vit()), ("mixed", KINDS["imhsa"]()[0]), size=16)
+    page = opened(data, bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    found = axe.Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_196_patches_redraw_in_time_of_the_right_order(opened):
+    """The bounds are tens of times what it takes here: this catches work of the wrong order, not slow machines."""
+    import timm
+
+    model = timm.models.VisionTransformer(embed_dim=384, depth=4, num_heads=6)
+    data = page_data(("vit", model), size=224)
+    page = opened(data)
+    page.locator("#all-blocks").check()
+    for step in range(20):
+        page.evaluate(f"atlas.state.query = {{x: {step / 20}, y: 0.5, prefix: null}}")
+        page.keyboard.press(".")
+        page.wait_for_timeout(20)
+    timings = sorted(page.evaluate("atlas.timings"))
+    assert timings[len(timings) // 2] < 160
