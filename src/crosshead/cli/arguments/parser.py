@@ -7,8 +7,8 @@ import sys
 from typing import NoReturn
 
 from crosshead.cli.commands import (
-    augment,
     atlas,
+    augment,
     convert,
     data,
     demo,
