@@ -127,6 +127,7 @@ def _as_data(report: "CheckReport") -> dict[str, Any]:
         split: {
             "total": part.total,
             "from": part.origin,
+            "counted": part.counted,
             "classes": dict(zip(names, part.counts, strict=True)),
             "sizes": {f"{width}x{height}": count for (width, height), count in part.sizes.items()},
             "grey": part.grey,

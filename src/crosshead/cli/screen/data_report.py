@@ -31,13 +31,14 @@ def print_report(report: "CheckReport") -> None:
 
 
 def _classes(report: "CheckReport") -> Table:
-    table = Table("class", *report.splits, box=None, header_style="bold")
+    what = "class" if report.splits["train"].counted == "images" else "pixels of class"
+    table = Table(what, *report.splits, box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for index, name in enumerate(report.info.class_names):
         table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
     table.add_section()
-    table.add_row("readable", *[f"{sum(part.counts):,}" for part in report.splits.values()])
+    table.add_row("readable", *[f"{part.readable:,}" for part in report.splits.values()])
     table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
     return table
 
@@ -47,10 +48,10 @@ def _balance(names: tuple[str, ...], train: "SplitReport") -> str:
     of_most, of_least = names[train.counts.index(most)], names[train.counts.index(least)]
     share = most / max(sum(train.counts), 1)
     ratio = f"{most / least:.1f} to 1" if least else "of some there are none"
-    return (
-        f"balance: most {of_most} ({most:,}), fewest {of_least} ({least:,}), {ratio}; always saying {of_most} is "
-        f"right in {share:.1%}"
-    )
+    always = f"always saying {of_most} is right in {share:.1%}"
+    if train.counted != "images":
+        always = f"{of_most} everywhere is right in {share:.1%} of the {train.counted}"
+    return f"balance: most {of_most} ({most:,}), fewest {of_least} ({least:,}), {ratio}; {always}"
 
 
 def _sizes(part: "SplitReport") -> str:
@@ -58,7 +59,7 @@ def _sizes(part: "SplitReport") -> str:
         return "no readable image"
     widths, heights = zip(*part.sizes, strict=True)
     (width, height), count = Counter(part.sizes).most_common(1)[0]
-    whole = sum(part.counts)
+    whole = part.readable
     same = "all" if count == whole else f"{count / whole:.0%}"
     span = f", from {min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high" * (
         count != whole

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.sets.mapped import IGNORED, MappedImages
 from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
@@ -19,7 +21,8 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest."""
+    """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest, and
+    how much there is of each class: the one picture, or its pixels where there is a map."""
 
     width: int
     height: int
@@ -27,11 +30,13 @@ class Facts:
     mean: NDArray[np.float64]
     square: NDArray[np.float64]
     digest: bytes
+    counts: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """``counts`` whole pictures by class index; ``broken`` (name, reason), in the order of the split.
+    """``counts`` by class index of ``counted``: whole pictures, or pixels of their maps; ``readable`` is how many
+    pictures are whole; ``broken`` (name, reason), in the order of the split.
 
     ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
     0 ... 1, red, green, blue, every picture weighing the same.
@@ -44,10 +49,12 @@ class SplitReport:
     grey: int = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    readable: int = 0
+    counted: str = "images"
 
     @property
     def total(self) -> int:
-        return sum(self.counts) + len(self.broken)
+        return self.readable + len(self.broken)
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,16 @@ def check_images(
     places: dict[bytes, list[tuple[str, int]]] = {}
     for name, images in parts.items():
         tally = _Tally(len(splits.info.class_names))
-        for i, verdict in _verdicts(images, data.num_workers):
+        for i, verdict in _verdicts(images, len(splits.info.class_names), data.num_workers):
             if isinstance(verdict, str):
                 tally.broken.append((images.name(i), verdict))
             else:
-                tally.add(images.targets[i], verdict)
+                tally.add(verdict)
                 places.setdefault(verdict.digest, []).append((name, i))
             done += 1
             if progress is not None:
                 progress(done, total)
-        reports[name] = tally.report(splits.origin(name))
+        reports[name] = tally.report(splits.origin(name), getattr(images, "counted", "images"))
     shared = [group for group in places.values() if len({split for split, _ in group}) > 1]
     repeated = Counter({name: 0 for name in parts})
     for group in places.values():
@@ -113,38 +120,41 @@ class _Tally:
     """Adds up the pictures of one split."""
 
     def __init__(self, classes: int) -> None:
-        self.counts, self.broken = [0] * classes, list[tuple[str, str]]()
+        self.counts, self.broken = np.zeros(classes, np.int64), list[tuple[str, str]]()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.grey = 0
         self.mean, self.square = np.zeros(3), np.zeros(3)
 
-    def add(self, target: int, facts: Facts) -> None:
-        self.counts[target] += 1
+    def add(self, facts: Facts) -> None:
+        self.counts += facts.counts
         self.sizes[facts.width, facts.height] += 1
         self.grey += facts.grey
         self.mean += facts.mean
         self.square += facts.square
 
-    def report(self, origin: str) -> SplitReport:
-        count = max(sum(self.counts), 1)
+    def report(self, origin: str, counted: str) -> SplitReport:
+        readable = sum(self.sizes.values())
+        count = max(readable, 1)
         mean = self.mean / count
         std = np.sqrt(np.maximum(self.square / count - mean**2, 0))
         return SplitReport(
-            tuple(self.counts),
+            tuple(self.counts.tolist()),
             tuple(self.broken),
             origin,
             dict(self.sizes),
             self.grey,
             tuple(mean.tolist()),
             tuple(std.tolist()),
+            readable,
+            counted,
         )
 
 
 class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
     """Runs of ``CHUNK`` pictures: of each its facts, or what is wrong with it."""
 
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
+    def __init__(self, images: ImageSet, classes: int) -> None:
+        self.images, self.classes = images, classes
 
     def __len__(self) -> int:
         return -(-len(self.images) // CHUNK)
@@ -155,7 +165,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
 
     def _verdict(self, i: int) -> str | Facts:
         try:
-            image = self.images.load(i)
+            image, counts = self._read(i)
         except BrokenImage as broken:
             return broken.reason
         pixels = np.asarray(image)
@@ -167,9 +177,15 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         )  # a picture has 256 levels: their counts give its mean and its mean square
         mean, square = (np.array([level @ powers for level in levels]) for powers in (values, values**2))
         grey = image.mode == "L" or bool((flat == flat[:, :1]).all())
-        return Facts(*image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest())
+        return Facts(*image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts)
+
+    def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64]]:
+        if isinstance(self.images, MappedImages):
+            image, classes = self.images.sample(i)
+            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes)
+        return self.images.load(i), np.bincount([self.images.targets[i]], minlength=self.classes)
 
 
-def _verdicts(images: ImageSet, workers: int) -> Iterator[tuple[int, str | Facts]]:
-    for chunk in DataLoader(_Chunks(images), batch_size=None, num_workers=workers):
+def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:
+    for chunk in DataLoader(_Chunks(images, classes), batch_size=None, num_workers=workers):
         yield from chunk

@@ -3,17 +3,24 @@
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
+
+T = TypeVar("T")
 
 # An explicit list keeps Pillow's rarer decoders, where its vulnerabilities gather, out of reach.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
+# Formats that keep every value as it is.
+_EXACT = ("PNG", "BMP", "GIF", "TIFF", "PPM")
 # Pictures all the same, which nothing here reads.
 _UNREAD = {
     **dict.fromkeys(
@@ -75,13 +82,50 @@ def decode_image(
         BrokenImage: whatever is wrong with the picture; no other exception leaves.
     """
     label = name if name is not None else ("picture" if isinstance(source, bytes) else display_name(source))
+    return _decoded(source, label, max_megapixels, lambda i: _turned(_eight_bit(i), _orientation(i)))
+
+
+def decode_map(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_megapixels: float = 64.0
+) -> NDArray[np.uint8]:
+    """The class numbers of a map, (height, width): the values of a grey picture, or the indices of one with a palette.
+
+    Raises:
+        BrokenImage: the picture can't be read, has colours and so no class numbers, or one above 255.
+    """
+    label = name if name is not None else ("map" if isinstance(source, bytes) else display_name(source))
+    return _decoded(source, label, max_megapixels, _class_numbers)
+
+
+def _class_numbers(image: Image.Image) -> NDArray[np.uint8]:
+    if image.format not in _EXACT:
+        raise _Refused(f"{image.format} does not keep class numbers as they are: save the map as PNG")
+    if image.mode in ("L", "P", "1"):
+        return np.array(image, dtype=np.uint8)
+    if not image.mode.startswith("I"):
+        raise _Refused(
+            f"a map has one channel of class numbers, and this one is a picture of mode {image.mode}: save class "
+            "numbers as grey values or palette indices"
+        )
+    wide = np.asarray(image)
+    if wide.min() < 0 or wide.max() > 255:
+        raise _Refused(f"class numbers from {wide.min()} to {wide.max()}: wanted 0 to 255")
+    return wide.astype(np.uint8)
+
+
+def _decoded(
+    source: str | os.PathLike[str] | bytes,
+    label: str,
+    max_megapixels: float,
+    convert: Callable[[Image.Image], T],
+) -> T:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on size and EXIF: judged below
         try:
             with Image.open(_opened(source), formats=FORMATS) as image:
                 _check_size(*image.size, max_megapixels)
                 image.load()
-                return _turned(_eight_bit(image), _orientation(image))
+                return convert(image)
         except _Refused as error:
             raise BrokenImage(label, str(error)) from None
         except Image.DecompressionBombError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ class ImageSet(Protocol):
     """Pictures by number; the loaders ask nothing else."""
 
     @property
-    def targets(self) -> Sequence[int]:
-        """The class of each picture."""
+    def targets(self) -> Sequence[Any]:
+        """What the task wants to know of each picture: its class; where its map is."""
 
     def __len__(self) -> int: ...
 

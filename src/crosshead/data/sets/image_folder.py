@@ -26,7 +26,7 @@ def open_folder(data: DataConfig, *, seed: int) -> Splits:
     root = data_root(data, LAYOUT)
     train_root = root / "train" if (root / "train").is_dir() else root
     class_names = class_folders(train_root)
-    folders = {"train": train_root} | ({} if train_root == root else _further(root))
+    folders = {"train": train_root} | ({} if train_root == root else further_folders(root))
     listings = {
         split: list_classes(folder, class_names, data, inside=root, needed=split == "train")
         for split, folder in folders.items()
@@ -56,7 +56,7 @@ def open_folder(data: DataConfig, *, seed: int) -> Splits:
     )
 
 
-def _further(root: Path) -> dict[str, Path]:
+def further_folders(root: Path) -> dict[str, Path]:
     """The folders of validation and test beside ``train``."""
     there = [root / name for name in _VALIDATION if (root / name).is_dir()]
     if len(there) > 1:
@@ -129,7 +129,7 @@ def list_classes(
     for target, name in enumerate(class_names):
         folder = root / name
         limit = None if data.follow_links else inside
-        pictures, linked, other = _files(folder, limit) if folder.is_dir() else ([], [], [])
+        pictures, linked, other = files_below(folder, limit) if folder.is_dir() else ([], [], [])
         if not pictures and needed:
             raise ValueError(
                 f"{display_name(root / name)}: no pictures of this class ({', '.join(SUFFIXES)}); "
@@ -194,7 +194,7 @@ def _is_inside(path: str | Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
-def _files(folder: Path, inside: Path | None) -> tuple[list[str], list[str], list[str]]:
+def files_below(folder: Path, inside: Path | None) -> tuple[list[str], list[str], list[str]]:
     """Every picture below ``folder``, in byte order, those of them that are links, and the files that are none.
 
     ValueError for a folder that leads out of ``inside``.
