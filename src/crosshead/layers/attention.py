@@ -14,6 +14,7 @@ from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .heads import Heads
 from .interactions.base import Interaction
+from .layer import Layer
 from .projection import check_resizable, resized
 from .registry import HOSTS
 from .token_grid import TokenGrid
@@ -21,19 +22,13 @@ from .token_grid import TokenGrid
 Init = Literal["preserve", "paper"]
 
 
-class InteractingAttention(nn.Module):
+class InteractingAttention(Layer):
     """A model's attention module whose heads interact.
 
     A host is a subclass for one class of attention: it derives from this class and then from that one, whose
     submodules, weights, hooks and methods it keeps, and says in ``read`` how queries, keys and values are made. The
     ``interaction`` says what the heads do with them. Instances come from ``from_attention``.
     """
-
-    # The projection of the heads' output: its name in the module.
-    projection: ClassVar[str] = "proj"
-    # The linear layer that makes queries, keys and values of the tokens, packed in this order, head by head: its name,
-    # or None where there is no such. A host that has one calls it through ``packed``.
-    in_projection: ClassVar[str | None] = None
 
     # Whether ``read`` says the grid itself, as a host of maps can.
     gives_grid: ClassVar[bool] = False
@@ -42,9 +37,6 @@ class InteractingAttention(nn.Module):
     init: Init  # how it came in
     replaced: type[nn.Module]  # the class of the module in whose place this is
     given: tuple[str, ...]  # names of parameters and modules that it had
-    num_heads: int
-    head_dim: int
-    scale: float
     training: bool
     # The grid where ``forward`` is not given one; a square without it.
     token_grid: TokenGrid | None = None
@@ -64,21 +56,6 @@ class InteractingAttention(nn.Module):
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
         """Its heads and their width."""
         return attn.num_heads, attn.head_dim  # type: ignore[return-value]
-
-    def token_width(self) -> int:
-        """Channels of the tokens that come in; those that go out, unless a host knows better."""
-        linear: Any = self.get_submodule(self.in_projection or self.projection)
-        return linear.in_features if self.in_projection else linear.out_features
-
-    def packed(self, x: Tensor) -> Tensor:
-        """Queries, keys and values (B, N, 3, h, d) of tokens (B, N, dim), as the interaction reads them."""
-        assert self.in_projection is not None
-        linear: Any = self.get_submodule(self.in_projection)
-        return self.interaction.project(self, linear, x).unflatten(-1, (3, self.num_heads, self.head_dim))
-
-    def read(self, x: Tensor, *args: Any, **kwargs: Any) -> Heads:
-        """Queries, keys and values of a call with these arguments."""
-        raise NotImplementedError
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         """The result of a call, of the heads side by side (B, N, h · width)."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 if TYPE_CHECKING:
-    from .attention import InteractingAttention
     from .interactions.base import Interaction
 
 INTERACTIONS: dict[str, type[Interaction]] = {}
-HOSTS: dict[type[nn.Module], type[InteractingAttention]] = {}
+# A class of attention -> its host, a subclass of both ``InteractingAttention`` and that class.
+HOSTS: dict[type[nn.Module], type[Any]] = {}
 
 
 def register_interaction(cls: type[Interaction]) -> type[Interaction]:
@@ -33,7 +33,7 @@ def register_interaction(cls: type[Interaction]) -> type[Interaction]:
     return cls
 
 
-def register_host(attention: type[nn.Module], host: type[InteractingAttention]) -> None:
+def register_host(attention: type[nn.Module], host: type[nn.Module]) -> None:
     """Makes attention modules of exactly the class ``attention`` replaceable by ``host``.
 
     Args:

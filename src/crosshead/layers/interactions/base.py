@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,7 @@ from torch import Tensor, nn
 from ...ops.rows import added, logits_of, softmax_or_zero
 from ..capabilities import Capability
 from ..heads import Heads
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
+from ..layer import Layer
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,13 @@ class Interaction:
         """Channels of a head where it meets the projection."""
         return head_dim
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         """Gives ``layer`` the parameters of this interaction (``layer.num_heads`` and ``layer.head_dim`` are known).
 
         With ``preserve`` they start where the layer's outputs are those of before, and each gets a gradient.
         """
 
-    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+    def carry(self, layer: Layer, before: Layer) -> None:
         """Takes over what ``before``, with the same kind of interaction, has learned, as far as it fits."""
         for name in self.learned:
             old, new = getattr(before, name, None), getattr(layer, name, None)
@@ -91,17 +89,15 @@ class Interaction:
             if isinstance(old, nn.Module) and isinstance(new, nn.Module):
                 layer.add_module(name, old)
 
-    def project(self, layer: InteractingAttention, linear: nn.Module, x: Tensor) -> Tensor:
+    def project(self, layer: Layer, linear: nn.Module, x: Tensor) -> Tensor:
         """Packed queries, keys and values (B, N, 3·h·d) of tokens, in hosts with one ``linear`` layer for them."""
         return linear(x)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         """The heads side by side (B, N, h · head_width), ready for the projection."""
         raise NotImplementedError
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         """What the values are multiplied by: (B, len(chosen), len(queries), N), for those heads and queries."""
         raise NotImplementedError
 
@@ -109,12 +105,12 @@ class Interaction:
         """Whether the weights may be negative, as where heads mix their maps."""
         return heads.mixing is not None
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, h, N, width) as they meet; a head's own channels stand in the middle."""
         return heads.split()
 
     def own_weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
     ) -> Tensor:
         """``weights`` as they would be if the heads gave each other nothing."""
         q, k, _ = heads.split()
@@ -124,7 +120,7 @@ class Interaction:
         logits = logits_of(q[:, list(chosen)], k[:, list(chosen)], heads.scale, queries)
         return softmax_or_zero(added(logits, bias, heads.is_causal, queries))
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         """How weights come of the operands' products beyond a softmax, by name, for those who compute them elsewhere.
 
         ``talking``: pre (h, h), preBias (h,), post, postBias. ``landmarks``: rows, columns, mixQuery, mixKey (h, h).
@@ -136,7 +132,7 @@ class Interaction:
         """
         raise ValueError(f"how {self.kind!r} makes its weights is not known outside of it")
 
-    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
         """While it lasts, ``head`` gives the others nothing. None for a kind whose heads can't be parted so."""
         return None
 

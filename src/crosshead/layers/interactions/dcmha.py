@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,8 @@ from ...ops.dcmha import composed_attention, composed_attention_weights
 from ...ops.dcmha.dynamic import mixing_matrices
 from ..capabilities import Capability
 from ..heads import Heads
+from ..layer import Layer
 from .base import Interaction
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Composed(Interaction):
     def carries(self) -> frozenset[Capability]:
         return frozenset(Capability) - {Capability.GRID, Capability.MIXING}
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight
         factory: Any = {"device": weight.device, "dtype": weight.dtype}
         heads, dim, rank = layer.num_heads, layer.token_width(), self.rank
@@ -76,15 +74,13 @@ class Composed(Interaction):
         if preserve:
             _silence(layer, hidden, rank)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         out = composed_attention(
             *heads.split(), heads.tokens, **_operands(layer, heads), dropout_p=heads.dropout_p
         )
         return out.transpose(1, 2).flatten(2)
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         rows = composed_attention_weights(
             *heads.split(), heads.tokens, **_operands(layer, heads), queries=queries
         )
@@ -93,7 +89,7 @@ class Composed(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         names = ("hidden_weight", "factor_weight", "diagonal_weight", "pre_weight", "post_weight")
         operands = _operands(layer, heads)
         return {"dynamic": {"matrices": mixing_matrices(heads.tokens, *(operands[name] for name in names))}}

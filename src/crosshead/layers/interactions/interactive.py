@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,8 @@ from ...ops.interactive.arguments import check_tokens
 from ...ops.interactive.masked import masked_attention_factors
 from ..capabilities import Capability
 from ..heads import Heads
+from ..layer import Layer
 from .base import Interaction, columns_at_zero
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,13 @@ class Interactive(Interaction):
     def carries(self) -> frozenset[Capability]:
         return frozenset({Capability.OUTPUT_NORM, Capability.GATE})
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight
         for name in ("mix_query", "mix_key"):
             start = torch.eye(layer.num_heads, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
             layer.register_parameter(name, nn.Parameter(start) if self.interaction else None)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         q, k, v = heads.split()
         keys = _keys_that_take_part(heads)
         if keys is not None:
@@ -80,32 +78,30 @@ class Interactive(Interaction):
             )
         return out.transpose(1, 2).flatten(2)
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         return self.factors(layer, heads).effective_map(chosen, queries)
 
     def signed(self, heads: Heads) -> bool:
         return self.interaction
 
     def own_weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
     ) -> Tensor:
         """A_Q A_K, not mixed."""
         found = self.factors(layer, heads)
         return found.query[:, chosen][:, :, queries] @ found.key[:, chosen]
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         assert heads.grid is not None
         tokens = heads.q.shape[1]
         rows, columns = check_tokens(tokens, heads.grid, self.landmarks, heads.num_prefix_tokens).cells
         mixings = {"mixQuery": layer.mix_query, "mixKey": layer.mix_key}
         return {"landmarks": {"rows": rows, "columns": columns, **mixings}}
 
-    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
         return columns_at_zero([layer.mix_query, layer.mix_key], head) if self.interaction else None  # type: ignore[list-item]
 
-    def factors(self, layer: InteractingAttention, heads: Heads) -> AttentionFactors:
+    def factors(self, layer: Layer, heads: Heads) -> AttentionFactors:
         """A_Q and A_K, before and after the heads were mixed; linear in N."""
         q, k, _ = heads.split()
         keys = _keys_that_take_part(heads)
@@ -116,7 +112,7 @@ class Interactive(Interaction):
 
     def _masked_factors(
         self,
-        layer: InteractingAttention,
+        layer: Layer,
         heads: Heads,
         q: Tensor,
         k: Tensor,
@@ -127,7 +123,7 @@ class Interactive(Interaction):
         operands = self._operands(layer, heads)
         return masked_attention_factors(q, k, keys, heads.grid, dropout_p=dropout_p, **operands)
 
-    def _operands(self, layer: InteractingAttention, heads: Heads) -> dict[str, Any]:
+    def _operands(self, layer: Layer, heads: Heads) -> dict[str, Any]:
         return {
             "landmarks": self.landmarks,
             "mix_query": layer.mix_query,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from ...ops.knocking import fold, gated_values, knock
 from ..capabilities import Capability
 from ..heads import Heads
+from ..layer import Layer
 from .base import Interaction
 from .overlap import Overlap
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 Form = Literal["linear", "gated"]
 _PLAIN = Overlap(0)
@@ -51,7 +49,7 @@ class Knocking(Interaction):
     def carries(self) -> frozenset[Capability]:
         return _PLAIN.carries
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         _PLAIN.prepare(layer, preserve=False)
         weight = layer.get_submodule(layer.projection).weight
         same = torch.eye(layer.head_dim, device=weight.device, dtype=weight.dtype)  # type: ignore[arg-type]
@@ -61,7 +59,7 @@ class Knocking(Interaction):
         for name in self.learned:
             layer.register_parameter(name, nn.Parameter(start[name].clone()) if name in start else None)
 
-    def project(self, layer: InteractingAttention, linear: nn.Module, x: Tensor) -> Tensor:
+    def project(self, layer: Layer, linear: nn.Module, x: Tensor) -> Tensor:
         if self.form == "gated":
             return linear(x)
         matrices: Any = layer.knock
@@ -71,18 +69,16 @@ class Knocking(Interaction):
         heads = packed.unflatten(-1, (3, layer.num_heads, layer.head_dim))
         return knock(heads, matrices.to(packed.dtype)).flatten(2)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         return _PLAIN.attend(layer, self._knocked(layer, heads))
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         return _PLAIN.weights(layer, self._knocked(layer, heads), chosen, queries)
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return self._knocked(layer, heads).split()
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         return _PLAIN.mixings(layer, heads)
 
     def signed(self, heads: Heads) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,9 @@ from ...ops.talking import talking_heads_attention
 from ...ops.talking.added import mixed_weights
 from ..capabilities import Capability
 from ..heads import Heads
+from ..layer import Layer
 from ..schedule import OverlapSchedule, ScheduleSpec
 from .base import Interaction
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,13 @@ class Overlap(Interaction):
     def head_width(self, head_dim: int) -> int:
         return head_dim + 2 * check_overlap(self.overlap, head_dim)
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         add_borrow_gain(layer, self.overlap, preserve)
 
-    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+    def carry(self, layer: Layer, before: Layer) -> None:
         carry_borrow_gain(layer, before)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         gain = borrow_gain(layer, self.overlap)
         if heads.mixing is not None:
             return talking_heads_attention(
@@ -98,9 +96,7 @@ class Overlap(Interaction):
             **shared,
         )
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         q, k, _ = overlapped_windows(layer, self.overlap, heads)
         logits = logits_of(q, k, heads.scale, queries)
         if heads.mixing is not None:
@@ -108,13 +104,13 @@ class Overlap(Interaction):
         logits = added(logits, heads.logits_bias(), heads.is_causal, queries)
         return softmax_or_zero(logits)[:, list(chosen)]
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return overlapped_windows(layer, self.overlap, heads)
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         return {} if heads.mixing is None else heads.mixing.named()
 
-    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
         return _read_without(layer, head) if self.overlap else None
 
 
@@ -127,7 +123,7 @@ def scheduled(spec: ScheduleSpec, head_dims: Sequence[int]) -> list[int]:
     return OverlapSchedule.parse(spec).overlaps(len(head_dims), head_dims)
 
 
-def add_borrow_gain(layer: InteractingAttention, overlap: int, learn: bool) -> None:
+def add_borrow_gain(layer: Layer, overlap: int, learn: bool) -> None:
     """Gives ``layer`` the gains of its borrowed channels, which start at 0, where they are to be learned."""
     # With one head there is nothing to borrow and so nothing to learn. One axis, so that optimizers that spare
     # 1-d parameters the weight decay spare it too: decay would pull the heads apart.
@@ -138,7 +134,7 @@ def add_borrow_gain(layer: InteractingAttention, overlap: int, learn: bool) -> N
 
 
 @torch.no_grad()
-def carry_borrow_gain(layer: InteractingAttention, before: InteractingAttention) -> None:
+def carry_borrow_gain(layer: Layer, before: Layer) -> None:
     """What was learned of the channels that both overlaps borrow goes on; without gains they were borrowed whole."""
     old, new = before.interaction.overlap, layer.interaction.overlap  # type: ignore[attr-defined]
     known = borrow_gain(before, old)
@@ -155,15 +151,13 @@ def carry_borrow_gain(layer: InteractingAttention, before: InteractingAttention)
         gain[:, new - both : new + both] = known[:, old - both : old + both]
 
 
-def borrow_gain(layer: InteractingAttention, overlap: int) -> Tensor | None:
+def borrow_gain(layer: Layer, overlap: int) -> Tensor | None:
     """The gains (h, 2·overlap) of ``layer``, or None for the paper's operator."""
     gain = layer.borrow_gain
     return None if gain is None else gain.view(layer.num_heads, 2 * overlap)  # type: ignore
 
 
-def overlapped_windows(
-    layer: InteractingAttention, overlap: int, heads: Heads
-) -> tuple[Tensor, Tensor, Tensor]:
+def overlapped_windows(layer: Layer, overlap: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
     """Q', K', V' (B, h, N, d + 2·overlap), rotated where the host does so, the queries with their gains."""
     if heads.rotate is None:
         q, k, v = overlapped_heads(heads.packed(), overlap)
@@ -173,7 +167,7 @@ def overlapped_windows(
 
 
 @contextmanager
-def _read_without(layer: InteractingAttention, head: int) -> Iterator[None]:
+def _read_without(layer: Layer, head: int) -> Iterator[None]:
     """While the context lasts, queries, keys and values of ``head`` are 0, so that its neighbours borrow nothing."""
     read = layer.read
 

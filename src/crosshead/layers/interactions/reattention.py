@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,8 @@ from ...ops.reattention import Statistics, reattention, reattention_weights
 from ...ops.rows import rows_of
 from ..capabilities import Capability
 from ..heads import Heads
+from ..layer import Layer
 from .base import Interaction, columns_at_zero
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,20 @@ class Reattention(Interaction):
         # No mask: the norm gives a hidden key the weight of a mean one.
         return frozenset({Capability.ROTARY, Capability.BIAS, Capability.OUTPUT_NORM, Capability.GATE})
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight
         factory: Any = {"device": weight.device, "dtype": weight.dtype}
         layer.add_module("reattention_mix", nn.Linear(layer.num_heads, layer.num_heads, **factory))
         norm = nn.BatchNorm2d(layer.num_heads, momentum=self.momentum, **factory)
         layer.add_module("reattention_norm", norm)
 
-    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+    def carry(self, layer: Layer, before: Layer) -> None:
         super().carry(layer, before)
         norm: Any = copy.copy(layer.reattention_norm)  # the same statistics and weights
         norm.momentum = self.momentum
         layer.add_module("reattention_norm", norm)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         norm: Any = layer.reattention_norm
         statistics = _given(norm)
         out, used = reattention(
@@ -73,9 +71,7 @@ class Reattention(Interaction):
             _follow(norm, used, len(out) * out.shape[2] ** 2)
         return out.transpose(1, 2).flatten(2)
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         operands = _operands(layer, heads)
         q, k, v = heads.split()
         statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
@@ -89,7 +85,7 @@ class Reattention(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         operands = _operands(layer, heads)
         statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
         if statistics is None:
@@ -105,11 +101,11 @@ class Reattention(Interaction):
             shift = shift + gain * operands["mix_bias"]
         return {"theta": {"matrix": operands["mix"].flatten(1), "gain": gain, "shift": shift}}
 
-    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
         return columns_at_zero([layer.reattention_mix.weight.flatten(1)], head)  # type: ignore[union-attr, operator]
 
 
-def _operands(layer: InteractingAttention, heads: Heads) -> dict[str, Any]:
+def _operands(layer: Layer, heads: Heads) -> dict[str, Any]:
     if heads.attn_mask is not None or heads.is_causal:
         raise ValueError(
             "re-attention takes no mask: its norm gives a hidden key the weight of a mean one; pass only the tokens "

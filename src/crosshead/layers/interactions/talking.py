@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ...ops.talking.added import mixed_weights, talking_heads_attention_with
 from ...ops.talking.fast import Mode
 from ..capabilities import Capability
 from ..heads import Heads, Mixing
+from ..layer import Layer
 from .base import Interaction, columns_at_zero
 from .overlap import (
     OVERLAP_CARRIES,
@@ -26,9 +27,6 @@ from .overlap import (
     overlapped_windows,
     scheduled,
 )
-
-if TYPE_CHECKING:
-    from ..attention import InteractingAttention
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Talking(Interaction):
     def head_width(self, head_dim: int) -> int:
         return head_dim + 2 * check_overlap(self.overlap, head_dim)
 
-    def prepare(self, layer: InteractingAttention, *, preserve: bool) -> None:
+    def prepare(self, layer: Layer, *, preserve: bool) -> None:
         add_borrow_gain(layer, self.overlap, preserve)
         weight = layer.get_submodule(layer.projection).weight
         for name in ("proj_l", "proj_w"):
@@ -84,11 +82,11 @@ class Talking(Interaction):
             nn.init.zeros_(mix.bias)
             layer.add_module(name, mix)
 
-    def carry(self, layer: InteractingAttention, before: InteractingAttention) -> None:
+    def carry(self, layer: Layer, before: Layer) -> None:
         super().carry(layer, before)
         carry_borrow_gain(layer, before)
 
-    def attend(self, layer: InteractingAttention, heads: Heads) -> Tensor:
+    def attend(self, layer: Layer, heads: Heads) -> Tensor:
         mixing = _mixing(layer)
         plain = (
             heads.bias is None
@@ -121,9 +119,7 @@ class Talking(Interaction):
         )
         return out.flatten(2)
 
-    def weights(
-        self, layer: InteractingAttention, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
+    def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
         q, k, _ = overlapped_windows(layer, self.overlap, heads)
         bias, mask = _apart(heads)
         logits = logits_of(q, k, heads.scale, queries)
@@ -136,18 +132,18 @@ class Talking(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def operands(self, layer: InteractingAttention, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return overlapped_windows(layer, self.overlap, heads)
 
-    def mixings(self, layer: InteractingAttention, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         return _mixing(layer).named()
 
-    def silenced(self, layer: InteractingAttention, head: int) -> AbstractContextManager[None] | None:
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
         mixing = _mixing(layer)
         return columns_at_zero([mixing.pre_weight, mixing.post_weight], head)
 
 
-def _mixing(layer: InteractingAttention) -> Mixing:
+def _mixing(layer: Layer) -> Mixing:
     logits, weights = layer.proj_l, layer.proj_w
     return Mixing(logits.weight, logits.bias, weights.weight, weights.bias)  # type: ignore
 
