@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import crosshead.ops.overlap.fast as overlap_fast
+import crosshead.ops.overlap.products as overlap_products
 from crosshead.ops.overlap import (
     naive_overlapped_attention,
     overlapped_attention,
@@ -155,10 +156,14 @@ def test_query_without_a_key_attends_to_nothing():
         assert (out[:, 2] == 0).all() and (out[:, 3] != 0).any()
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize(
     "shape", [(3, 7, 3, 5, 2), (5, 19, 4, 16, 6), (2, 1, 1, 8, 8), (4, 9, 2, 4, 0)], ids=str
 )
-def test_pure_bfloat16(shape):
+def test_pure_bfloat16(shape, native, monkeypatch):
+    """On a processor with products in bfloat16, and on one that computes it in float32."""
+    for module in (overlap_fast, overlap_products):
+        monkeypatch.setattr(module, "has_native_bfloat16", lambda: native)
     x = packed(shape, torch.bfloat16)
     got, grads = output_and_gradients(lambda t: overlapped_attention(t, shape[-1]), x)
     want, wants = output_and_gradients(lambda t: naive_overlapped_attention(t, shape[-1]), x.double())
@@ -177,7 +182,10 @@ def test_bfloat16_chunks_join_seamlessly(monkeypatch):
     assert torch.equal(whole, parts) and torch.equal(whole_grads[0], part_grads[0])
 
 
-def test_autocast_to_bfloat16():
+@pytest.mark.parametrize("native", [True, False])
+def test_autocast_to_bfloat16(native, monkeypatch):
+    for module in (overlap_fast, overlap_products):
+        monkeypatch.setattr(module, "has_native_bfloat16", lambda: native)
     x = packed((2, 9, 3, 8, 3), torch.float32)
     weight = torch.randn(3 * 24, 24, generator=torch.Generator().manual_seed(3))
     tokens = x[:, :, 0].flatten(2)

@@ -93,15 +93,15 @@ class Watcher:
 
 
 class StopAfter(Watcher):
-    """Sends its process a SIGTERM after a step."""
+    """Sends its process a stop signal after a step."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
         super().__init__(self.stop)
-        self.step = step
+        self.step, self.number = step, number
 
     def stop(self, record) -> None:
         if record.step == self.step:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(self.number)
 
 
 def ending(folder: Path) -> dict[str, Any]:

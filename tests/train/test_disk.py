@@ -1,5 +1,6 @@
 """A disk that is full or cannot be written costs what could not be written, and nothing else."""
 
+import builtins
 import contextlib
 import errno
 import os
@@ -12,6 +13,7 @@ from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 from crosshead.train import train
 from crosshead.train.keeping import checkpoint
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_state
+from crosshead.train.keeping.doctor import examine
 from crosshead.train.telling.observers import LinesFile, read_lines
 
 
@@ -168,3 +170,27 @@ def test_a_read_only_folder_is_refused_before_anything_else(tmp_path):
         pytest.raises(ValueError, match=r"run folder .* cannot be written: Permission denied"),
     ):
         train(tiny_recipe(), folder=folder)
+
+
+def test_a_folder_for_tensorboard_that_cannot_be_made_costs_tensorboard(tmp_path, unstopped, capfd):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "tensorboard").write_text("a file, where a folder is to go")
+    assert train(tiny_recipe(log={"tensorboard": True}), folder=folder).exit_code == 0
+    assert capfd.readouterr().err.count("the log TensorBoard could not be written") == 1
+    assert_same_ending(folder, unstopped)
+
+
+def test_a_run_on_a_disk_that_cannot_be_written_can_be_examined(unstopped, monkeypatch):
+    original = builtins.open
+
+    def read_only(path, mode="r", *rest, **options):
+        if set(mode) & set("wa+x"):
+            raise OSError(30, "Read-only file system", str(path))
+        return original(path, mode, *rest, **options)
+
+    monkeypatch.setattr(builtins, "open", read_only)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    report = examine(unstopped)
+    assert report.newest_good is not None and "the run is finished" in report.advice
+    assert ["cannot be written" in finding.message for finding in report.findings].count(True) == 1

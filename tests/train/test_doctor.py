@@ -62,10 +62,10 @@ def test_damage_leftovers_and_steps_to_compute_again(patient):
     (store.path(9) / "optimizer.safetensors").write_bytes(b"short")
     (store.folder / ".writing-00000011").mkdir()
     (store.folder / "step-00000004.damaged").mkdir()
-    with open(patient / "metrics.jsonl", "a") as file:
-        file.write(
-            json.dumps({"kind": "step", "step": 10, "epoch": 1.5, "loss": None, "skipped": True}) + "\n"
-        )
+    log = patient / "metrics.jsonl"
+    steps = [line for line in map(json.loads, log.read_text().splitlines()) if line["kind"] == "step"]
+    with open(log, "a") as file:
+        file.write(json.dumps({**steps[-1], "step": 10, "skipped": True}) + "\n")
     before = content(patient)
     report = examine(patient)
     assert not report.healthy and report.newest_good == store.path(8)

@@ -98,6 +98,20 @@ def test_bad_steps_apart_from_each_other_do_not_stop_the_run(tmp_path, monkeypat
     assert (result.status, result.bad_steps) == ("finished", 3)
 
 
+def test_a_run_whose_every_step_was_skipped_is_not_finished(tmp_path, monkeypatch):
+    def poisoned(batches, **options):
+        for batch in training_loader(batches, **options):
+            batch.images[0, 0, 0, 0] = float("nan")
+            yield batch
+
+    monkeypatch.setattr(run, "training_loader", poisoned)
+    recipe = tiny_recipe(train={"max_bad_steps": 100})
+    for resume in (False, True):
+        with pytest.raises(BadNumbers, match="all 18 steps were skipped"):
+            train(recipe, folder=tmp_path / "run", resume=resume)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
 def poison_rank_one():
     poison_loader(pytest.MonkeyPatch(), epoch=1, places={2}, ranks=(1,))
 

@@ -1,5 +1,6 @@
 """A run that is stopped and resumed ends as if it had never been stopped, bit for bit."""
 
+import json
 import shutil
 import signal
 from dataclasses import replace
@@ -129,6 +130,7 @@ def test_resuming_a_finished_run_gives_its_result_and_tests_nothing_again(tmp_pa
     result = train(tiny_recipe(), folder=unstopped, resume=True, observer=watcher)
     assert result.status == "finished" and result.test == ending(unstopped)["test"]
     assert witness.calls == 0 and not watcher.records
+    assert "is finished" in watcher.end.message and watcher.end.result == result
 
 
 def test_a_run_that_was_killed_between_its_test_and_its_result_is_tested_again_and_logs_it_once(
@@ -217,3 +219,15 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(unstopped):
 def test_resuming_from_nowhere_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="nothing to resume at"):
         train(tiny_recipe(), resume=tmp_path / "typo")
+
+
+def test_other_versions_and_threads_are_said_when_a_run_is_resumed(tmp_path):
+    folder = tmp_path / "run"
+    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["threads"] == "1" and versions["cpu"]
+    (folder / "versions.json").write_text(json.dumps({**versions, "torch": "1.0", "threads": "8"}))
+    watcher = Watcher()
+    train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    (event,) = (event for event in watcher.events if event.kind == "versions_changed")
+    assert "torch 1.0 -> " in event.message and "threads 8 -> 1" in event.message

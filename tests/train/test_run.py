@@ -1,7 +1,9 @@
 """What a run leaves in its folder, and the options of the loop."""
 
 import json
+import math
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import Result, evaluate_run, train
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
 from crosshead.train.keeping.folder import free_folders, last_folder
+from crosshead.train.loop import devices
 from crosshead.train.loop.measure import count_gmacs
 
 
@@ -174,3 +177,22 @@ def test_every_family_trains(name, how, tmp_path, few_pictures):
     result = train(recipe, folder=tmp_path / "run")
     assert result.status == "finished" and result.bad_steps == 0 and result.gmacs > 0
     assert evaluate_run(tmp_path / "run", split="test")["accuracy"] == result.test["accuracy"]
+
+
+def test_a_number_that_is_none_is_null_in_the_result(tmp_path, unstopped):
+    result = replace(
+        Result.load(unstopped), folder=tmp_path, weights=None, test={"loss": float("nan"), "count": 1.0}
+    )
+    text = result.to_json()
+    assert json.loads(text)["test"] == {"loss": None, "count": 1.0} and "NaN" not in text
+    (tmp_path / "result.json").write_text(text)
+    again = Result.load(tmp_path)
+    assert math.isnan(again.test["loss"]) and again.validation == result.validation
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_on_a_processor_without_it_is_a_warning(monkeypatch, native):
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda: native)
+    said = devices.precision_advice("bf16", torch.device("cpu"))
+    assert said is None if native else "train.precision=fp32 is faster here" in said
+    assert devices.precision_advice("fp32", torch.device("cpu")) is None

@@ -4,10 +4,21 @@ import os
 import signal
 import time
 
-from runs import PROCESSES, assert_same_ending, log_of, start, tiny_recipe, wait, wait_until
+import pytest
+from runs import (
+    PROCESSES,
+    StopAfter,
+    Watcher,
+    assert_same_ending,
+    log_of,
+    start,
+    tiny_recipe,
+    wait,
+    wait_until,
+)
 
 from crosshead.tasks import ClassifyTask
-from crosshead.train import EXIT_STOPPED
+from crosshead.train import EXIT_STOPPED, train
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.telling.observers import METRICS_FILE
@@ -33,6 +44,50 @@ def test_a_signal_to_a_whole_group_with_loader_workers_saves_and_exits_with_the_
     assert not CheckpointStore(folder).newest_good()[1]
     assert wait(start(recipe, folder, resume=True)) == [0]
     assert_same_ending(folder, unstopped)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
+def test_the_end_of_a_jobs_time_and_of_a_terminal_are_stops(tmp_path, unstopped, number):
+    folder = tmp_path / "run"
+    stopped = train(tiny_recipe(data={"num_workers": 1}), folder=folder, observer=StopAfter(9, number))
+    assert (stopped.status, stopped.exit_code, stopped.step) == ("stopped", EXIT_STOPPED, 10)
+    train(tiny_recipe(), folder=folder, resume=True)
+    assert_same_ending(folder, unstopped)
+
+
+def test_a_run_that_was_told_to_outlive_its_terminal_does(tmp_path, unstopped):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert (
+            train(tiny_recipe(), folder=tmp_path / "run", observer=StopAfter(9, signal.SIGHUP)).exit_code == 0
+        )
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert_same_ending(tmp_path / "run", unstopped)
+
+
+def lose_the_terminal():
+    """Nothing can be written to standard output and error any more."""
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+    os.dup2(write, 2)
+
+
+def test_a_stop_because_the_terminal_is_gone_is_saved(tmp_path, unstopped):
+    folder = tmp_path / "run"
+    (process,) = start(
+        tiny_recipe(), folder, resume=False, prepare=lose_the_terminal, observer=Watcher(hang_up)
+    )
+    assert wait([process]) == [EXIT_STOPPED]
+    train(tiny_recipe(), folder=folder, resume=True)
+    assert_same_ending(folder, unstopped)
+
+
+def hang_up(record):
+    if getattr(record, "step", 0) == 5:
+        signal.raise_signal(signal.SIGHUP)
+    os.write(1, b"a step\n")
 
 
 def never_end_a_step():

@@ -21,7 +21,7 @@ from crosshead.data.sets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
 from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.folder import describe_run
+from crosshead.train.keeping.folder import changed_versions, describe_run
 from crosshead.train.keeping.lock import FolderLock
 from crosshead.train.keeping.rescue import Rescued, rescue
 from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start, settle_start
@@ -29,7 +29,12 @@ from crosshead.train.keeping.saving import Saver
 from crosshead.train.keeping.state import TrainState
 from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.context import Held, Run, Source
-from crosshead.train.loop.devices import choose_device, deterministic_algorithms, grad_scaler
+from crosshead.train.loop.devices import (
+    choose_device,
+    deterministic_algorithms,
+    grad_scaler,
+    precision_advice,
+)
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
@@ -138,14 +143,18 @@ def _train(
         *_lock_events(lock),
         *_restore(state, start, store, context, world),
         *_worker_events(recipe, world, state),
+        *_precision_events(recipe, device, state),
         *(EventRecord("data", note, state.progress.step) for note in splits.notes),
     ]
     if state.progress.epoch >= lengths.epochs and (folder / RESULT_FILE).exists():
-        return Result.load(folder)
+        return _repeated(Result.load(folder), observer, world)
     audience = _audience(folder, recipe, observer, world)
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
     if world.leads:
+        events += [
+            EventRecord("versions_changed", words, state.progress.step) for words in changed_versions(folder)
+        ]
         describe_run(folder, recipe, splits.info)
     source = _source(recipe, splits, task, world)
     run = Run(recipe, task, source, lengths, state, network, set_rate, saver, audience, stop, world, watchdog)
@@ -206,6 +215,16 @@ def _restore(
     return [*events, *changes]
 
 
+def _repeated(result: Result, observer: Observer | None, world: World) -> Result:
+    """A finished run is told again, and nothing is logged."""
+    if observer is not None and world.leads:
+        words = (
+            f"{result.folder} is finished: step {result.selected_step} was selected; nothing is left to do"
+        )
+        observer.on_end(EndRecord("finished", words, result))
+    return result
+
+
 def _closing_words(result: Result) -> str:
     if result.status == "unsaved":
         return f"step {result.step} is the last, and its result could not be written into {result.folder}"
@@ -239,6 +258,11 @@ def _worker_events(recipe: Recipe, world: World, state: TrainState) -> list[Even
     here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
     advice = worker_advice(recipe.data.num_workers, here)
     return [] if advice is None else [EventRecord("note", advice, state.progress.step)]
+
+
+def _precision_events(recipe: Recipe, device: torch.device, state: TrainState) -> list[EventRecord]:
+    advice = precision_advice(recipe.train.precision, device)
+    return [] if advice is None else [EventRecord("slow", advice, state.progress.step)]
 
 
 def _check_same_recipe(recipe: Recipe, world: World) -> None:

@@ -24,6 +24,7 @@ from crosshead.data.loading.order import (
 )
 from crosshead.data.sets.common import BrokenPolicy
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _OPEN: "weakref.WeakSet[Iterator[Batch]]" = weakref.WeakSet()
 
 
@@ -145,14 +146,14 @@ def _end_workers() -> None:
 
 def _ignore_signals(worker: int) -> None:
     # A signal to the whole group is the trainer's to answer: it still needs batches to finish its step.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """Workers start with SIGINT and SIGTERM blocked, so that none is hit before it ignores them."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    """Workers start with these blocked, so that none is hit before it ignores them."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
     finally:

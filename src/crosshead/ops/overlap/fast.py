@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..autocast import autocast_to
 from ..checks import check_dropout, check_mask, check_overlap, check_packed
+from ..processor import has_native_bfloat16
 from ..sdpa import fused_attention
 from ..tracing import traceable
 from ..transforms import is_transformed
@@ -62,7 +63,34 @@ def overlapped_attention(
         return plain_attention(qkv, overlap, scale, attn_mask, factors, is_causal, dropout_p)
     if is_served(qkv, attn_mask, is_causal, dropout_p, borrow_gain):
         return ProductsAttention.apply(qkv, overlap, scale)
+    if _is_faster_in_float32(qkv):
+        with torch.autocast("cpu", enabled=False):
+            wide = qkv.float()
+            mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
+            return _by_views(wide, overlap, mask, is_causal, dropout_p, scale, borrow_gain).to(qkv.dtype)
+    return _by_views(qkv, overlap, attn_mask, is_causal, dropout_p, scale, borrow_gain)
 
+
+def _is_faster_in_float32(qkv: Tensor) -> bool:
+    """bfloat16 on a processor that has to convert at every operation."""
+    return (
+        qkv.device.type == "cpu"
+        and qkv.dtype == torch.bfloat16
+        and not has_native_bfloat16()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _by_views(
+    qkv: Tensor,
+    overlap: int,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    dropout_p: float,
+    scale: float,
+    borrow_gain: Tensor | None,
+) -> Tensor:
+    head_dim = qkv.shape[-1]
     width = head_dim + 2 * overlap
     tail = _tail(qkv, width)
     q, k, v = overlapped_heads(qkv, overlap, tail)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..processor import has_native_bfloat16
 from ..transforms import is_differentiated_again, plain_gradients
 from .plain import plain_attention
 from .windows import overlap_add_, padded_windows
@@ -31,6 +32,7 @@ def is_served(
         plain
         and qkv.device.type == "cpu"
         and qkv.dtype == torch.bfloat16
+        and has_native_bfloat16()
         and not torch.compiler.is_compiling()
     )
 

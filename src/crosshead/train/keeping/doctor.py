@@ -13,7 +13,14 @@ from crosshead.data.sets.catalog import open_splits
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping.checkpoint import BEST, CheckpointStore, read_state, step_of
-from crosshead.train.keeping.folder import RECIPE_FILE, VERSIONS_FILE, holds_run, read_info, versions
+from crosshead.train.keeping.folder import (
+    RECIPE_FILE,
+    VERSIONS_FILE,
+    compare_versions,
+    holds_run,
+    read_info,
+    versions,
+)
 from crosshead.train.keeping.lock import is_held
 from crosshead.train.keeping.manifest import Damaged, verify
 from crosshead.train.telling.observers import METRICS_FILE, read_metrics
@@ -148,10 +155,8 @@ def _recipe(folder: Path) -> tuple[Recipe | None, list[Finding]]:
         before = json.loads((folder / VERSIONS_FILE).read_text())
     except (ValueError, OSError) as error:
         return recipe, [Finding("warning", VERSIONS_FILE, f"cannot be read: {error}")]
-    now = versions()
-    changed = [
-        f"{name} {old} -> {now.get(name, 'missing')}" for name, old in before.items() if now.get(name) != old
-    ]
+    before.pop("threads", None)  # those of this look say nothing of the run's
+    changed = compare_versions(before, versions())
     if not changed:
         return recipe, []
     message = f"other versions than at the start, so that numbers may differ in the last digits: {'; '.join(changed)}"

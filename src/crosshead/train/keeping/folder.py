@@ -127,14 +127,35 @@ def check_classes(data: Sequence[str], learned: Sequence[str]) -> None:
     )
 
 
+def changed_versions(folder: Path) -> list[str]:
+    """What a run that goes on in ``folder`` is made with that it was not made with before, in words."""
+    try:
+        before = json.loads((folder / VERSIONS_FILE).read_text())
+        changed = compare_versions(before, versions())
+    except (OSError, ValueError, AttributeError):  # there is none yet, or it is damaged and is written anew
+        return []
+    if not changed:
+        return []
+    return [f"numbers may differ in their last digits from here on, made with {'; '.join(changed)}"]
+
+
+def compare_versions(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The entries of ``before`` that are another today."""
+    return [
+        f"{name} {old} -> {now.get(name, 'missing')}" for name, old in before.items() if now.get(name) != old
+    ]
+
+
 def versions() -> dict[str, str]:
-    """What a run was made with."""
+    """What a run was made with: packages, and how many threads share a sum, and how wide they compute."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    found["threads"] = str(torch.get_num_threads())
+    found["cpu"] = torch.backends.cpu.get_cpu_capability()
     if torch.cuda.is_available():
         found["cuda"] = str(torch.version.cuda)
         found["gpu"] = torch.cuda.get_device_name()

@@ -72,9 +72,11 @@ def is_held(folder: Path) -> str | None:
         return f"process {os.getpid()} (this one)"
     if not path.exists():
         return None
-    with open(path, "rb+") as file:
+    with open(path, "rb") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(
+                file, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # which a reader may ask for, on a read-only disk too
         except BlockingIOError:
             return describe_owner(file.read()) or "an unnamed process"
     return None

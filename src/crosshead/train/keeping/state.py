@@ -25,6 +25,7 @@ class Progress:
     epoch: int = 0
     samples: int = 0
     step: int = 0
+    skipped_steps: int = 0  # the bad ones, and those that looked for float16's scale
     bad_steps: int = 0
     bad_in_a_row: int = 0
     epoch_loss: float = 0.0  # sum over the epoch's good steps

@@ -4,6 +4,7 @@ import contextlib
 
 import torch
 
+from crosshead.ops.processor import has_native_bfloat16
 from crosshead.recipe.schema import TrainConfig
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +52,17 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=AUTOCAST_DTYPES[precision])
+
+
+def precision_advice(precision: str, device: torch.device) -> str | None:
+    """What to say of a precision that this device has not got."""
+    if precision != "bf16" or device.type != "cpu" or has_native_bfloat16():
+        return None
+    return (
+        "train.precision=bf16 on a processor without bfloat16 arithmetic (neither AVX512_BF16 nor AMX): PyTorch "
+        "converts at every operation. A training step took 3 to 4 times as long as in float32 where that was measured "
+        "(4.0 and 5.1 s against 1.3 s); train.precision=fp32 is faster here"
+    )
 
 
 def grad_scaler(train: TrainConfig, device: torch.device) -> torch.amp.GradScaler | None:

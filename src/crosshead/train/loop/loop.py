@@ -33,7 +33,17 @@ class Loop:
                 return False
             if not self._close_epoch():
                 return False
+        self._check_learned()
         return True
+
+    def _check_learned(self) -> None:
+        """Raises ``BadNumbers`` where no step was taken: a short run may end before too many in a row were bad."""
+        progress = self.state.progress
+        if 0 < progress.step == progress.skipped_steps:
+            raise BadNumbers(
+                f"all {progress.step} steps were skipped, since no loss or gradient was finite: nothing was learned. "
+                "events.jsonl names the images. Lower optimizer.lr, or train in bf16 or fp32"
+            )
 
     def train_epoch(self) -> bool:
         """Take the epoch's remaining steps; False when asked to stop."""
@@ -84,6 +94,7 @@ class Loop:
         progress.step += 1
         progress.samples += self.lengths.step_samples
         if outcome.skipped:
+            progress.skipped_steps += 1
             progress.bad_steps += outcome.counts_as_bad
             progress.bad_in_a_row += outcome.counts_as_bad
         else:

@@ -1,5 +1,6 @@
-"""SIGTERM and SIGINT ask a run to stop after the step at hand; a second one ends the process at once."""
+"""SIGTERM, SIGINT, SIGUSR1 and SIGHUP ask a run to stop after the step at hand; a second one ends it at once."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -8,7 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Slurm announces the end of a job's time with SIGUSR1 where it is asked to, and a terminal that closes sends SIGHUP.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 # A signal to a whole group reaches a process twice: by itself, and once more when torchrun passes its own on.
 ONE_REQUEST_S = 1.0
 
@@ -33,6 +35,8 @@ class StopRequest:
             self._theirs = theirs
             self._wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             for number in STOP_SIGNALS:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup: the run is meant to outlive its terminal
                 self._before[number] = signal.signal(number, self._note)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
             self._thread.start()
@@ -51,7 +55,8 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name is None:
             self.name = signal.Signals(number).name
-            os.write(2, f"\n{self.name}: stopping after this step; once more ends at once\n".encode())
+            with contextlib.suppress(OSError):  # the terminal may be what is gone
+                os.write(2, f"\n{self.name}: stopping after this step; once more ends at once\n".encode())
 
     def _listen(self) -> None:
         while numbers := self._ours.recv(64):

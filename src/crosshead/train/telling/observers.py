@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,19 @@ class TensorBoard:
 
     def __init__(self, folder: Path, every_steps: int) -> None:
         self.folder, self.every_steps = folder / TENSORBOARD_FOLDER, every_steps
+        self._start_step = 0
 
     def on_start(self, info: RunInfo) -> None:
+        self._start_step = info.start_step
+        _ = self._writer
+
+    @cached_property
+    def _writer(self) -> Any:
+        """Made when it is wanted, and again where it could not be made before."""
         from torch.utils.tensorboard import SummaryWriter  # costs a second to import, and is optional
 
-        self._writer = SummaryWriter(
-            str(self.folder), purge_step=info.start_step + 1 if info.start_step else None
-        )
+        purge = self._start_step + 1 if self._start_step else None
+        return SummaryWriter(str(self.folder), purge_step=purge)
 
     def on_step(self, record: StepRecord) -> None:
         if record.step % self.every_steps:
@@ -155,7 +162,8 @@ class Audience:
 
     def _report(self, name: str, error: OSError, step: int) -> None:
         message = f"the log {name} could not be written ({error}); training goes on without it until it can"
-        print(message, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # of a terminal that is gone
+            print(message, file=sys.stderr, flush=True)
         self.on_event(EventRecord("log_failed", message, step))
 
 

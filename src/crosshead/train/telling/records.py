@@ -78,7 +78,8 @@ class EventRecord:
     """Something that a reader of the log must see.
 
     ``kind``: "resume", "checkpoint", "checkpoint_failed", "tidying_failed", "damage", "bad_step", "broken_image",
-    "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed", "unsaved" or "note".
+    "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed", "unsaved", "data_changed",
+    "versions_changed", "slow", "data" or "note".
     ``details``: the facts for a program.
     """
 

@@ -1,6 +1,7 @@
 """How a run ended, and the exit code that says so to a shell."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,12 +58,24 @@ class Result:
         values: dict[str, Any] = asdict(self)
         del values["folder"]
         values["weights"] = None if self.weights is None else self.weights.relative_to(self.folder).as_posix()
-        return json.dumps(values, indent=2) + "\n"
+        for split in ("validation", "test"):  # JSON has no NaN and no infinity
+            values[split] = {name: _or_none(value) for name, value in values[split].items()}
+        return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
         """Read ``result.json`` of a finished run; FileNotFoundError where there is none."""
         values = json.loads((folder / RESULT_FILE).read_text())
         weights = values.pop("weights")
+        for split in ("validation", "test"):
+            values[split] = {name: _or_nan(value) for name, value in values[split].items()}
         values["shown"] = tuple(values.get("shown", ("accuracy",)))
         return cls(folder=folder, weights=None if weights is None else folder / weights, **values)
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
