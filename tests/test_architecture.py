@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "recipe": {"layers"},
     "data": {"recipe"},
     "tasks": {"recipe", "data", "models"},
-    "train": {"recipe", "data", "tasks", "models"},
+    "train": {"ops", "recipe", "data", "tasks", "models"},
     "compare": {"train"},
     "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }
