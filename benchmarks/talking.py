@@ -24,8 +24,15 @@ from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 # (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third has CaiT-M's heads,
-# the last is CaiT-Micro on 32 pixels.
-SHAPES = [(16, 4, 196, 48), (4, 4, 784, 48), (8, 16, 196, 48), (64, 4, 64, 24)]
+# the fourth is CaiT-Micro on 32 pixels, the last two are ViT-Tiny with MOHSA's heads and with timm's.
+SHAPES = [
+    (16, 4, 196, 48),
+    (4, 4, 784, 48),
+    (8, 16, 196, 48),
+    (64, 4, 64, 24),
+    (16, 12, 197, 16),
+    (16, 3, 197, 64),
+]
 OVERLAP = 5
 LONG = (1, 4, 4096, 48)
 Attend = Callable[..., Tensor]
