@@ -24,8 +24,8 @@ Mode = Literal["auto", "stored", "recompute", "triton"]
 # Elements of one attention matrix from which ``auto`` recomputes on a CPU: there the memory kept, seven times less, is
 # worth more than the time, measured at 0.9 to 1.4 of the stored form's with the state of the machine.
 RECOMPUTE_FROM = 1 << 24
-# The same where no gradient is wanted, and so nothing formed again, for each thread: tiles take 0.77 to 0.89 of the stored
-# form's time from here on, and 0.97 to 1.14 of it below; in half precision 1.0 to 1.7, since they compute in float32.
+# The same where no gradient is wanted, and so nothing formed again, for each thread: tiles take 0.77 to 0.89 of the
+# stored form's time from here on, and 0.97 to 1.14 of it below; in half precision 1.0 to 1.7, computing in float32.
 TILE_FROM = 1 << 20
 
 
