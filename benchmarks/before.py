@@ -128,24 +128,20 @@ def interactive_cases() -> Iterator[tuple[str, list[Case]]]:
 def model_cases() -> Iterator[tuple[str, list[Case]]]:
     """Whole models swapped by either tree; what is timed are training steps without an optimizer."""
     swaps = both("swap", "swap_attention")
-    for name, batch, kind, options in (
-        ("vit_tiny_patch16_224", 8, "overlap", {"overlap": 8}),
-        ("cait_xxs24_224", 4, "overlap", {"overlap": 5}),
-        ("swin_tiny_patch4_window7_224", 4, "overlap", {"overlap": 4}),
-        ("vit_tiny_patch16_224", 8, "imhsa", {"init": "paper"}),
+    few = {"depth": 4}
+    for name, size, batch, kind, options in (
+        ("vit_tiny_patch16_224", few, 8, "overlap", {"overlap": 8}),
+        ("cait_xxs24_224", few, 4, "overlap", {"overlap": 5}),
+        ("swin_tiny_patch4_window7_224", {"drop_path_rate": 0.0}, 4, "overlap", {"overlap": 4}),
+        ("vit_tiny_patch16_224", few, 8, "imhsa", {"init": "paper"}),
     ):
-        cases = []
+        models = []
         for swap in swaps:
-            torch.manual_seed(0)
-            model = (
-                timm.create_model(name, num_classes=10, depth=4)
-                if "swin" not in name
-                else timm.create_model(name, num_classes=10)
-            )
-            swap(model, kind, **options)
-            cases.append(
-                (_called(model), [torch.randn(batch, 3, 224, 224, requires_grad=True), *model.parameters()])
-            )
+            models.append(timm.create_model(name, num_classes=10, **size))
+            swap(models[-1], kind, **options)
+        models[1].load_state_dict(models[0].state_dict())
+        images = torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        cases = [(_called(model), [images.requires_grad_(), *model.parameters()]) for model in models]
         yield f"model {name}, {kind}, batch {batch}", cases
 
 
@@ -153,7 +149,7 @@ def _called(model: nn.Module) -> Callable[..., Tensor]:
     return lambda images, *parameters: model(images)
 
 
-def measure(cases: list[Case], rounds: int) -> dict[str, list[Timing]]:
+def measure(name: str, cases: list[Case], rounds: int) -> dict[str, list[Timing]]:
     """Forward without a gradient, and forward with backward; results first: they differ by rounding at most."""
 
     def forward(case: Case) -> Tensor:
@@ -166,7 +162,7 @@ def measure(cases: list[Case], rounds: int) -> dict[str, list[Timing]]:
 
     old, new = cases
     tolerance = 3e-2 if old[1][0].dtype == torch.bfloat16 else 1e-4
-    require_close(forward(new), forward(old), tolerance, "this tree against the older one")
+    require_close(forward(new), forward(old), tolerance, f"{name}, this tree against the older one")
     return {
         title: compare({"before": partial(run, old), "now": partial(run, new)}, rounds)
         for title, run in (("forward", forward), ("forward + backward", step))
@@ -192,7 +188,7 @@ def main() -> None:
         if args.only not in family.__name__:
             continue
         for name, cases in family():
-            for direction, timings in measure(cases, args.rounds).items():
+            for direction, timings in measure(name, cases, args.rounds).items():
                 tables[f"{name}, {direction}"] = timings
     suffix = f"_{args.only}" if args.only else ""
     report(RESULTS / f"before{suffix}.json", header, tables)
