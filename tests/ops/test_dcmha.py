@@ -227,6 +227,18 @@ def test_compiles_whole():
     )
 
 
+def test_exports_with_a_dynamic_batch():
+    class Module(torch.nn.Module):
+        def forward(self, q, k, v, x, *weights):
+            return composed_attention(q, k, v, x, *weights)
+
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    inputs = tuple(arguments((2, 3, 9, 8, 8, 6, 2), torch.float32))
+    program = torch.export.export(Module(), inputs, dynamic_shapes=(batch,) * 4 + ((None,) * 5,))
+    other = arguments((5, 3, 9, 8, 8, 6, 2), torch.float32, seed=4)
+    assert_close(program.module()(*other), Module()(*other), OUTPUT[torch.float32])
+
+
 @pytest.mark.parametrize(
     ("index", "size", "message"),
     [
