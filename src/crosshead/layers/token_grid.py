@@ -1,6 +1,7 @@
 """How attention that is handed nothing but tokens learns where on the image they lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class TokenGrid:
         self._watching = False
         self._grids: dict[int, Grid] = {}
         self._last: Grid | None = None
+        self._window: Grid | None = None
         # Grids that were noted for a gradient since the last backward pass asked, by number of tokens.
         self._pending: dict[int, set[Grid]] = {}
         self._replayed = False
@@ -70,12 +72,23 @@ class TokenGrid:
         Raises:
             RuntimeError: in a backward pass that forms activations again, where two grids of equally many tokens wait.
         """
+        if self._window is not None:
+            return self._window
         if not self._dynamic:
             rows, columns = self._source.grid_size  # type: ignore[misc]
             return rows, columns
         if tokens is None or (not torch.compiler.is_compiling() and not self._in_backward()):
             return self._last
         return self._of_backward(tokens)
+
+    @contextmanager
+    def in_windows(self, rows: int, columns: int) -> Iterator[None]:
+        """Within it the tokens are those of windows, (rows, columns) each, whatever the images' grid."""
+        before, self._window = self._window, (rows, columns)
+        try:
+            yield
+        finally:
+            self._window = before
 
     def _in_backward(self) -> bool:
         return torch._C._current_graph_task_id() != -1

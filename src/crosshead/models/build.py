@@ -67,32 +67,70 @@ def build_model(
         ValueError: for an unknown name, options that the model doesn't know or that contradict the data, or weights
             of another model.
     """
-    if not timm.is_model(model.name):
-        raise ValueError(_unknown_model(model.name))
     _check_against_data(model.args, num_classes, in_chans, img_size)
-    args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
-    if not from_weights:
-        args.pop("pretrained", None)
+    args = _arguments(model, num_classes, in_chans, from_weights)
     if img_size is not None:
         args.pop("img_size", None)
-    if model.drop_path_rate:
-        args["drop_path_rate"] = model.drop_path_rate
     options = _interaction_options(model)
-    if model.overlap is not None and model.interaction is None:
-        args["overlap"] = model.overlap
     module = _create(model.name, args, img_size)
     first = Weights.read(model.init_from) if model.init_from and from_weights else None
     # Weights of a model that was swapped already have its names, and are loaded after the swap; others before.
     before = first is not None and (model.interaction is None or first.fits(module))
     if first is not None and before:
         first.load(module)
+    _swap(module, model, options)
+    if first is not None and not before:
+        first.load(module)
+    return module
+
+
+def build_backbone(model: ModelSettings, *, in_chans: int = 3, from_weights: bool = True) -> nn.Module:
+    """The same without a classifier and for images of any size, as the start of a detector or segmenter.
+
+    ``model.init_from`` may be a classifier's weights: what the backbone has no use for, and what it lacks, is logged.
+
+    Raises:
+        ValueError: as ``build_model``, and for a model that takes images of one size only.
+    """
+    _check_against_data(model.args, 0, in_chans, None)
+    options = _interaction_options(model)
+    module = _create_for_any_size(model.name, _arguments(model, 0, in_chans, from_weights))
+    first = Weights.read(model.init_from) if model.init_from and from_weights else None
+    before = first is not None and (model.interaction is None or first.covers(module))
+    if first is not None and before:
+        _start_backbone(module, first)
+    _swap(module, model, options)
+    if first is not None and not before:
+        _start_backbone(module, first)
+    return module
+
+
+def _start_backbone(module: nn.Module, first: Weights) -> None:
+    missing, unused = first.load_backbone(module)
+    for names, what in ((missing, "not in it, and started anew"), (unused, "not used")):
+        if names:
+            _logger.warning("%s: %d tensors %s: %s", first.file, len(names), what, ", ".join(names))
+
+
+def _arguments(model: ModelSettings, num_classes: int, in_chans: int, from_weights: bool) -> dict[str, Any]:
+    """What timm is called with; ValueError for a name that it doesn't know."""
+    if not timm.is_model(model.name):
+        raise ValueError(_unknown_model(model.name))
+    args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
+    if not from_weights:
+        args.pop("pretrained", None)
+    if model.drop_path_rate:
+        args["drop_path_rate"] = model.drop_path_rate
+    if model.overlap is not None and model.interaction is None:
+        args["overlap"] = model.overlap
+    return args
+
+
+def _swap(module: nn.Module, model: ModelSettings, options: dict[str, Any]) -> None:
     if model.interaction is not None:
         how = model.interaction
         report = swap_attention(module, how.kind, blocks=how.blocks, init=how.init, **options)
         _logger.info("%s", report)
-    if first is not None and not before:
-        first.load(module)
-    return module
 
 
 def _interaction_options(model: ModelSettings) -> dict[str, Any]:
@@ -148,6 +186,25 @@ def _create(name: str, args: dict[str, Any], img_size: int | tuple[int, int] | N
         raise ValueError(
             f"model {name} does not take what the recipe gives it: {error}; see model.args"
         ) from error
+
+
+def _create_for_any_size(name: str, args: dict[str, Any]) -> nn.Module:
+    """Swin, a ViT and a convolutional model each want another word for it, or none."""
+    for own in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
+        try:
+            module = timm.create_model(name, **(own | args))
+            break
+        except TypeError as error:
+            if not own or f"'{next(iter(own))}'" not in str(error):
+                raise ValueError(
+                    f"model {name} does not take what the recipe gives it: {error}; see model.args"
+                ) from error
+    if getattr(getattr(module, "patch_embed", None), "strict_img_size", False):
+        raise ValueError(
+            f"model {name} takes images of one size only, and the pictures to segment or to find objects in have many; "
+            "take another backbone"
+        )
+    return module
 
 
 def _unknown_model(name: str) -> str:

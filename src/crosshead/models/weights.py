@@ -66,6 +66,34 @@ class Weights:
             _logger.warning("%s: %s is for other classes and starts anew", self.file, ", ".join(anew))
         model.load_state_dict(weights)
 
+    def covers(self, model: nn.Module) -> bool:
+        """Whether there is a tensor for every one of ``model``, a backbone."""
+        own, weights = model.state_dict(), self._for(model, new_classifier=True)
+        return all(name in weights and weights[name].shape == own[name].shape for name in own)
+
+    def load_backbone(self, model: nn.Module) -> tuple[list[str], list[str]]:
+        """Loads what ``model``, a backbone, has the place for; the names that were missing, and those left over.
+
+        Raises:
+            ValueError: a tensor has another shape, or none fits; the model is as it was.
+        """
+        own, weights = model.state_dict(), self._for(model, new_classifier=True)
+        missing, unused = [n for n in own if n not in weights], [n for n in weights if n not in own]
+        taken = {name: tensor for name, tensor in weights.items() if name in own}
+        differences = [
+            f"{name} has shape {tuple(tensor.shape)}, wanted {tuple(own[name].shape)}"
+            for name, tensor in taken.items()
+            if tensor.shape != own[name].shape
+        ]
+        if differences or not taken:
+            raise ValueError(
+                f"{self.file} holds the weights of another model: "
+                f"{'; '.join(differences[:3]) or 'no tensor has a name of its own'}; wanted those of the recipe's "
+                "backbone, as a classifier's run saves them"
+            )
+        model.load_state_dict(taken, strict=False)
+        return missing, unused
+
     def _for(self, model: nn.Module, *, new_classifier: bool) -> dict[str, Tensor]:
         """The tensors as ``model`` wants them to start from: timm's changes of names, positions for another image size,
         a first convolution for other channels, and a classifier for other classes from ``model`` itself."""

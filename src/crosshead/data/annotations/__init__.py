@@ -1,0 +1,1 @@
+"""What a picture is marked with: objects, their masks, maps of classes."""

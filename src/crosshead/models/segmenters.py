@@ -1,0 +1,208 @@
+"""Segmenters: Semantic FPN, UPerNet with its auxiliary head, and a linear head; blocks of segmentation-models-pytorch.
+
+arXiv 1901.02446, 1807.10221; the linear head is DINOv2's probe (arXiv 2304.07193), on features of a plain ViT.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .extras import need
+from .pyramid import Maps, Pyramid
+
+
+class Segmenter(nn.Module):
+    """What all share: images (B, C, H, W) of any size -> class logits, float32, on a grid of ``stride`` pixels.
+
+    In evaluation ``forward`` gives logits (B, classes, h, w); in training a dict, ``logits`` and, of a model with an
+    auxiliary head, ``auxiliary``. The grid covers the picture and the padding below and to the right of it:
+    ``full_size`` brings logits to the picture's pixels.
+
+    Attributes:
+        stride: pixels a step of the grid.
+        smallest_batch: images that training needs at once in a process.
+    """
+
+    smallest_batch = 1
+
+    def __init__(self, num_classes: int, stride: int) -> None:
+        super().__init__()
+        self.num_classes, self.stride = num_classes, stride
+
+    def forward(self, images: Tensor) -> Any:
+        if self.training and len(images) < self.smallest_batch:
+            raise ValueError(
+                f"{type(self).__name__} normalises over the batch where its maps are one entry large: it trains on "
+                f"{self.smallest_batch} images a process or more, got {len(images)}; raise data.batch_size"
+            )
+        outputs = {name: logits.float() for name, logits in self.decode(images).items()}
+        return outputs if self.training else outputs["logits"]
+
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    @property
+    def _maps(self) -> Maps:
+        return next(module for module in self.modules() if isinstance(module, Maps))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the backbone's blocks form their activations again in the backward pass."""
+        self._maps.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """What the backbone spares, by this module's names."""
+        backbone = self._maps.backbone
+        listed: set[str] = getattr(backbone, "no_weight_decay", set)()
+        prefix = next(name for name, module in self.named_modules() if module is backbone)
+        return {f"{prefix}.{name}" for name in listed}
+
+
+class SemanticFPN(Segmenter):
+    """Semantic FPN (Kirillov et al., arXiv 1901.02446): every level brought to the finest one's size, and summed.
+
+    Args:
+        pyramid: without extra levels.
+        num_classes: without the one that is ignored.
+        width: channels of the segmentation branch; a multiple of 32, for its group normalisation.
+        dropout: of whole channels, before the classifier.
+    """
+
+    def __init__(self, pyramid: Pyramid, num_classes: int, *, width: int = 128, dropout: float = 0.1) -> None:
+        super().__init__(num_classes, pyramid.strides[0])
+        if width % 32:
+            raise ValueError(
+                f"width must be a multiple of 32, for the groups of its normalisation, got {width}"
+            )
+        blocks = need("segmentation_models_pytorch.decoders.fpn.decoder")
+        self.pyramid = pyramid
+        self.branches = nn.ModuleList(
+            [
+                blocks.SegmentationBlock(
+                    pyramid.width, width, n_upsamples=int(math.log2(stride // self.stride))
+                )
+                for stride in pyramid.strides
+            ]
+        )
+        self.merge = blocks.MergeBlock("add")
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        levels = [branch(level) for branch, level in zip(self.branches, self.pyramid(images), strict=True)]
+        return {"logits": self.classifier(self.dropout(self.merge(levels)))}
+
+
+class UPerNet(Segmenter):
+    """UPerNet (Xiao et al., arXiv 1807.10221), with an auxiliary head on the last stage but one.
+
+    Args:
+        maps: of a hierarchical backbone, three stages or more.
+        num_classes: without the one that is ignored.
+        width: channels of the decoder.
+        auxiliary_width: channels of the auxiliary head.
+        dropout: of whole channels, before the classifiers.
+    """
+
+    smallest_batch = 2
+
+    def __init__(
+        self,
+        maps: Maps,
+        num_classes: int,
+        *,
+        width: int = 512,
+        auxiliary_width: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(num_classes, maps.strides[0])
+        if len(maps.strides) < 3:
+            raise ValueError(
+                f"UPerNet wants a backbone of three stages or more, got {len(maps.strides)}; a plain ViT takes "
+                "semantic_fpn or linear"
+            )
+        decoder = need("segmentation_models_pytorch.decoders.upernet.decoder").UPerNetDecoder
+        self.maps = maps
+        # smp counts the picture and a map of half its side as the first two; the decoder passes over both.
+        self.decoder = decoder([0, 0, *maps.channels], len(maps.channels) + 1, width)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+        self.auxiliary = nn.Sequential(
+            nn.Conv2d(maps.channels[-2], auxiliary_width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(auxiliary_width),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(auxiliary_width, num_classes, 1),
+        )
+
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        maps = self.maps(images)
+        outputs = {"logits": self.classifier(self.dropout(self.decoder([images, images, *maps])))}
+        if self.training:
+            coarse = self.auxiliary(maps[-2])
+            outputs["auxiliary"] = F.interpolate(
+                coarse, size=outputs["logits"].shape[-2:], mode="bilinear", align_corners=False
+            )
+        return outputs
+
+
+class LinearSegmenter(Segmenter):
+    """One linear layer on the normalised last map, as a probe of what a backbone's features know.
+
+    Args:
+        maps: of any backbone; the last one serves.
+        num_classes: without the one that is ignored.
+    """
+
+    def __init__(self, maps: Maps, num_classes: int) -> None:
+        super().__init__(num_classes, maps.strides[-1])
+        self.maps = maps
+        self.norm = nn.LayerNorm(maps.channels[-1])
+        self.classifier = nn.Linear(maps.channels[-1], num_classes)
+
+    def decode(self, images: Tensor) -> dict[str, Tensor]:
+        tokens = self.maps(images)[-1].permute(0, 2, 3, 1)
+        return {"logits": self.classifier(self.norm(tokens)).permute(0, 3, 1, 2)}
+
+
+def full_size(logits: Tensor, stride: int, size: Sequence[int]) -> Tensor:
+    """Logits (B, classes, h, w), ``stride`` pixels a step, -> (B, classes, *size); padding is cut off."""
+    sides = [side * stride for side in logits.shape[-2:]]
+    grown = F.interpolate(logits, size=sides, mode="bilinear", align_corners=False)
+    return grown[..., : size[0], : size[1]]
+
+
+def classes_at_full_size(logits: Tensor, stride: int, size: Sequence[int], *, at_once: int = 8) -> Tensor:
+    """The most likely class of each pixel, (B, height, width) int64; never more than ``at_once`` classes at full size.
+
+    Of 150 classes on 1024 x 2048 pixels all at once would take 1.2 GiB a picture.
+    """
+    best = logits.new_full((len(logits), *size), -math.inf)
+    chosen = torch.zeros(best.shape, dtype=torch.int64, device=logits.device)
+    for first in range(0, logits.shape[1], at_once):
+        values, indices = full_size(logits[:, first : first + at_once], stride, size).max(1)
+        better = values > best
+        best = torch.where(better, values, best)
+        chosen = torch.where(better, indices + first, chosen)
+    return chosen
+
+
+def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> Segmenter:
+    """``semantic_fpn``, ``upernet`` or ``linear`` with the options of its class; ``pyramid`` are those of the pyramid.
+
+    Raises:
+        ValueError: for another name, or an option that it doesn't know.
+    """
+    known = ("semantic_fpn", "upernet", "linear")
+    if name not in known:
+        raise ValueError(f"no segmenter {name!r}; wanted {', '.join(known)}")
+    try:
+        if name == "semantic_fpn":
+            return SemanticFPN(Pyramid(maps, **options.pop("pyramid", {})), num_classes, **options)
+        return (UPerNet if name == "upernet" else LinearSegmenter)(maps, num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"{name} does not take what the recipe gives it: {error}; see model.head") from error
