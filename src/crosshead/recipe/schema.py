@@ -51,6 +51,22 @@ class InteractionConfig(Section):
         return self
 
 
+class SegmenterConfig(Section):
+    """What makes a segmenter of a backbone; see ``crosshead.models.segmenters``. Further keys are its options
+    (``width: 128``, ``pyramid: {width: 256}``)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["semantic_fpn", "upernet", "linear"] = "semantic_fpn"
+    out_indices: list[int] | None = None  # the backbone's stages that serve; the last four when unset
+    window: Positive | None = 14  # of a plain ViT's attention, in patches
+    global_blocks: list[int] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class ModelConfig(Section):
     """A model in timm's registry, this library's own included.
 
@@ -63,6 +79,7 @@ class ModelConfig(Section):
     drop_path_rate: Rate = 0.0
     args: dict[str, Any] = {}
     interaction: InteractionConfig | None = None
+    segmenter: SegmenterConfig | None = None
     init_from: str | None = None  # a checkpoint (safetensors, or the authors' .pth) to start from
 
     @model_validator(mode="before")
@@ -118,11 +135,20 @@ class AugmentConfig(Section):
     cutmix: Annotated[float, Field(ge=0)] = 1.0
     mixup_prob: Rate = 1.0
     mixup_switch_prob: Rate = 0.5
+    # Of pictures with maps or boxes:
+    scale_range: Range | None = None  # random sizes, as factors of the evaluation's
+    crop_most: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a crop that one class may have
+    photometric: Rate = (
+        0.0  # how likely each of brightness, contrast, saturation, hue and channel order changes
+    )
 
 
 class TaskConfig(Section):
-    name: Literal["classify"] = "classify"
+    name: Literal["classify", "segment"] = "classify"
     label_smoothing: Rate = 0.1
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] = {}  # of pixels, by class name; 1 for the others
+    auxiliary_weight: Annotated[float, Field(gt=0)] = 0.4  # of an auxiliary head's loss
+    window: Positive | None = None  # larger pictures are segmented in overlapping windows of so many pixels
 
 
 class OptimizerConfig(Section):

@@ -1,12 +1,15 @@
 """What predictions mean: all that the trainer does not know of a task."""
 
+from collections.abc import Callable
+
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.metrics import METRICS, Metric
 from crosshead.tasks.protocol import Evaluation, Judgement, Step, Task
+from crosshead.tasks.segment import SegmentTask
 
-TASKS = {"classify": ClassifyTask}
+TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {"classify": ClassifyTask, "segment": SegmentTask}
 
 
 def open_task(recipe: Recipe, info: DatasetInfo) -> Task:
@@ -21,6 +24,7 @@ __all__ = [
     "Evaluation",
     "Judgement",
     "Metric",
+    "SegmentTask",
     "Step",
     "Task",
     "open_task",

@@ -36,6 +36,9 @@ METRICS = {
         Metric("loss", "loss", higher_is_better=False, form="number"),
         Metric("accuracy", "accuracy"),
         Metric("top5", "top-5"),
+        Metric("miou", "mIoU"),
+        Metric("mean_accuracy", "mean accuracy"),
+        Metric("pixel_accuracy", "pixel accuracy"),
         Metric("count", "images", form="count"),
         Metric("skipped", "images left out", higher_is_better=False, form="count"),
     )

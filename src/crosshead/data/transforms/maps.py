@@ -1,0 +1,118 @@
+"""Pictures and their maps together: torchvision's transforms v2, of both at once.
+
+The usual course of semantic segmentation: a random size, a random piece of it in which no class takes nearly all, a
+flip, photometric distortion, and padding with what has no class where the piece is smaller than wanted.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from crosshead.data.files.images import BrokenImage
+from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.sets.mapped import IGNORED
+from crosshead.data.transforms.pipeline import image_size, normalise
+from crosshead.recipe.schema import AugmentConfig, DataConfig
+
+_TRIES = 10  # of a piece, before one with too much of a class is taken
+_LONGEST = 4  # times the shorter side: what a resized picture's longer one may be, as 512 x 2048
+
+
+class MapAugmentation:
+    """A picture and its classes -> (C, H, W) float32 and (H, W) uint8 of ``data.image_size``.
+
+    Draws from PyTorch's global generator alone.
+    """
+
+    def __init__(self, data: DataConfig, augment: AugmentConfig, info: DatasetInfo) -> None:
+        self.data, self.augment, self.info = data, augment, info
+        self.size = image_size(data)
+        steps: list[v2.Transform] = []
+        if augment.horizontal_flip:
+            steps.append(v2.RandomHorizontalFlip(augment.horizontal_flip))
+        if augment.photometric:
+            steps.append(v2.RandomPhotometricDistort(p=augment.photometric))
+        self.rest = v2.Compose([*steps, v2.Identity()])
+
+    def __call__(self, picture: Image.Image, classes: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        pixels, numbers = F.pil_to_tensor(picture.convert("RGB")), torch.from_numpy(classes)
+        scale = _scale(picture, self.data)
+        if self.augment.scale_range is not None:
+            low, high = self.augment.scale_range
+            scale *= low + (high - low) * float(torch.rand(()))
+        size = _scaled(picture, scale, self.data)
+        numbers = _resized_map(numbers, size)
+        top, left, height, width = self._piece(numbers)
+        # Colours are costly: the picture is cut before it is changed.
+        pixels = resized(pixels, size, self.data)[:, top : top + height, left : left + width]
+        numbers = numbers[top : top + height, left : left + width]
+        moved, its_map = self.rest(tv_tensors.Image(pixels), tv_tensors.Mask(numbers[None]))
+        image = normalise(moved.as_subclass(Tensor), self.info)
+        missing = (0, self.size[1] - width, 0, self.size[0] - height)
+        return functional.pad(image, missing), functional.pad(
+            its_map.as_subclass(Tensor)[0], missing, value=IGNORED
+        )
+
+    def _piece(self, numbers: Tensor) -> tuple[int, int, int, int]:
+        """(top, left, height, width) at random; another one where a class has more than ``crop_most`` of it."""
+        height, width = (min(own, most) for own, most in zip(numbers.shape, self.size, strict=True))
+        top = left = 0
+        for _ in range(_TRIES):
+            top = int(torch.randint(numbers.shape[0] - height + 1, ()))
+            left = int(torch.randint(numbers.shape[1] - width + 1, ()))
+            if self.augment.crop_most == 1:
+                break
+            counts = torch.bincount(numbers[top : top + height, left : left + width].flatten(), minlength=256)
+            counts[IGNORED] = 0
+            if counts.count_nonzero() > 1 and counts.max() <= self.augment.crop_most * counts.sum():
+                break
+        return top, left, height, width
+
+
+def whole_picture(picture: Image.Image, data: DataConfig, info: DatasetInfo) -> Tensor:
+    """Resized so that its shorter side is ``data.eval_resize``, where that is set, and normalised; (C, H, W)."""
+    channels = "L" if info.channels == 1 else "RGB"
+    pixels = F.pil_to_tensor(picture.convert(channels))
+    return normalise(resized(pixels, _scaled(picture, _scale(picture, data), data), data), info)
+
+
+def _scale(picture: Image.Image, data: DataConfig) -> float:
+    """From the picture's own size to the one of ``data.eval_resize``."""
+    if data.eval_resize is None:
+        return 1.0
+    shorter, longer = sorted(picture.size)
+    return min(data.eval_resize / shorter, _LONGEST * data.eval_resize / longer)
+
+
+def _scaled(picture: Image.Image, scale: float, data: DataConfig) -> tuple[int, int]:
+    """(height, width); ``BrokenImage`` where it would be larger than a picture may be."""
+    height, width = (max(1, round(side * scale)) for side in (picture.height, picture.width))
+    if height * width > data.max_megapixels * 1e6:
+        raise BrokenImage(
+            "picture",
+            f"{picture.width} x {picture.height} pixels would be resized to {width} x {height}, above "
+            "data.max_megapixels",
+        )
+    return height, width
+
+
+def resized(pixels: Tensor, size: tuple[int, int], data: DataConfig) -> Tensor:
+    if tuple(pixels.shape[-2:]) == size:
+        return pixels
+    return F.resize(pixels, list(size), InterpolationMode(data.interpolation), antialias=True)
+
+
+def _resized_map(numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class at each new pixel's centre: torchvision's own way with masks is off by half a pixel and more."""
+    if tuple(numbers.shape) == size:
+        return numbers
+    take = partial(F.resize, interpolation=InterpolationMode.NEAREST_EXACT)
+    return take(numbers[None], list(size))[0]

@@ -1,0 +1,224 @@
+"""Semantic segmentation: predictions are maps of classes, of each picture's own size."""
+
+from difflib import get_close_matches
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from crosshead import models
+from crosshead.data.annotations.rle import encode, to_coco
+from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.mapped import EvaluationMaps, TrainingMaps
+from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.sets.mapped import IGNORED, MapSet
+from crosshead.data.transforms.maps import whole_picture
+from crosshead.data.transforms.pipeline import image_size
+from crosshead.models.pyramid import Maps
+from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks.metrics import METRICS
+from crosshead.tasks.protocol import Step
+from crosshead.tasks.segment.drawing import as_png, class_map, overlay
+from crosshead.tasks.segment.evaluation import SegmentEvaluation
+from crosshead.tasks.segment.windows import classes_at, windowed_logits
+
+# Of the recipe's augmentation what is for pictures with one label.
+_FOR_LABELS = (
+    "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
+    "mixup", "cutmix",
+)  # fmt: skip
+
+
+class SegmentTask:
+    """Cross entropy of pixels to train with, mean intersection over union to judge by.
+
+    Each loss is a sum over the pixels that have a class, weighted by ``task.class_weights``, and divided by the sum of
+    these weights in all processes.
+    """
+
+    primary = METRICS["miou"]
+    shown = ("miou", "pixel_accuracy")
+    counts = ("pixel_accuracy",)
+
+    def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
+        if recipe.model.segmenter is None:
+            raise ValueError(
+                "model.segmenter is not set, and task.name=segment needs one: model.segmenter.name=semantic_fpn, "
+                "upernet or linear"
+            )
+        if stray := [f"augment.{key}" for key in _FOR_LABELS if getattr(recipe.augment, key)]:
+            raise ValueError(
+                f"{', '.join(stray)}: for pictures with one label, not with maps; set them to 0 or null, as the base "
+                "shared/segment does"
+            )
+        if recipe.task.window and recipe.train.parallel == "shards":
+            raise ValueError(
+                "task.window and train.parallel=shards don't go together: processes would call the model unequally "
+                "often"
+            )
+        self.recipe, self.info, self.settings = recipe, info, recipe.model.segmenter
+        self.weights = self._class_weights()
+        upernet = self.settings.name == "upernet"
+        self.losses = ("cross_entropy", "auxiliary") if upernet else ("cross_entropy",)
+        self.smallest_batch = UPerNet.smallest_batch if upernet else 1
+        if recipe.data.batch_size < self.smallest_batch:
+            raise ValueError(
+                f"data.batch_size is {recipe.data.batch_size}: {self.settings.name} normalises over the batch and "
+                f"wants {self.smallest_batch} images or more"
+            )
+
+    def _class_weights(self) -> Tensor | None:
+        given, names = self.recipe.task.class_weights, self.info.class_names
+        for name in given:
+            if name not in names:
+                near = get_close_matches(name, names, n=1, cutoff=0.0)
+                raise ValueError(f"task.class_weights: no class {name!r}; the nearest is {near[0]!r}")
+        return torch.tensor([given.get(name, 1.0) for name in names]) if given else None
+
+    def build_model(self, *, from_weights: bool = True) -> nn.Module:
+        backbone = models.build_backbone(
+            self.recipe.model, in_chans=self.info.channels, from_weights=from_weights
+        )
+        settings = self.settings
+        maps = Maps(
+            backbone,
+            out_indices=settings.out_indices,
+            window=settings.window,
+            global_blocks=settings.global_blocks,
+        )
+        return build_segmenter(settings.name, maps, len(self.info.class_names), **settings.options)
+
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingMaps:
+        data, augment = self.recipe.data, self.recipe.augment
+        return TrainingMaps(self._mapped(images), data, augment, self.info, seed=seed, epoch=epoch)
+
+    def evaluation_batches(self, images: ImageSet) -> EvaluationMaps:
+        return EvaluationMaps(self._mapped(images), self.recipe.data, self.info)
+
+    def _mapped(self, images: ImageSet) -> MapSet:
+        if not hasattr(images, "sample"):
+            raise ValueError(
+                f"the pictures of data.name={self.recipe.data.name} have no maps, and task.name=segment learns from "
+                "maps: take ade20k, voc, map-folder or another set with maps"
+            )
+        return images  # type: ignore[return-value]  # asked for above
+
+    def blank(self) -> Batch:
+        height, width = image_size(self.recipe.data)
+        images = torch.zeros(self.smallest_batch, self.info.channels, height, width)
+        targets = torch.full((self.smallest_batch, height, width), IGNORED, dtype=torch.uint8)
+        return Batch(images, targets, torch.zeros(0, dtype=torch.int64))
+
+    def units(self, batch: Batch) -> dict[str, float]:
+        known = batch.targets[batch.targets != IGNORED].flatten()
+        if self.weights is None:
+            amount = float(len(known))
+        else:
+            amount = float(
+                torch.bincount(known, minlength=len(self.weights)).double() @ self.weights.double()
+            )
+        return dict.fromkeys(self.losses, amount)
+
+    def step(self, network: nn.Module, batch: Batch) -> Step:
+        images, targets = self._enough(batch)
+        outputs = network(images)
+        stride: Any = getattr(network, "module", network).stride
+        logits = full_size(outputs["logits"], stride, targets.shape[-2:])
+        losses = {"cross_entropy": self.loss(logits, targets)}
+        if "auxiliary" in self.losses:
+            coarse = full_size(outputs["auxiliary"], stride, targets.shape[-2:])
+            losses["auxiliary"] = self.recipe.task.auxiliary_weight * self.loss(coarse, targets)
+        known = targets != IGNORED
+        right = (logits.detach().argmax(1) == targets) & known
+        share = right.sum() / known.sum().clamp(min=1)
+        return Step(losses, {"pixel_accuracy": share * len(batch)})
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the pixels' cross entropies in float32; logits (B, classes, H, W), targets (B, H, W) uint8."""
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        return F.cross_entropy(
+            logits.float(),
+            targets.long(),
+            weight=weights,
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.recipe.task.label_smoothing,
+        )
+
+    def _enough(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As many images as the model's norms want: where broken ones are missing, others stand in without a target."""
+        missing = self.smallest_batch - len(batch)
+        if missing <= 0:
+            return batch.images, batch.targets
+        nothing = torch.full_like(batch.targets[:1], IGNORED).expand(missing, -1, -1)
+        more = batch.images[:1].expand(missing, -1, -1, -1)
+        return torch.cat([batch.images, more]), torch.cat([batch.targets, nothing])
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[Tensor]:
+        """The classes of each picture, (height, width) of its map's own size."""
+        sizes = [tuple(target.shape) for target in batch.targets]
+        pairs = list(zip(batch.images, sizes, strict=True))
+        if not isinstance(model, FSDPModule):
+            return self._segment(model, pairs)
+        found = [self._segment(model, [pair])[0] for pair in pairs]
+        most = self.recipe.data.eval_batch_size or self.recipe.data.batch_size
+        for _ in range(len(pairs), most):  # every process calls a sharded model equally often
+            model(torch.zeros_like(pairs[0][0])[None])
+        return found
+
+    def _segment(self, model: nn.Module, pairs: list[tuple[Tensor, tuple[int, ...]]]) -> list[Tensor]:
+        """Of images (C, H, W) and the sizes that their maps are to have; those alike go through together."""
+        found: list[Tensor] = []
+        for (_, size), alike in groupby(pairs, key=lambda pair: (pair[0].shape, pair[1])):
+            images = torch.stack([image for image, _ in alike])
+            logits = windowed_logits(model, images, self.recipe.task.window)  # type: ignore[arg-type]
+            found += classes_at(logits, model.stride, tuple(images.shape[-2:]), size)  # type: ignore[arg-type]
+        return found
+
+    def evaluation(self) -> SegmentEvaluation:
+        return SegmentEvaluation(self.info.class_names)
+
+    def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
+        return model, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
+
+    def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+        """The picture as the model takes it, and its own (height, width)."""
+        return whole_picture(picture, self.recipe.data, self.info), (picture.height, picture.width)
+
+    def answers(self, model: nn.Module, prepared: list[Any], *, top: int) -> list[dict[str, Any]]:
+        """The segments of each picture, the largest first, as COCO's run lengths; every pixel has one answer, so that
+        ``top`` leaves none out."""
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            found = self._segment(model, [(image.to(device), size) for image, size in prepared])
+        return [self._answer(classes.cpu().numpy()) for classes in found]
+
+    def _answer(self, classes: np.ndarray) -> dict[str, Any]:
+        numbers, counts = np.unique(classes, return_counts=True)
+        segments = [
+            {
+                "class": self.info.class_names[number],
+                "index": number,
+                "pixels": count,
+                "share": round(count / classes.size, 6),
+                "segmentation": to_coco(encode(classes == number)),
+            }
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+        ]
+        segments.sort(key=lambda segment: -segment["pixels"])
+        return {"size": list(classes.shape), "segments": segments}
+
+    def lines(self, answer: dict[str, Any]) -> list[str]:
+        return [f"{segment['share']:7.2%}  {segment['class']}" for segment in answer["segments"]]
+
+    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+        """The map, and the picture with the segments on it, by what their files' names end in."""
+        classes = class_map(answer)
+        names = dict(enumerate(self.info.class_names))
+        return {"map": as_png(classes), "drawn": overlay(picture, classes, names)}
