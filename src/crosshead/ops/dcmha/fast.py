@@ -7,10 +7,12 @@ from torch import Tensor
 
 from ..autocast import autocast_dtype, without_autocast
 from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
+from ..tracing import traceable
 from .arguments import check_composition
 from .dynamic import mixing_matrices
 
 
+@traceable
 def composed_attention(
     q: Tensor,
     k: Tensor,

@@ -4,9 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tracing import traceable
 from .arguments import check_fold, check_gated, check_knock
 
 
+@traceable
 def knock(heads: Tensor, matrices: Tensor) -> Tensor:
     """Every head times a matrix that all heads share (arXiv 2510.23052, equations 5 to 7).
 
@@ -44,6 +46,7 @@ def fold(weight: Tensor, bias: Tensor | None, matrices: Tensor) -> tuple[Tensor,
     return folded, (bias.reshape(count, num_heads, width) @ matrices).flatten()
 
 
+@traceable
 def gated_values(values: Tensor, up: Tensor, gate: Tensor, down: Tensor) -> Tensor:
     """The gated form of the values (equation 9), with the two first products as one.
 

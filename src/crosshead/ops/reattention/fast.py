@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..autocast import autocast_dtype, without_autocast
 from ..chunks import IMAGES, SHARED, Axes, in_chunks, mask_axes, must_be_plain, new_seed
+from ..tracing import traceable
 from .arguments import check_reattention
 from .moments import centred_maps, deviation_and_variance, precise, sums
 
@@ -19,6 +20,7 @@ class Statistics(NamedTuple):
     variance: Tensor
 
 
+@traceable
 def reattention(
     q: Tensor,
     k: Tensor,

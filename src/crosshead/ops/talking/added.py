@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_dropout
+from ..tracing import traceable
 
 
+@traceable
 def talking_heads_attention_with(
     q: Tensor,
     k: Tensor,
