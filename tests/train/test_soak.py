@@ -121,7 +121,7 @@ def test_kills_while_a_checkpoint_is_written(tmp_path, unstopped):
     kill_many(kind, tiny_recipe(), unstopped, tmp_path, kills=30, processes=1, moment=while_writing)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_stop_signals_to_a_group_with_loader_workers(tmp_path, unstopped, number):
     times = random.Random(number)
     recipe = tiny_recipe(data={"num_workers": 2})
