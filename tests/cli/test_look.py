@@ -112,7 +112,7 @@ def test_data_stats_says_what_a_recipe_should_know(capsys, tmp_path):
 
 def test_data_check_needs_something_to_check(fails, tmp_path):
     assert "`crosshead data list` names the data sets" in fails("data", "check")
-    assert "no data set and no recipe is called 'cifar'; the data sets are cifar10" in fails(
+    assert "no data set and no recipe is called 'cifar'; the data sets are ade20k" in fails(
         "data", "check", "cifar"
     )
     assert str(tmp_path / "none") in fails("data", "check", "folder", "--data-path", tmp_path / "none")

@@ -45,7 +45,7 @@ def test_captions_tell_targets_of_every_kind():
     assert captions(torch.tensor([1, 0]), ("a", "b"), 2) == ["b", "a"]
     assert captions(torch.tensor([[0.85, 0.15], [0.0, 1.0]]), ("a", "b"), 2) == ["a 85%, b 15%", "b"]
     assert captions(torch.tensor([0.5]), (), 1) == ["0.5"]
-    assert captions([{}], (), 1) == [""]
+    assert captions([{}], (), 1) == captions(torch.zeros(1, 4, 4, dtype=torch.int64), ("a",), 1) == [""]
 
 
 @pytest.mark.parametrize(("seconds", "hours"), [(300.0, False), (20_000.0, True)])

@@ -38,6 +38,8 @@ def captions(targets: Any, names: Sequence[str], count: int) -> list[str]:
         return [names[target] for target in targets.tolist()]
     if targets.ndim == 1:
         return [f"{target:g}" for target in targets.tolist()]
+    if targets.ndim > 2:  # a class a pixel
+        return [""] * count
     return [_shares(row, names) for row in targets.tolist()]
 
 
