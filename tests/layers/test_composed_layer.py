@@ -82,3 +82,14 @@ def test_swapped_again_it_keeps_what_it_learned():
     assert torch.equal(layer(tokens()), again(tokens()))
     back = again.restored()
     assert type(back) is Attention and set(back.state_dict()) == set(Attention(24, 3).state_dict())
+
+
+@pytest.mark.parametrize("other", [dict(rank=3), dict(hidden=5), dict(static=False)], ids=str)
+def test_what_it_learned_is_not_lost_in_silence(other):
+    layer = from_attention(Attention(24, 3), Composed(), init="paper")
+    with pytest.raises(ValueError, match=r"its heads interact already .*compose_.* has no place there"):
+        from_attention(layer, Composed(**other))
+    from_attention(layer, Composed(**other), init="paper")
+    # Something more beside what there was: that can be.
+    without = from_attention(Attention(24, 3), Composed(static=False), init="paper")
+    assert_close(from_attention(without, Composed())(tokens()), without(tokens()), OUTPUT[torch.float32])

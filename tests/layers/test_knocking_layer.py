@@ -143,6 +143,12 @@ def test_folded_for_inference_it_is_the_old_module_again():
     assert model[0].interaction.kind == "knocking"  # nothing was put back
 
 
+def test_another_form_does_not_lose_what_was_learned_in_silence():
+    layer = stirred(from_attention(Attention(24, 3), Knocking()))
+    with pytest.raises(ValueError, match="what knock learned has no place there; keep the options, or pass"):
+        from_attention(layer, Knocking("gated"))
+
+
 def test_an_unknown_form_is_named():
     with pytest.raises(ValueError, match="form must be one of linear, gated, got 'mlp'"):
         Knocking("mlp")

@@ -211,8 +211,12 @@ def from_attention(
         layer.num_prefix_tokens = num_prefix_tokens
     _fit_projection(layer, before if before is not None and again else None, preserve=init == "preserve")
     interaction.prepare(layer, preserve=init == "preserve")
-    if before is not None and again:
-        interaction.carry(layer, before)
+    lost = interaction.carry(layer, before) if before is not None and again else []
+    if before is not None and lost and init == "preserve":
+        raise ValueError(
+            f"its heads interact already ({before.interaction}), and init='preserve' can't hold with {interaction}: "
+            f"what {', '.join(lost)} learned has no place there; keep the options, or pass init='paper'"
+        )
     if token_grid is not None:
         token_grid.watch()
     return layer

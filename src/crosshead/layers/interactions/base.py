@@ -80,14 +80,21 @@ class Interaction:
         With ``preserve`` they start where the layer's outputs are those of before, and each gets a gradient.
         """
 
-    def carry(self, layer: Layer, before: Layer) -> None:
-        """Takes over what ``before``, with the same kind of interaction, has learned, as far as it fits."""
+    def carry(self, layer: Layer, before: Layer) -> list[str]:
+        """Takes over what ``before``, with the same kind of interaction, has learned; returns names of what is lost.
+
+        What has another shape there, or no place with other settings, is lost.
+        """
+        lost = []
         for name in self.learned:
             old, new = getattr(before, name, None), getattr(layer, name, None)
             if isinstance(old, nn.Parameter) and isinstance(new, nn.Parameter) and old.shape == new.shape:
                 layer.register_parameter(name, old)
-            if isinstance(old, nn.Module) and isinstance(new, nn.Module):
+            elif isinstance(old, nn.Module) and isinstance(new, nn.Module):
                 layer.add_module(name, old)
+            elif old is not None:
+                lost.append(name)
+        return lost
 
     def project(self, layer: Layer, linear: nn.Module, x: Tensor) -> Tensor:
         """Packed queries, keys and values (B, N, 3·h·d) of tokens, in hosts with one ``linear`` layer for them."""

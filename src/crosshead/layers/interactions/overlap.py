@@ -62,8 +62,9 @@ class Overlap(Interaction):
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
         add_borrow_gain(layer, self.overlap, preserve)
 
-    def carry(self, layer: Layer, before: Layer) -> None:
+    def carry(self, layer: Layer, before: Layer) -> list[str]:
         carry_borrow_gain(layer, before)
+        return []
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         gain = borrow_gain(layer, self.overlap)

@@ -55,11 +55,12 @@ class Reattention(Interaction):
         norm = nn.BatchNorm2d(layer.num_heads, momentum=self.momentum, **factory)
         layer.add_module("reattention_norm", norm)
 
-    def carry(self, layer: Layer, before: Layer) -> None:
-        super().carry(layer, before)
+    def carry(self, layer: Layer, before: Layer) -> list[str]:
+        lost = super().carry(layer, before)
         norm: Any = copy.copy(layer.reattention_norm)  # the same statistics and weights
         norm.momentum = self.momentum
         layer.add_module("reattention_norm", norm)
+        return lost
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         norm: Any = layer.reattention_norm

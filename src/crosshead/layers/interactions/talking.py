@@ -82,9 +82,10 @@ class Talking(Interaction):
             nn.init.zeros_(mix.bias)
             layer.add_module(name, mix)
 
-    def carry(self, layer: Layer, before: Layer) -> None:
-        super().carry(layer, before)
+    def carry(self, layer: Layer, before: Layer) -> list[str]:
+        lost = super().carry(layer, before)
         carry_borrow_gain(layer, before)
+        return [name for name in lost if name != "borrow_gain"]
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         mixing = _mixing(layer)
