@@ -77,7 +77,7 @@ def require_close(got: torch.Tensor, want: torch.Tensor, tolerance: float, what:
 def conditions(allocator: str, device: str = "cpu") -> dict[str, str | int]:
     """What a figure depends on."""
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
@@ -86,6 +86,23 @@ def conditions(allocator: str, device: str = "cpu") -> dict[str, str | int]:
         "allocator": allocator,
         "load": f"{os.getloadavg()[0]:.1f}",
     }
+
+
+def _processor() -> str:
+    """Its name, the extensions that matter here, and the second cache of a core, as far as the system tells them."""
+    try:
+        lines = dict(
+            line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line
+        )
+        told = {key.strip(): value.strip() for key, value in lines.items()}
+        cache = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+        second = f"L2 {cache.read_text().strip()}" if cache.is_file() else ""
+    except OSError:
+        return f"{platform.machine()} CPU"
+    extensions = {"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile"} & set(
+        told.get("flags", "").split()
+    )
+    return " ".join([platform.machine(), told.get("model name", "CPU"), *sorted(extensions), second]).strip()
 
 
 def report(path: Path, header: dict, tables: dict[str, list[Timing]]) -> None:

@@ -1,6 +1,7 @@
 """Talking heads against timm's way of computing them: time, and the peak of memory at many tokens.
 
     python benchmarks/talking.py                         the operator and the module
+    python benchmarks/talking.py --vit                   the operator alone, with the heads of ViT-Tiny
     python benchmarks/talking.py --allocator default     the same with glibc's allocator as it is
 
 The operator is what lies between qkv and the output projection in timm's TalkingHeadAttn.
@@ -26,6 +27,8 @@ from interleave import RESULTS, Timing, compare, conditions, report, require_clo
 # (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third has CaiT-M's heads,
 # the last is CaiT-Micro on 32 pixels.
 SHAPES = [(16, 4, 196, 48), (4, 4, 784, 48), (8, 16, 196, 48), (64, 4, 64, 24)]
+# ViT-Tiny at 224 pixels, with MOHSA's heads and with timm's.
+VIT = [(16, 12, 197, 16), (16, 3, 197, 64)]
 OVERLAP = 5
 LONG = (1, 4, 4096, 48)
 Attend = Callable[..., Tensor]
@@ -87,9 +90,9 @@ def check(shape: tuple[int, ...], name: str) -> None:
             require_close(got, want, 1e-4, f"{name}, gradient {index} at {shape}")
 
 
-def operator_tables(rounds: int) -> dict[str, list[Timing]]:
+def operator_tables(shapes: list[tuple[int, ...]], rounds: int) -> dict[str, list[Timing]]:
     tables = {}
-    for shape in SHAPES:
+    for shape in shapes:
         operators = {}
         for name, (attend, overlap) in COMPETITORS.items():
             check(shape, name)
@@ -160,6 +163,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--allocator", choices=["tuned", "default"], default="tuned")
+    parser.add_argument("--vit", action="store_true")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--peak", choices=list(COMPETITORS), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -168,7 +172,10 @@ def main() -> None:
         return
     allocator = tune_allocator() if args.allocator == "tuned" else "default"
     header: dict = conditions(allocator)
-    tables = operator_tables(args.rounds) | module_tables(args.rounds)
+    if args.vit:
+        report(RESULTS / f"talking_vit_cpu_{args.allocator}.json", header, operator_tables(VIT, args.rounds))
+        return
+    tables = operator_tables(SHAPES, args.rounds) | module_tables(args.rounds)
     check(LONG, "chunked (this library)")
     report(RESULTS / f"talking_cpu_{args.allocator}.json", header | peaks(), tables)
 

@@ -232,6 +232,18 @@ def test_compiles_whole():
     )
 
 
+def test_exports_with_a_dynamic_batch():
+    class Module(torch.nn.Module):
+        def forward(self, q, k, v, *rest):
+            return reattention(q, k, v, *rest, statistics=running(3, torch.float32))[0]
+
+    batch = {0: torch.export.Dim("batch", min=1, max=64)}
+    inputs = tuple(arguments((2, 3, 9, 8), torch.float32))
+    program = torch.export.export(Module(), inputs, dynamic_shapes=(batch,) * 3 + ((None,) * 4,))
+    other = arguments((5, 3, 9, 8), torch.float32, seed=4)
+    assert_close(program.module()(*other), Module()(*other), OUTPUT[torch.float32])
+
+
 @pytest.mark.parametrize("function", [reattention, naive_reattention])
 def test_bad_input_is_named(function):
     inputs = arguments(SHAPES[0])

@@ -78,11 +78,14 @@ def test_fast_equals_naive(shape, masked, dtype):
     )
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 21])
 @pytest.mark.parametrize("elements", [1, 3 * 49, 2 * 3 * 49, 5 * 3 * 49, 9 * 3 * 49])
-def test_chunks_join_seamlessly(monkeypatch, elements):
-    """Parts of an image, ragged at the end; whole images; without a mask any number of windows."""
+def test_chunks_join_seamlessly(monkeypatch, elements, kept):
+    """Heads written again in the backward pass, and kept for it. Parts of an image, ragged at the end; whole images;
+    without a mask any number of windows."""
     tensors, mask = operands((3, 4, 7, 3, 5, 2))
     monkeypatch.setattr(window_products, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(window_products, "_KEPT_ELEMENTS", kept)
     for options in (dict(mask=mask), dict(mask=None)):
         got = output_and_gradients(partial(fast, overlap=2, **options), *tensors)
         want = output_and_gradients(partial(naive, overlap=2, **options), *tensors)

@@ -2,8 +2,8 @@
 
 A function of attention matrices is written plainly, for any images and any rows of queries. Here it is called chunk by
 chunk, so that a chunk stays in the cache and nothing of size N² outlives it; the backward pass calls it again and lets
-autograd differentiate it. Where PyTorch has to see through (its compiler, ``torch.func``, forward-mode
-differentiation), and where a gradient is itself to be differentiated, the function is called once, on everything.
+autograd differentiate it. Where PyTorch has to see through (its compiler, ``torch.func``, forward-mode differentiation)
+the function is called once, on everything. Where a gradient is itself to be differentiated, the chunks stay.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -178,15 +178,14 @@ class _Recomputed(torch.autograd.Function):
 def _differentiable_gradients(
     work: Work, seed: Tensor | None, operands: Sequence[Any], wanted: Sequence[bool], grad_out: Tensor
 ) -> Iterator[Tensor | None]:
-    """The gradients as functions of the operands, for a gradient of the gradient: everything at once."""
-    if seed is not None:
-        raise RuntimeError(
-            "dropout in chunks has no second derivative; set dropout_p=0 (model.eval()) where gradients are "
-            "differentiated"
-        )
-    found = work.function(*operands, None)
+    """The gradients as functions of the operands, for a gradient of the gradient; nothing is formed again then."""
+    generator, found, grads = _generator(operands, seed), [], []
+    for images, rows in work.chunks():
+        with without_autocast(grad_out):
+            found.append(work.function(*_cut_all(work, operands, images, rows), generator))
+        grads.append(_cut(grad_out, work.out, images, rows))
     leaves = [x for x, w in zip(operands, wanted, strict=True) if w]
-    parts = iter(torch.autograd.grad(found, leaves, grad_out, create_graph=True))
+    parts = iter(torch.autograd.grad(found, leaves, grads, create_graph=True))
     return (next(parts) if w else None for w in wanted)
 
 

@@ -15,7 +15,7 @@ from ..transforms import is_transformed
 from .arguments import Geometry, check_operands, check_tokens
 from .recompute import RecomputedAttention
 from .stored import pool_and_attend
-from .tiled import attend_tiled
+from .tiled import attend_tiled, threads
 
 HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
 
@@ -24,9 +24,9 @@ Mode = Literal["auto", "stored", "recompute", "triton"]
 # Elements of one attention matrix from which ``auto`` recomputes on a CPU: there the memory kept, seven times less, is
 # worth more than the time, measured at 0.9 to 1.4 of the stored form's with the state of the machine.
 RECOMPUTE_FROM = 1 << 24
-# The same where no gradient is wanted, and so nothing formed again: tiles take 0.73 to 0.91 of the stored form's time
-# from here on, and 0.97 to 1.14 of it below; in half precision 1.0 to 1.7, since they compute in float32.
-TILE_FROM = 1 << 21
+# The same where no gradient is wanted, and so nothing formed again, for each thread: tiles take 0.77 to 0.89 of the
+# stored form's time from here on, and 0.97 to 1.14 of it below; in half precision 1.0 to 1.7, computing in float32.
+TILE_FROM = 1 << 20
 
 
 @traceable
@@ -127,4 +127,8 @@ def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable
     elements = q.shape[0] * q.shape[1] * q.shape[2] * geometry.num_landmarks
     if differentiable:
         return "recompute" if elements >= RECOMPUTE_FROM else "stored"
-    return "recompute" if elements >= TILE_FROM and q.dtype in (torch.float32, torch.float64) else "stored"
+    return (
+        "recompute"
+        if elements >= TILE_FROM * threads() and q.dtype in (torch.float32, torch.float64)
+        else "stored"
+    )

@@ -15,14 +15,17 @@ from .plain import plain_window_attention
 
 # Attention weights (all heads) of the windows that are computed together; from half to twice as many change little.
 _CHUNK_ELEMENTS = 400_000
+# Overlapped heads (all three) are kept for the backward pass up to this many elements, 8 MB of float32, which the cache
+# may still hold then; more of them are sooner written again than fetched from memory.
+_KEPT_ELEMENTS = 1 << 21
 
 
 class WindowProducts(torch.autograd.Function):
     """(qkv, bias (windows or 1, h, N, N), factors (h, 1, c) or None, closed rows (windows or 1, h, N, 1) or None,
     overlap, scale, keep) -> (B, N, h·c).
 
-    Kept for the backward pass: qkv and the attention weights, as timm's module keeps them. Of half-precision qkv the
-    logits are formed in float32.
+    Kept for the backward pass: qkv and the attention weights, as timm's module keeps them, and the overlapped heads
+    where they are few. Of half-precision qkv the logits are formed in float32.
     """
 
     @staticmethod
@@ -39,7 +42,8 @@ class WindowProducts(torch.autograd.Function):
         batch, tokens, _, num_heads, head_dim = qkv.shape
         precise = torch.promote_types(qkv.dtype, torch.float32)
         chunks = _chunks(batch, bias)
-        heads = _Heads(qkv, overlap, chunks)
+        few = keep and 3 * batch * tokens * num_heads * (head_dim + 2 * overlap) <= _KEPT_ELEMENTS
+        heads = _Heads(qkv, overlap, chunks, whole=few)
         weights = qkv.new_empty(batch if keep else heads.room, num_heads, tokens, tokens)
         scores = (
             weights
@@ -49,7 +53,7 @@ class WindowProducts(torch.autograd.Function):
         out = qkv.new_empty(batch, tokens, num_heads, heads.width)
         for windows, biases in chunks:
             slot = windows if keep else slice(0, windows.stop - windows.start)
-            q, k, v = heads.of(qkv[windows])
+            q, k, v = heads.of(qkv, windows)
             a = weights[slot].flatten(0, 1)
             logits = a if scores is weights else scores[: len(weights[slot])].flatten(0, 1)
             torch.baddbmm(
@@ -64,13 +68,13 @@ class WindowProducts(torch.autograd.Function):
                 a.copy_(logits)
             out[windows] = torch.bmm(a, v).unflatten(0, (-1, num_heads)).transpose(1, 2)
         if keep:
-            ctx.save_for_backward(qkv, weights, bias, factors)
+            ctx.save_for_backward(qkv, weights, bias, factors, heads.all if few else None)
         ctx.overlap, ctx.scale = overlap, scale
         return out.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, weights, bias, factors = ctx.saved_tensors
+        qkv, weights, bias, factors, kept = ctx.saved_tensors
         if is_differentiated_again():
             operands = (qkv, bias, factors, ctx.overlap, ctx.scale)
             found = plain_gradients(plain_window_attention, operands, grad_out)
@@ -81,8 +85,8 @@ class WindowProducts(torch.autograd.Function):
         grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias)
         grad_factors = None if factors is None else torch.zeros_like(factors)
         for windows, biases in chunks:
-            q, k, v = heads.of(qkv[windows])
-            grad_q, grad_k, grad_v = grads.like(q)
+            q, k, v = heads.of(qkv, windows) if kept is None else _three(kept[:, windows])
+            grad_q, grad_k, grad_v = grads.room_for(windows)
             a = weights[windows].flatten(0, 1)
             grad_heads = grad_out[windows].transpose(1, 2).flatten(0, 1)
             torch.bmm(a.mT, grad_heads, out=grad_v)
@@ -94,7 +98,7 @@ class WindowProducts(torch.autograd.Function):
             if factors is not None and grad_factors is not None:
                 grad_factors += (grad_q * q).unflatten(0, (-1, len(factors))).sum((0, 2)).unsqueeze(1)
                 grad_q.unflatten(0, (-1, len(factors))).mul_(factors)
-            grads.add_to(grad_qkv[windows])
+            grads.add_to(grad_qkv, windows)
         return grad_qkv, grad_bias, grad_factors, None, None, None, None
 
 
@@ -118,43 +122,47 @@ def _scaled(q: Tensor, factors: Tensor | None) -> Tensor:
 
 
 class _Heads:
-    """Room for the overlapped heads of one chunk of windows, the same for all chunks: (3, windows, h, N, c)."""
+    """Room for the overlapped heads of one chunk of windows, or of the whole batch: (3, windows, h, N, c)."""
 
-    def __init__(self, qkv: Tensor, overlap: int, chunks: list[tuple[slice, slice]]) -> None:
-        _, tokens, _, num_heads, self._head_dim = qkv.shape
+    def __init__(
+        self, qkv: Tensor, overlap: int, chunks: list[tuple[slice, slice]], whole: bool = False
+    ) -> None:
+        batch, tokens, _, num_heads, self._head_dim = qkv.shape
         self.room = max((windows.stop - windows.start for windows, _ in chunks), default=0)
-        self.width, self._overlap = self._head_dim + 2 * overlap, overlap
-        self._all = qkv.new_empty(3, self.room, num_heads, tokens, self.width)
-        self._heads = self._all
+        self.width, self._overlap, self._whole = self._head_dim + 2 * overlap, overlap, whole
+        self.all = qkv.new_empty(3, batch if whole else self.room, num_heads, tokens, self.width)
 
-    def of(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q', K', V', each (windows · h, N, c), of qkv (windows, N, 3, h, d)."""
-        heads = self._heads = self._all[:, : len(qkv)]
+    def of(self, qkv: Tensor, windows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Q', K', V', each (windows · h, N, c), of some windows of qkv (B, N, 3, h, d)."""
+        heads = self._place(windows)
         o, d = self._overlap, self._head_dim
-        heads[..., o : o + d] = qkv.permute(2, 0, 3, 1, 4)
+        heads[..., o : o + d] = qkv[windows].permute(2, 0, 3, 1, 4)
         if o:
             heads[:, :, 1:, :, :o] = heads[:, :, :-1, :, d : o + d]
             heads[:, :, :-1, :, o + d :] = heads[:, :, 1:, :, o : 2 * o]
             heads[:, :, 0, :, :o] = 0.0
             heads[:, :, -1, :, o + d :] = 0.0
-        return self._three()
+        return _three(heads)
 
-    def like(self, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Room for what is shaped as ``heads`` (windows · h, N, c)."""
-        self._heads = self._all[:, : len(heads) // self._all.shape[2]]
-        return self._three()
+    def room_for(self, windows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for their gradients, each (windows · h, N, c)."""
+        return _three(self._place(windows))
 
-    def add_to(self, qkv: Tensor) -> None:
-        """Fills ``qkv`` (windows, N, 3, h, d) with the sum, over the heads that read a channel, of what they hold.
+    def add_to(self, qkv: Tensor, windows: slice) -> None:
+        """Fills those windows of ``qkv`` (B, N, 3, h, d) with the sum, over the heads that read a channel, of theirs.
 
         The overlap-add of ``windows.py``, in the room itself, which it spoils: one copy less.
         """
-        heads, o, d = self._heads, self._overlap, self._head_dim
+        heads, o, d = self._place(windows), self._overlap, self._head_dim
         if o:
             heads[:, :, :-1, :, d : o + d] += heads[:, :, 1:, :, :o]
             heads[:, :, 1:, :, o : 2 * o] += heads[:, :, :-1, :, o + d :]
-        qkv.permute(2, 0, 3, 1, 4).copy_(heads[..., o : o + d])
+        qkv[windows].permute(2, 0, 3, 1, 4).copy_(heads[..., o : o + d])
 
-    def _three(self) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self._heads.flatten(1, 2).unbind(0)
-        return q, k, v
+    def _place(self, windows: slice) -> Tensor:
+        return self.all[:, windows] if self._whole else self.all[:, : windows.stop - windows.start]
+
+
+def _three(heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = heads.flatten(1, 2).unbind(0)
+    return q, k, v

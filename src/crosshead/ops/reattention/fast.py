@@ -144,5 +144,5 @@ class _Maps:
 
 def _mix_and_attend(maps: Tensor, v: Tensor, mixing: Tensor) -> Tensor:
     # One (h, h) by (h, t·N) product an image: ``matmul`` would turn the maps around instead.
-    mixed = torch.bmm(mixing.expand(len(maps), -1, -1), maps.flatten(2)).view(maps.shape)
+    mixed = torch.bmm(mixing.expand(maps.shape[0], -1, -1), maps.flatten(2)).view(maps.shape)
     return mixed @ precise(v)
