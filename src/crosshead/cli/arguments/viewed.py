@@ -77,17 +77,23 @@ def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
 
 
 def _of_run(word: str, args: argparse.Namespace) -> Viewed:
-    from crosshead.data.transforms.pipeline import evaluation_transform
     from crosshead.train.loading import load_trained
 
     run, checkpoint = find_checkpoint(word)
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
-    data = trained.recipe.data
+    task, data = trained.task, trained.recipe.data
+
+    def prepare(picture: "Image") -> "Tensor":
+        found = task.prepared(picture)
+        return (
+            found[0] if isinstance(found, tuple) else found
+        )  # beside it, a dense task keeps the picture's size
+
     mean, std = data.mean or trained.info.mean, data.std or trained.info.std
     return Viewed(
         run.resolve().name,
-        trained.model,
-        evaluation_transform(data, trained.info),
+        task.example(trained.model)[0],  # of a detector, the part that takes images alone
+        prepare,
         mean,
         std,
         trained.info.class_names,
