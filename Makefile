@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-pages bench soak lock wheel clean
+.PHONY: help setup demo test check check-pages bench gpu soak lock wheel clean
 
 help:           ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ bench: $(READY) ## measure operators, models and engine side by side with their 
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
 		input_pipeline engine "engine --checkpoint"; do \
 		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
+
+gpu: $(READY)   ## on a GPU: every operator against its equations, then what it costs
+	@$(PY) benchmarks/gpu.py
 
 soak: $(READY)  ## the long fault tests
 	$(PY) -m pytest -m soak
