@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Sets whose pictures are bright objects on a dark ground: an object is where it is bright.
 _BRIGHT_OBJECTS = ("digits", "fashion_mnist")
+_NO_CLASS = 255  # of a map's pixel
 _BRIGHT = 0.2  # of the range from black to white
 
 
@@ -28,8 +29,8 @@ class Images:
 
     def batches(self, *, masks: bool = False) -> "Iterator[Any]":
         """Images (B, C, H, W), or with ``masks`` (images, (B, H, W) True on objects), on the model's device."""
-        for images, _ in self.labelled():
-            yield (images, self._masks(images)) if masks else images
+        for images, targets in self.labelled():
+            yield (images, self._masks(images, targets)) if masks else images
 
     def labelled(self) -> "Iterator[tuple[Tensor, Any]]":
         """Images and their classes; None for pictures of a folder."""
@@ -49,9 +50,11 @@ class Images:
             files = self.source[start : start + self.batch_size]
             yield torch.cat([self.viewed.read(file) for file in files]), None
 
-    def _masks(self, images: "Tensor") -> "Tensor":
+    def _masks(self, images: "Tensor", targets: Any) -> "Tensor":
         import torch
 
+        if self.viewed.trained is not None and self.viewed.trained.recipe.task.name == "segment":
+            return (targets > 0) & (targets != _NO_CLASS)
         mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (self.viewed.mean, self.viewed.std))
         return (images.cpu() * std + mean).mean(1) > _BRIGHT
 
@@ -82,9 +85,11 @@ def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
     from crosshead.data.sets.catalog import open_splits
 
     recipe = trained.recipe
-    if args.masks and recipe.data.name not in _BRIGHT_OBJECTS:
+    maps = recipe.task.name == "segment" and trained.info.class_names[0] == "background"
+    if args.masks and not maps and recipe.data.name not in _BRIGHT_OBJECTS:
         raise ValueError(
-            f"--masks: {recipe.data.name} does not mark its objects; {', '.join(_BRIGHT_OBJECTS)} do"
+            f"--masks: {recipe.data.name} does not mark its objects; {', '.join(_BRIGHT_OBJECTS)} do, and maps with a "
+            "class 'background'"
         )
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     split = args.split or ("validation" if splits.test is None else "test")
