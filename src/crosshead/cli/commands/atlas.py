@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
-from crosshead.cli.arguments.viewed import Viewed, add_viewed, open_viewed
 from crosshead.cli.commands.predict import find_pictures
+from crosshead.cli.looking.viewed import Viewed, add_viewed, open_viewed
 
 if TYPE_CHECKING:
     from torch import Tensor

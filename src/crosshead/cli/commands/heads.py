@@ -2,18 +2,13 @@
 
 import argparse
 import json
-import math
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crosshead.cli.arguments.images import open_images
 from crosshead.cli.arguments.options import Commands
-from crosshead.cli.arguments.viewed import add_viewed, open_viewed
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from crosshead.cli.looking.measured import finite, measure_run
+from crosshead.cli.looking.viewed import add_viewed
 
 _EPILOG = """\
 examples:
@@ -62,7 +57,7 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError("wanted the folder of a run: crosshead heads RUN")
     check_counts(args, "images", "batch_size", "queries")
     if args.against:
-        from crosshead.cli.commands.heads_against import compare_runs
+        from crosshead.cli.looking.against import compare_runs
 
         return compare_runs(args.words, args)
     if len(args.words) > 1:
@@ -77,15 +72,6 @@ def run_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def finite(values: Any) -> Any:
-    """The same with None for what is no number, as JSON wants it."""
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
 def check_counts(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         number = getattr(args, name)
@@ -95,35 +81,6 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
 
 def default_file(word: str) -> Path:
     return Path(word) / HEADS_FILE if Path(word).is_dir() else Path(f"{word}.{HEADS_FILE}")
-
-
-def measure_run(word: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that is asked of one model, as plain data."""
-    from crosshead.heads import ablate_heads, measure_heads
-
-    viewed = open_viewed(word, args)
-    images = open_images(viewed, args)
-    if args.ablate and (
-        viewed.trained is None or args.pictures or viewed.trained.recipe.task.name != "classify"
-    ):
-        raise ValueError(
-            "--ablate needs images and their classes: name a run that classifies, without --pictures"
-        )
-    layers = measure_heads(viewed.model, images.batches(masks=args.masks), queries=args.queries)
-    found: dict[str, Any] = {
-        "model": viewed.name,
-        "images": {"split": images.split, "count": images.count},
-        "layers": [asdict(layer) for layer in layers],
-    }
-    if args.ablate:
-        found["ablation"] = [asdict(each) for each in ablate_heads(viewed.model, images.labelled, _loss)]
-    return found
-
-
-def _loss(model: "nn.Module", images: "Tensor", targets: "Tensor") -> "Tensor":
-    import torch.nn.functional as F
-
-    return F.cross_entropy(model(images).float(), targets, reduction="none")
 
 
 # Measure, heading, decimals. Lists are averaged over heads.

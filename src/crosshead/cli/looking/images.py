@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosshead.cli.arguments.viewed import Viewed
+from crosshead.cli.looking.viewed import Viewed
 
 if TYPE_CHECKING:
     from torch import Tensor

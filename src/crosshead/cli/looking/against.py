@@ -23,7 +23,7 @@ def compare_runs(words: list[str], args: argparse.Namespace) -> int:
     Raises:
         ValueError: fewer than three seeds on a side, or models of different depth.
     """
-    from crosshead.cli.commands.heads import finite, measure_run
+    from crosshead.cli.looking.measured import finite, measure_run
     from crosshead.compare.recipes import FEWEST_SEEDS, compare_recipes, mean_interval
 
     sides = {"a": words, "b": args.against}
