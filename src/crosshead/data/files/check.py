@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import DatasetInfo, ImageSet
-from crosshead.data.sets.mapped import IGNORED, MappedImages
+from crosshead.data.sets.mapped import IGNORED, MapSet
 from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
@@ -180,8 +181,8 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         return Facts(*image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts)
 
     def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64]]:
-        if isinstance(self.images, MappedImages):
-            image, classes = self.images.sample(i)
+        if getattr(self.images, "counted", "images") == "pixels":
+            image, classes = cast(MapSet, self.images).sample(i)
             return image, np.bincount(classes[classes != IGNORED], minlength=self.classes)
         return self.images.load(i), np.bincount([self.images.targets[i]], minlength=self.classes)
 

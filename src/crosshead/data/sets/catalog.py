@@ -9,6 +9,7 @@ from crosshead.data.sets.common import Splits
 from crosshead.data.sets.digits import open_digits
 from crosshead.data.sets.fashion_mnist import open_fashion_mnist
 from crosshead.data.sets.image_folder import LAYOUT, open_folder
+from crosshead.data.sets.scenes_semantic import open_scenes_semantic
 from crosshead.recipe.schema import DataConfig
 
 
@@ -46,6 +47,9 @@ register_dataset("imagenet", f"1.3 million pictures of 1,000 classes: {imagenet.
     imagenet.open_imagenet
 )
 register_dataset("shards", f"tar files in WebDataset's form: {shards.LAYOUT}")(shards.open_shards)
+register_dataset("scenes-semantic", "made scenes of digits on photographs, with maps, inside scikit-learn")(
+    open_scenes_semantic
+)
 register_dataset("ade20k", f"22,210 pictures with a map of 150 classes: {ade20k.LAYOUT}")(ade20k.open_ade20k)
 register_dataset("voc", f"2,913 pictures with a map of 21 classes: {voc.LAYOUT}")(voc.open_voc)
 register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT}")(
