@@ -32,11 +32,21 @@ class LabelledTask:
         )
 
     def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
+        self._check_labels(images)
         data, augment = self.recipe.data, self.recipe.augment
         return TrainingBatches(images, data, augment, self.info, seed=seed, epoch=epoch, dtype=self.dtype)
 
     def evaluation_batches(self, images: ImageSet) -> EvaluationBatches:
+        self._check_labels(images)
         return EvaluationBatches(images, self.recipe.data, self.info, self.dtype)
+
+    def _check_labels(self, images: ImageSet) -> None:
+        if hasattr(images, "sample"):
+            raise ValueError(
+                f"the pictures of data.name={self.recipe.data.name} have maps or objects in place of a label, and "
+                f"task.name={self.recipe.task.name} learns labels: set task.name=segment (and model.segmenter), or "
+                "take other data"
+            )
 
     def blank_images(self) -> Tensor:
         """(1, C, H, W) of zeros."""

@@ -32,6 +32,9 @@ def settle(recipe: Recipe) -> Recipe:
     elif first is not None or recipe.model.args.get("pretrained"):
         found = _of_timm(recipe, first)
     share = found.pop("crop_pct", None)
+    if recipe.task.name != "classify":  # how large a classifier's pictures were says nothing of whole scenes
+        share = None
+        found = {key: value for key, value in found.items() if key not in ("image_size", "eval_resize")}
     data = {"root": root} | {key: value for key, value in found.items() if _is_open(recipe, key)}
     if share is not None and _is_open(recipe, "eval_resize"):
         data |= _crop(data.get("image_size", recipe.data.image_size), share)

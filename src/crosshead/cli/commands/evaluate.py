@@ -2,8 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 from crosshead.cli.screen.leading import say
@@ -61,9 +62,12 @@ def print_run(
     found = evaluate_trained(trained, split=split, data_root=data_root)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
-        say(json.dumps({**where, **found.metrics}))
+        table = {"classes": found.details["classes"]} if "classes" in found.details else {}
+        say(json.dumps({**where, **found.metrics, **table}))
     else:
         say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}"))
+        for line in _classes(found.details.get("classes", [])):
+            say(line)
     return 0
 
 
@@ -79,6 +83,26 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
     say(_line(found, str(weights)))
     return 0
+
+
+def _classes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line a class, under a heading: shares in percent, counts as they are, and a dash for what there is none of."""
+    if not rows:
+        return
+    columns = list(rows[0])
+    cells = [columns, *[[_cell(row[column]) for column in columns] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for line in cells:
+        first = line[0].ljust(widths[0])
+        yield "  ".join(
+            [first, *[cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]]
+        )
+
+
+def _cell(value: str | float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 
 def _named(checkpoint: str, step: int | None) -> str:

@@ -1,9 +1,10 @@
-"""``crosshead predict``: the top classes of pictures, by name."""
+"""``crosshead predict``: what a model says of pictures: their classes, or maps of them."""
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ _EPILOG = """\
 examples:
   crosshead predict runs/digits_mohsa seven.png
   crosshead predict runs/pets photos/ --top 3 --json > predictions.json
+  crosshead predict runs/ade20k_upernet street.jpg --out maps/
 """
 
 
@@ -25,13 +27,20 @@ def register(commands: Commands) -> None:
         "predict",
         help="name what is in pictures",
         usage="crosshead predict RUN IMAGE|FOLDER ... [options]",
-        description="Prints the most probable classes of each picture; folders are searched through.",
+        description="Prints the most probable classes of each picture, or the share of each class in it where a run\n"
+        "tells pixels apart; folders are searched through.",
         epilog=_EPILOG,
     )
     parser.add_argument("words", nargs="*", metavar="RUN IMAGE ...", help="the folder of a run, and pictures")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (default: 5)")
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="of a run that tells pixels apart: where to put each picture's map (PNG, its values the class numbers) "
+        "and a drawing of it",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -54,9 +63,13 @@ def run_command(args: argparse.Namespace) -> int:
 
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
     show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
+    drawings = None if args.out is None else _Drawings(trained, Path(args.out))
     broken = 0
     for start in range(0, len(files), args.batch_size):
-        for answer in predict_files(trained, files[start : start + args.batch_size], args.top):
+        some = files[start : start + args.batch_size]
+        for file, answer in zip(some, predict_files(trained, some, args.top), strict=True):
+            if drawings is not None and "error" not in answer:
+                answer |= drawings.save(file, answer)
             broken += "error" in answer
             show(answer)
     show.end()
@@ -103,6 +116,45 @@ def predict_files(trained: "Trained", files: list[Path], top: int) -> Iterator[d
         yield answer if "error" in answer else {**answer, **next(found)}
 
 
+class _Drawings:
+    """Saves what the task draws, each picture's under its own name."""
+
+    def __init__(self, trained: "Trained", folder: Path) -> None:
+        self._draw = getattr(trained.task, "drawn", None)
+        self._limit, self._folder, self._taken = trained.recipe.data.max_megapixels, folder, set[str]()
+        if self._draw is None:
+            raise ValueError(
+                f"--out: a run of task.name={trained.recipe.task.name} draws nothing; leave it out"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"--out: {folder} can't be made ({error.strerror})") from None
+
+    def save(self, file: Path, answer: dict[str, Any]) -> dict[str, str]:
+        """Where each drawing lies, by what it is."""
+        from crosshead.data.files.images import decode_image, display_name
+
+        assert self._draw is not None
+        stem = next(name for name in self._names(file.stem) if name not in self._taken)
+        self._taken.add(stem)
+        places = {}
+        for what, image in self._draw(decode_image(file, max_megapixels=self._limit), answer).items():
+            place = self._folder / f"{stem}.{what}.png"
+            try:
+                image.save(place)
+            except OSError as error:
+                raise ValueError(f"--out: {place} can't be written ({error.strerror or error})") from None
+            places[what] = display_name(place)
+        return places
+
+    @staticmethod
+    def _names(stem: str) -> Iterator[str]:
+        """Pictures of one name may come from several folders."""
+        yield stem
+        yield from (f"{stem}-{number}" for number in count(2))
+
+
 class _TextPrinter:
     def __init__(self, task: "Task") -> None:
         self._task = task
@@ -114,6 +166,9 @@ class _TextPrinter:
         print(answer["image"])
         for line in self._task.lines(answer):
             print(f"  {line}")
+        for what in ("map", "drawn"):
+            if what in answer:
+                print(f"  {what}: {answer[what]}")
 
     def end(self) -> None:
         sys.stdout.flush()
