@@ -13,7 +13,7 @@ WORDS = [
     "data.name=map-folder", "data.image_size=32", "data.batch_size=4", "data.validation=0.25", "model.name=ivit_tiny",
     "model.args.depths=[1,1,1]", "model.args.dims=[8,12,16]", "model.args.num_heads=[1,2,2]",
     "model.args.attention_stages=[2]", "model.args.landmarks=2", "train.steps=2", "train.device=cpu",
-    "log.tensorboard=false",
+    "log.tensorboard=false", "schedule.warmup_steps=0",
 ]  # fmt: skip
 RECIPE = "base: shared/segment\nmodel:\n  segmenter:\n    name: semantic_fpn\n    width: 32\n    pyramid: {width: 8}\n"
 
@@ -24,7 +24,7 @@ def segmented(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmented")
     root = map_folder(folder / "data", count=8)
     (folder / "own.yaml").write_text(RECIPE)
-    words = [*WORDS, f"data.root={root}", "schedule.warmup_steps=0", "--output", str(folder)]
+    words = [*WORDS, f"data.root={root}", "--output", str(folder)]
     assert main(["train", str(folder / "own.yaml"), *words]) == 0
     return folder / "own", root
 
