@@ -45,7 +45,7 @@ def test_predict_writes_maps_and_drawings(segmented, tmp_path, capsys):
         numbers, counts = np.unique(np.asarray(picture), return_counts=True)
         found = {segment["index"]: segment["pixels"] for segment in answer["segments"]}
         assert found == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    assert main(["predict", *words[:2]]) == 0
+    assert main(["predict", str(run), str(other / "1.png"), "--window", "32"]) == 0
     assert "%  " in capsys.readouterr().out
 
 
@@ -70,6 +70,10 @@ def test_the_check_counts_pixels_of_classes(segmented, capsys):
 def test_what_does_not_fit_together_is_one_line(segmented, run, tmp_path, fails):
     _, root = segmented
     picture = root / "images" / "1.png"
+    assert "sees each picture whole" in fails("predict", run, picture, "--window", "16")
+    assert "can't be packed" in fails(
+        "data", "pack", "map-folder", "--data-path", root, "--out", tmp_path / "packed"
+    )
     assert "draws nothing" in fails("predict", run, picture, "--out", tmp_path / "out")
     (tmp_path / "file").write_text("")
     assert "can't be made" in fails("predict", segmented[0], picture, "--out", tmp_path / "file" / "out")

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,12 @@ def register(commands: Commands) -> None:
         help="of a run that tells pixels apart: where to put each picture's map (PNG, its values the class numbers) "
         "and a drawing of it",
     )
+    parser.add_argument(
+        "--window",
+        type=int,
+        metavar="PIXELS",
+        help="of a run that tells pixels apart: larger pictures go through in overlapping windows of this side",
+    )
     add_checkpoint(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object a picture")
@@ -62,6 +69,8 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.train.loading import load_trained
 
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
+    if args.window is not None:
+        trained = _in_windows(trained, args.window)
     show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
     broken = 0
@@ -76,6 +85,18 @@ def run_command(args: argparse.Namespace) -> int:
     if broken:
         raise ValueError(f"{broken} of {len(files)} pictures could not be read")
     return 0
+
+
+def _in_windows(trained: "Trained", window: int) -> "Trained":
+    recipe = trained.recipe
+    if recipe.task.name != "segment":
+        raise ValueError(
+            f"--window: a run of task.name={recipe.task.name} sees each picture whole; leave it out"
+        )
+    if window < 1:
+        raise ValueError(f"--window: wanted at least 1 pixel, came {window}")
+    task = recipe.task.model_copy(update={"window": window})
+    return replace(trained, recipe=recipe.model_copy(update={"task": task}))
 
 
 def find_pictures(places: list[str]) -> list[Path]:

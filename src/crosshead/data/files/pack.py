@@ -48,6 +48,10 @@ def pack(
     splits = open_splits(data, seed=seed)
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
+    if any(hasattr(images, "sample") for images in parts.values()):
+        raise ValueError(
+            f"{data.name}: pictures with maps or objects can't be packed yet; train from their files"
+        )
     for images in parts.values():
         if not isinstance(images, FileImages | ArchivedImages):
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
