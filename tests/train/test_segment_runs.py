@@ -70,6 +70,29 @@ def test_killing_one_of_two_processes_resumes_and_ends_the_same(tmp_path, pictur
     assert evaluate_run(tmp_path / "run", split="validation") == recorded
 
 
+def test_shards_in_two_processes_share_out_an_odd_number_of_pictures(tmp_path):
+    root = map_folder(tmp_path / "data", count=15)
+    recipe = upernet_recipe(
+        root,
+        data={"batch_size": 2, "eval_batch_size": 2, "validation": 0.2},
+        train={"parallel": "shards", "deterministic": False, "steps": 3},
+        schedule={"warmup_steps": 0},
+    )
+    assert wait(start(recipe, tmp_path / "run", resume=False, processes=2)) == [0, 0]
+    recorded = json.loads((tmp_path / "run" / "result.json").read_text())["validation"]
+    assert recorded["count"] == 3 and evaluate_run(tmp_path / "run", split="validation") == recorded
+
+
+def test_bfloat16_with_checkpointing_channels_last_and_accumulation(tmp_path, pictures):
+    more = {"precision": "bf16", "grad_checkpointing": True, "channels_last": True, "accumulation_steps": 3}
+    recipe = upernet_recipe(pictures, train={**more, "deterministic": False, "steps": 2})
+    result = train(
+        recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"warmup_steps": 0})}),
+        folder=tmp_path / "run",
+    )
+    assert result.status == "finished" and result.bad_steps == 0
+
+
 def test_broken_pictures_and_maps_are_left_out_and_named(tmp_path):
     root = map_folder(tmp_path / "data", count=16)
     recipe = upernet_recipe(root, data={"batch_size": 2}, train={"steps": 6})
