@@ -99,3 +99,13 @@ def test_an_oracle_shares_checks_alone_with_its_fast_paths():
     for path in (ROOT / "ops").rglob("naive.py"):
         beyond = {file.name for file in imported_modules(path)} - shared
         assert not beyond, f"{path.relative_to(ROOT)} takes more than checks from {', '.join(sorted(beyond))}"
+
+
+def test_test_modules_have_names_of_their_own():
+    """Of two with one name pytest collects one; and a module named as a folder hides what lies in that."""
+    tests = Path(__file__).parent
+    files = [path for path in tests.rglob("*.py") if path.stem != "conftest"]
+    names = [path.stem for path in files]
+    assert sorted(names) == sorted(set(names))
+    folders = {path.name for path in tests.iterdir() if path.is_dir()}
+    assert not folders & set(names)

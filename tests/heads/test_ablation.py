@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from crosshead.heads import ablate_heads
-from heads.models import images, vit
+from heads.small_models import images, vit
 
 
 def loss(model, pictures, targets):

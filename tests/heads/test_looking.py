@@ -5,7 +5,7 @@ import torch
 
 from crosshead.heads import head_layers, reading
 from crosshead.heads.looking import attention_maps, gradient_maps, rollout
-from heads.models import MODELS, images, vit
+from heads.small_models import MODELS, images, vit
 
 
 def weights_of(model, picture):

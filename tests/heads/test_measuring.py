@@ -7,7 +7,7 @@ import torch
 from crosshead.heads import head_layers, measure_heads, reading
 from crosshead.heads import measuring as streams
 from crosshead.heads.measures import naive
-from heads.models import MODELS, images, vit
+from heads.small_models import MODELS, images, vit
 
 
 def whole_calls(model, pictures):

@@ -10,7 +10,7 @@ import torch
 from crosshead.heads import head_layers, reading
 from crosshead.heads.embedding import embed_blocks
 from crosshead.pages.assemble import atlas_page
-from heads.models import MODELS, images, vit
+from heads.small_models import MODELS, images, vit
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
