@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from of_0_1.models import MODELS, create
+from of_0_1.created import MODELS, create
 from safetensors.torch import load_file
 
 from crosshead.recipe.schema import ModelConfig
