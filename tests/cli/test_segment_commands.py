@@ -71,9 +71,6 @@ def test_what_does_not_fit_together_is_one_line(segmented, run, tmp_path, fails)
     _, root = segmented
     picture = root / "images" / "1.png"
     assert "sees each picture whole" in fails("predict", run, picture, "--window", "16")
-    assert "can't be packed" in fails(
-        "data", "pack", "map-folder", "--data-path", root, "--out", tmp_path / "packed"
-    )
     assert "draws nothing" in fails("predict", run, picture, "--out", tmp_path / "out")
     (tmp_path / "file").write_text("")
     assert "can't be made" in fails("predict", segmented[0], picture, "--out", tmp_path / "file" / "out")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from crosshead.data.files.check import check_images
 from crosshead.data.files.images import BrokenImage
+from crosshead.data.files.pack import pack
 from crosshead.data.sets.catalog import open_splits
 from crosshead.recipe.schema import DataConfig
 from map_files import ade20k, map_folder, save_map, voc
@@ -102,3 +103,33 @@ def test_maps_without_a_picture_are_told(tmp_path):
     splits = open_splits(DataConfig(name="map-folder", root=str(root), validation=0.5), seed=0)
     ((file, why),) = splits.passed_over
     assert file.endswith("extra.png") and why == "a map without a picture"
+
+
+@pytest.mark.parametrize("make", [ade20k, map_folder])
+def test_packed_maps_are_those_of_the_files(tmp_path, make):
+    name = {ade20k: "ade20k", map_folder: "map-folder"}[make]
+    root, out = make(tmp_path / "data"), tmp_path / "out"
+    (lost := sorted(root.glob("[am]*s/**/*.png"))[-1]).unlink()
+    data = DataConfig(name=name, root=str(root), validation=0.25)
+    report = pack(data, out, shard_megabytes=0.003)
+    assert report.dataset == "map-shards" and sum(report.samples.values()) == 7 and report.shards["train"] > 2
+    assert [lost.stem in name for name, _ in report.broken] == [True]
+    before, after = (
+        open_splits(data, seed=0),
+        open_splits(DataConfig(name="map-shards", root=str(out)), seed=0),
+    )
+    assert after.info.class_names == before.info.class_names
+    for part, images in before.parts().items():
+        mine = {_digest(images, i) for i in range(len(images)) if lost.stem not in images.name(i)}
+        packed = getattr(after, part)
+        assert mine == {_digest(packed, i) for i in range(len(packed))}
+        assert "@" in packed.subset(np.array([0])).name(0)
+    for shard in (out / "maps").glob("val*"):
+        shard.unlink()
+    with pytest.raises(ValueError, match=r"of val in images and in maps|of val's shards missing"):
+        open_splits(DataConfig(name="map-shards", root=str(out)), seed=0)
+
+
+def _digest(images, i):
+    picture, classes = images.sample(i)
+    return picture.tobytes(), classes.tobytes()

@@ -98,7 +98,7 @@ def pack_data(args: argparse.Namespace) -> int:
     for part, samples in report.samples.items():
         print(f"{part}: {samples:,} images in {report.shards[part]} shards")
     _print_broken(report.broken)
-    print(f"train on them with data.name=shards data.root={args.out}")
+    print(f"train on them with data.name={report.dataset} data.root={args.out}")
     return 1 if report.broken else 0
 
 

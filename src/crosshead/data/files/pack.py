@@ -13,6 +13,8 @@ from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.keys import permutation
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import FileImages, ImageSet
+from crosshead.data.sets.map_shards import DESCRIPTION
+from crosshead.data.sets.mapped import Mapped
 from crosshead.data.sets.shards import CLASSES, Sample, write_index
 from crosshead.recipe.schema import DataConfig
 
@@ -21,11 +23,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PackReport:
-    """``samples`` and ``shards`` by part; ``broken`` (name, reason) were left out."""
+    """``samples`` and ``shards`` by part; ``broken`` (name, reason) were left out; ``dataset`` reads them."""
 
     samples: dict[str, int]
     shards: dict[str, int]
     broken: tuple[tuple[str, str], ...]
+    dataset: str = "shards"
 
 
 def pack(
@@ -48,21 +51,18 @@ def pack(
     splits = open_splits(data, seed=seed)
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
-    if any(hasattr(images, "sample") for images in parts.values()):
-        raise ValueError(
-            f"{data.name}: pictures with maps or objects can't be packed yet; train from their files"
-        )
     for images in parts.values():
-        if not isinstance(images, FileImages | ArchivedImages):
+        if not isinstance(images, FileImages | ArchivedImages | Mapped):
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
     _make_empty(out)
     total, done = sum(len(images) for images in parts.values()), 0
     samples, shards, broken = {}, {}, []
     for part, images in parts.items():
-        writer = _ShardWriter(out, part, shard_megabytes * 1e6)
+        writers = [_ShardWriter(place, part, shard_megabytes * 1e6) for place in _places(out, images)]
         for i in permutation(f"pack {part}", seed, 0, len(images)).tolist():
             try:
-                writer.add(f"{i:08d}", _suffix(images.name(i)), _encoded(images, i), images.targets[i])
+                for writer, (suffix, body, target) in zip(writers, _members(images, i), strict=True):
+                    writer.add(f"{i:08d}", suffix, body, target)
             except BrokenImage as error:
                 broken.append((error.name, error.reason))
                 if len(broken) > data.max_broken:
@@ -73,9 +73,16 @@ def pack(
             done += 1
             if progress is not None:
                 progress(done, total)
-        writer.close()
-        samples[part], shards[part] = writer.samples_written, writer.shards_written
-    _write_whole(out / CLASSES, json.dumps(list(splits.info.class_names), ensure_ascii=False).encode())
+        for writer in writers:
+            writer.close()
+        samples[part] = writers[0].samples_written
+        shards[part] = sum(writer.shards_written for writer in writers)
+    names = list(splits.info.class_names)
+    if isinstance(splits.train, Mapped):
+        described = {"classes": names, "zero_is_ignored": splits.train.zero_is_ignored}
+        _write_whole(out / DESCRIPTION, json.dumps(described, ensure_ascii=False).encode())
+        return PackReport(samples, shards, tuple(broken), "map-shards")
+    _write_whole(out / CLASSES, json.dumps(names, ensure_ascii=False).encode())
     return PackReport(samples, shards, tuple(broken))
 
 
@@ -89,9 +96,23 @@ def _make_empty(out: Path) -> None:
         raise ValueError(f"{out}: has {taken.name} in it already; choose an empty folder")
 
 
-def _encoded(images: ImageSet, i: int) -> bytes:
+def _places(out: Path, images: ImageSet) -> list[Path]:
+    """Where the shards lie: those of pictures with maps in two folders."""
+    if not isinstance(images, Mapped):
+        return [out]
+    places = [out / "images", out / "maps"]
+    for place in places:
+        place.mkdir(exist_ok=True)
+    return places
+
+
+def _members(images: ImageSet, i: int) -> list[tuple[str, bytes, int]]:
+    """(suffix, bytes, class) of what is written of a picture, one for each of ``_places``."""
+    if isinstance(images, Mapped):
+        picture, its_map = images.encoded(i)
+        return [(_suffix(images.name(i)), picture, 0), (_suffix(images.map_name(i)), its_map, 0)]
     assert isinstance(images, FileImages | ArchivedImages)
-    return images.encoded(i)
+    return [(_suffix(images.name(i)), images.encoded(i), images.targets[i])]
 
 
 def _suffix(name: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Protocol
 
-from crosshead.data.sets import ade20k, cifar, imagenet, map_folder, shards, tiny_imagenet, voc
+from crosshead.data.sets import ade20k, cifar, imagenet, map_folder, map_shards, shards, tiny_imagenet, voc
 from crosshead.data.sets.common import Splits
 from crosshead.data.sets.digits import open_digits
 from crosshead.data.sets.fashion_mnist import open_fashion_mnist
@@ -54,6 +54,9 @@ register_dataset("ade20k", f"22,210 pictures with a map of 150 classes: {ade20k.
 register_dataset("voc", f"2,913 pictures with a map of 21 classes: {voc.LAYOUT}")(voc.open_voc)
 register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT}")(
     map_folder.open_map_folder
+)
+register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LAYOUT}")(
+    map_shards.open_map_shards
 )
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
 

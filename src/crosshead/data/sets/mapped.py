@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.data.files.images import SUFFIXES, BrokenImage, decode_image, decode_map, display_name
+from crosshead.data.files.images import (
+    SUFFIXES,
+    BrokenImage,
+    decode_image,
+    decode_map,
+    display_name,
+    read_file,
+)
 from crosshead.data.sets.common import ImageSet, Indices
 from crosshead.data.sets.image_folder import files_below, refused_links
 from crosshead.recipe.schema import DataConfig
@@ -25,7 +32,58 @@ class MapSet(ImageSet, Protocol):
         """Picture ``i``, and its classes (height, width), ``IGNORED`` where there is none. Raises ``BrokenImage``."""
 
 
-class MappedImages:
+class Mapped:
+    """What sets of pictures with maps share, wherever both are kept: a map is read and checked with its picture."""
+
+    counted = "pixels"
+    classes: int
+    zero_is_ignored: bool
+
+    def load(self, i: int) -> Image.Image:
+        raise NotImplementedError
+
+    def name(self, i: int) -> str:
+        raise NotImplementedError
+
+    def map_name(self, i: int) -> str:
+        raise NotImplementedError
+
+    def encoded(self, i: int) -> tuple[bytes, bytes]:
+        """The bytes of picture ``i`` and of its map, as they are kept. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
+    def numbers(self, i: int) -> NDArray[np.uint8]:
+        """What the map of picture ``i`` says, (height, width), unchecked. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
+    def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        picture = self.load(i)
+        try:
+            numbers = self.numbers(i)
+        except BrokenImage as broken:
+            raise BrokenImage(self.name(i), f"its map {broken.name}: {broken.reason}") from None
+        height, width = numbers.shape
+        if (width, height) != picture.size:
+            reason = f"{width} x {height} pixels, but the picture has {picture.width} x {picture.height}"
+            raise BrokenImage(self.name(i), f"its map {self.map_name(i)}: {reason}")
+        return picture, self._classes(i, numbers)
+
+    def _classes(self, i: int, numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # In 8 bits 0 - 1 is 255.
+        classes = numbers - np.uint8(1) if self.zero_is_ignored else numbers
+        beyond = np.unique(numbers[(classes >= self.classes) & (classes != IGNORED)])
+        if len(beyond):
+            first, last = (1, self.classes) if self.zero_is_ignored else (0, self.classes - 1)
+            ignored = 0 if self.zero_is_ignored else IGNORED
+            reason = (
+                f"class numbers {', '.join(map(str, beyond[:5]))}{' and more' * (len(beyond) > 5)}, but there are "
+                f"{first} to {last}, and {ignored} for no class"
+            )
+            raise BrokenImage(self.name(i), f"its map {self.map_name(i)}: {reason}")
+        return classes
+
+
+class MappedImages(Mapped):
     """Pictures and maps in files, decoded when asked for.
 
     Args:
@@ -35,8 +93,6 @@ class MappedImages:
         zero_is_ignored: the files count their classes from 1, and 0 is no class (ADE20K).
         refused: the reason for pictures that are not to be opened, by path.
     """
-
-    counted = "pixels"
 
     def __init__(
         self,
@@ -57,38 +113,25 @@ class MappedImages:
         return len(self.paths)
 
     def load(self, i: int) -> Image.Image:
-        if (reason := self.refused.get(self.paths[i])) is not None:
-            raise BrokenImage(self.name(i), reason)
+        self._check(i)
         return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
 
-    def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        picture = self.load(i)
-        try:
-            numbers = decode_map(self.targets[i], max_megapixels=self.max_megapixels)
-        except BrokenImage as broken:
-            raise BrokenImage(self.name(i), f"its map {broken.name}: {broken.reason}") from None
-        height, width = numbers.shape
-        if (width, height) != picture.size:
-            reason = f"{width} x {height} pixels, but the picture has {picture.width} x {picture.height}"
-            raise BrokenImage(self.name(i), f"its map {display_name(self.targets[i])}: {reason}")
-        return picture, self._classes(i, numbers)
+    def numbers(self, i: int) -> NDArray[np.uint8]:
+        return decode_map(self.targets[i], max_megapixels=self.max_megapixels)
 
-    def _classes(self, i: int, numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # In 8 bits 0 - 1 is 255.
-        classes = numbers - np.uint8(1) if self.zero_is_ignored else numbers
-        beyond = np.unique(numbers[(classes >= self.classes) & (classes != IGNORED)])
-        if len(beyond):
-            first, last = (1, self.classes) if self.zero_is_ignored else (0, self.classes - 1)
-            ignored = 0 if self.zero_is_ignored else IGNORED
-            reason = (
-                f"class numbers {', '.join(map(str, beyond[:5]))}{' and more' * (len(beyond) > 5)}, but there are "
-                f"{first} to {last}, and {ignored} for no class"
-            )
-            raise BrokenImage(self.name(i), f"its map {display_name(self.targets[i])}: {reason}")
-        return classes
+    def encoded(self, i: int) -> tuple[bytes, bytes]:
+        self._check(i)
+        return read_file(self.paths[i]), read_file(self.targets[i])
+
+    def _check(self, i: int) -> None:
+        if (reason := self.refused.get(self.paths[i])) is not None:
+            raise BrokenImage(self.name(i), reason)
 
     def name(self, i: int) -> str:
         return display_name(self.paths[i])
+
+    def map_name(self, i: int) -> str:
+        return display_name(self.targets[i])
 
     def subset(self, indices: Indices) -> "MappedImages":
         return MappedImages(

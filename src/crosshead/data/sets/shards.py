@@ -36,7 +36,7 @@ def open_shards(data: DataConfig, *, seed: int) -> Splits:
     parts = {part: shard_files(root, part) for part in ("train", "val", "test")}
     if not parts["train"]:
         raise ValueError(f"{root}: no shards of train; wanted {LAYOUT}")
-    sets = {part: _read(files, data) for part, files in parts.items() if files}
+    sets = {part: read_shards(files, data) for part, files in parts.items() if files}
     class_names = _class_names(root, 1 + max(max(images.targets) for images in sets.values()))
     train, validation = sets["train"], sets.get("val")
     if validation is None:
@@ -81,7 +81,7 @@ def _left_out(files: list[Path]) -> set[Path]:
     }
 
 
-def _read(files: list[Path], data: DataConfig) -> ArchivedImages:
+def read_shards(files: list[Path], data: DataConfig) -> ArchivedImages:
     samples = [(number, *sample) for number, file in enumerate(files) for sample in shard_samples(file)]
     if not samples:
         raise ValueError(f"{files[0]}: no samples in it and its {len(files) - 1} fellows; pack the data anew")

@@ -102,7 +102,7 @@ class SegmentTask:
         return EvaluationMaps(self._mapped(images), self.recipe.data, self.info)
 
     def _mapped(self, images: ImageSet) -> MapSet:
-        if not hasattr(images, "sample"):
+        if getattr(images, "counted", "images") != "pixels":
             raise ValueError(
                 f"the pictures of data.name={self.recipe.data.name} have no maps, and task.name=segment learns from "
                 "maps: take ade20k, voc, map-folder or another set with maps"
