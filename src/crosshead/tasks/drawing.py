@@ -20,14 +20,26 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
+Box = tuple[float, float, float, float]
+
+
 def write_on(
-    draw: ImageDraw.ImageDraw, middle: tuple[float, float], text: str, size: int, within: tuple[int, int]
-) -> tuple[float, float, float, float]:
+    draw: ImageDraw.ImageDraw,
+    middle: tuple[float, float],
+    text: str,
+    size: int,
+    within: tuple[int, int],
+    taken: list[Box],
+) -> None:
     """White letters with a dark rim, legible on light and dark, around ``middle`` but not beyond the picture's edge;
-    ``within`` is its (width, height). Gives the box that they take."""
+    ``within`` is its (width, height). Nothing is written over a box that is ``taken``; what is written takes
+    its own."""
     rim = max(1, size // 8)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font(size), stroke_width=rim)
     x = min(max(middle[0] - (right - left) / 2, 0), max(within[0] - (right - left), 0))
     y = min(max(middle[1] - (bottom - top) / 2, 0), max(within[1] - (bottom - top), 0))
+    box = x, y, x + right - left, y + bottom - top
+    if any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+        return
+    taken.append(box)
     draw.text((x - left, y - top), text, "white", font=font(size), stroke_width=rim, stroke_fill=(20, 20, 20))
-    return x, y, x + right - left, y + bottom - top

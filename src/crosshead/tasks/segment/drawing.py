@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from crosshead.data.annotations.rle import decode, parse
-from crosshead.tasks.drawing import colour, write_on
+from crosshead.tasks.drawing import Box, colour, write_on
 
 _STRENGTH = 0.55  # of the colours over the picture
 _NAMED = 0.002  # of the picture: smaller segments keep their colour, and go without a name
@@ -30,16 +30,20 @@ def as_png(classes: NDArray[np.uint8]) -> Image.Image:
 
 
 def overlay(picture: Image.Image, classes: NDArray[np.uint8], names: dict[int, str]) -> Image.Image:
-    """The picture with each segment in its class's colour, and its name in the midst of its widest part."""
+    """The picture with each segment in its class's colour, and its name in the midst of its widest part; of names that
+    would lie on one another that of the largest."""
     below = picture.convert("RGB")
     drawn = Image.blend(below, as_png(classes).convert("RGB"), _STRENGTH)
     draw = ImageDraw.Draw(drawn)
     size = max(10, min(below.size) // 28)
-    for index in np.unique(classes).tolist():
-        mask = classes == index
-        if mask.mean() >= _NAMED:
-            y, x = _midst(mask)
-            write_on(draw, (x, y), names[index], size, below.size)
+    numbers, counts = np.unique(classes, return_counts=True)
+    taken: list[Box] = []
+    for index, count in sorted(
+        zip(numbers.tolist(), counts.tolist(), strict=True), key=lambda each: -each[1]
+    ):
+        if count >= _NAMED * classes.size:
+            y, x = _midst(classes == index)
+            write_on(draw, (x, y), names[index], size, below.size, taken)
     return drawn
 
 
