@@ -6,7 +6,7 @@ from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.metrics import METRICS, Metric
-from crosshead.tasks.protocol import Evaluation, Judgement, Step, Task
+from crosshead.tasks.protocol import Drawing, Evaluation, Judgement, Step, Task
 from crosshead.tasks.segment import SegmentTask
 
 TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {"classify": ClassifyTask, "segment": SegmentTask}
@@ -21,6 +21,7 @@ __all__ = [
     "METRICS",
     "TASKS",
     "ClassifyTask",
+    "Drawing",
     "Evaluation",
     "Judgement",
     "Metric",

@@ -1,7 +1,7 @@
 """What the trainer asks of a task. Everything that differs between tasks stands behind it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor, nn
@@ -107,3 +107,12 @@ class Task(Protocol):
 
     def lines(self, answer: dict[str, Any]) -> list[str]:
         """One of the ``answers`` as a person reads it."""
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """What a task has besides whose answers can be shown on the picture."""
+
+    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+        """Pictures of the size of ``picture``, by what they are ("map", "drawn"): ``crosshead predict`` saves them under
+        these names."""

@@ -141,12 +141,15 @@ class _Drawings:
     """Saves what the task draws, each picture's under its own name."""
 
     def __init__(self, trained: "Trained", folder: Path) -> None:
-        self._draw = getattr(trained.task, "drawn", None)
+        from crosshead.tasks import Drawing
+
+        task = trained.task
         self._limit, self._folder, self._taken = trained.recipe.data.max_megapixels, folder, set[str]()
-        if self._draw is None:
+        if not isinstance(task, Drawing):
             raise ValueError(
                 f"--out: a run of task.name={trained.recipe.task.name} draws nothing; leave it out"
             )
+        self._draw = task.drawn
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -156,7 +159,6 @@ class _Drawings:
         """Where each drawing lies, by what it is."""
         from crosshead.data.files.images import decode_image, display_name
 
-        assert self._draw is not None
         stem = next(name for name in self._names(file.stem) if name not in self._taken)
         self._taken.add(stem)
         places = {}
