@@ -114,5 +114,5 @@ class Drawing(Protocol):
     """What a task has besides whose answers can be shown on the picture."""
 
     def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
-        """Pictures of the size of ``picture``, by what they are ("map", "drawn"): ``crosshead predict`` saves them under
-        these names."""
+        """Pictures of the size of ``picture``, by what they are ("map", "drawn"): ``crosshead predict`` saves them
+        under these names."""
