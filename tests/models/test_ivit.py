@@ -8,7 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crosshead import swap_attention
 from crosshead.layers import InteractingAttention
+from crosshead.models import build_model
 from crosshead.models.ivit import AttentionBlock, IViT
+from crosshead.recipe import load_recipe
 from tolerances import OUTPUT, assert_close
 
 SMALL = dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 64), num_heads=(2, 3, 4, 8), num_classes=5)
@@ -137,3 +139,21 @@ def test_small_images_are_named():
         build()(images(28, 28))
     with pytest.raises(ValueError, match="maps are NCHW, got output_fmt='NLC'"):
         build().forward_intermediates(images(32, 32), output_fmt="NLC")
+
+
+def test_registered_models_and_recipes_keep_heads_apart_where_asked():
+    """The ablation's three models are three: with mixing matrices, without them, and with plain attention."""
+    apart = timm.create_model("ivit_micro_stride1_8", interaction=False)
+    whole = timm.create_model("ivit_micro_stride1_8", interaction=True)
+    assert not [name for name, _ in apart.named_parameters() if "mix_" in name]
+    assert [name for name, _ in whole.named_parameters() if "mix_" in name]
+    mixing = {}
+    for name in ("ivit_digits", "ivit_digits_apart", "ivit_digits_mhsa"):
+        model = build_model(load_recipe(name).model, num_classes=10, in_chans=3, img_size=8)
+        mixing[name] = sum("mix_" in each for each, _ in model.named_parameters())
+    assert mixing == {"ivit_digits": 8, "ivit_digits_apart": 0, "ivit_digits_mhsa": 0}
+
+
+def test_a_registered_model_takes_a_kind_by_its_name():
+    model = timm.create_model("plain_vit_micro_patch4_32", interaction="talking")
+    assert [name for name, _ in model.named_parameters() if "proj_l" in name]

@@ -37,8 +37,16 @@ class Family:
     interaction: Mapping[str, Any] | None = None
     start_authors: Callable[[nn.Module, SwapReport], None] | None = None
 
-    def build(self, *, interaction: Mapping[str, Any] | None = None, **kwargs: Any) -> nn.Module:
-        """The model, its heads interacting before any weights are loaded: with the operator of the paper."""
+    def build(self, *, interaction: Mapping[str, Any] | str | bool | None = None, **kwargs: Any) -> nn.Module:
+        """The model, its heads interacting before any weights are loaded: with the operator of the paper.
+
+        ``interaction``: a kind and its options, or a kind alone, in place of the family's. True or False is iViT's own
+        question, whether the heads of its attention through landmarks exchange their attention.
+        """
+        if isinstance(interaction, bool):
+            kwargs["interaction"], interaction = interaction, None
+        if isinstance(interaction, str):
+            interaction = {"kind": interaction}
         options = dict(interaction or self.interaction or {})
         if "overlap" in kwargs:
             if not options:
