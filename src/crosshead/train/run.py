@@ -47,9 +47,16 @@ from crosshead.train.processes.watchdog import Watchdog
 from crosshead.train.starting import check_presumed_weights, settle
 from crosshead.train.telling.further import further_observers
 from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
-from crosshead.train.telling.outcome import finished_result, stopped_result, unsaved_result, write_result
+from crosshead.train.telling.outcome import (
+    finished_result,
+    result_of,
+    set_result_aside,
+    stopped_result,
+    unsaved_result,
+    write_result,
+)
 from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
-from crosshead.train.telling.result import RESULT_FILE, BadNumbers, Result
+from crosshead.train.telling.result import BadNumbers, Result
 
 
 def train(
@@ -146,8 +153,11 @@ def _train(
         *_precision_events(recipe, device, state),
         *(EventRecord("data", note, state.progress.step) for note in splits.notes),
     ]
-    if state.progress.epoch >= lengths.epochs and (folder / RESULT_FILE).exists():
-        return _repeated(Result.load(folder), observer, world)
+    if state.progress.epoch >= lengths.epochs:
+        before = world.lead(lambda: result_of(store, state.progress.step))
+        if before is not None:
+            return _repeated(before, observer, world)
+    events += world.lead(lambda: set_result_aside(folder, state.progress.step))
     audience = _audience(folder, recipe, observer, world)
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
@@ -167,6 +177,8 @@ def _train(
     started = time.perf_counter()
     try:
         finished = loop.run()
+        if not world.lead(lambda: saver.has(state.progress.step)):
+            saver.save(state)  # someone has deleted the last checkpoint since
         left = world.lead(
             lambda: _secure(saver, state, lambda place: describe_run(place, recipe, splits.info))
         )
@@ -368,4 +380,5 @@ def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:
         start_step=run.state.progress.step,
         metric=run.task.primary.name,
         shown=run.task.shown,
+        mid_epoch=run.state.progress.samples > 0,
     )

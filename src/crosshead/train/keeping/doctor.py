@@ -24,6 +24,7 @@ from crosshead.train.keeping.folder import (
 from crosshead.train.keeping.lock import is_held
 from crosshead.train.keeping.manifest import Damaged, verify
 from crosshead.train.telling.observers import METRICS_FILE, read_metrics
+from crosshead.train.telling.outcome import result_of
 from crosshead.train.telling.result import RESULT_FILE
 
 Level = Literal["good", "note", "warning", "error"]
@@ -217,7 +218,7 @@ def _advice(folder: Path, newest: Path | None, recipe: Recipe | None) -> str:
     progress = read_state(newest)["progress"]
     epochs = recipe.train.epochs if recipe is not None else None
     if epochs is not None and progress["epoch"] >= epochs:
-        if (folder / RESULT_FILE).exists():
+        if result_of(CheckpointStore(folder), progress["step"]) is not None:
             return f"the run is finished; resuming would give the result in {folder / RESULT_FILE}"
         return (
             f"all {epochs} epochs are done; resuming would test the best checkpoint and write {RESULT_FILE}"

@@ -1,5 +1,6 @@
 """Where a run starts: at the beginning, or at a checkpoint."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ from crosshead.data.sets.fingerprint import describe_changes
 from crosshead.recipe.schema import Recipe
 from crosshead.train.keeping import checkpoint
 from crosshead.train.keeping.checkpoint import (
+    BEST,
     CheckpointStore,
     Damage,
     read_state,
     read_tensors,
     run_of,
+    step_in,
     step_of,
 )
 from crosshead.train.keeping.folder import (
@@ -178,6 +181,9 @@ def _best(store: CheckpointStore, start: Start) -> tuple[Best, list[EventRecord]
         if found is not None and found.resolve() != store.path(step).resolve():
             store.adopt(found, step)
         verify(store.path(step))
+        if step_in(store.run_folder / BEST) != step:
+            with contextlib.suppress(OSError):  # a kill came between the two; the next tidying tries again
+                store.point_best(step)
         return (step, metrics), []
     except (Damaged, OSError) as error:
         path = store.path(step)

@@ -42,6 +42,7 @@ class Saver:
         self.store, self.config, self.context, self.active = store, config, context, active
         self._writer = BackgroundWriter()
         self._unwritten: Copy | None = None  # the newest copy, until it is on disk
+        self._untidy: Copy | None = None  # the newest that is there, until all is tidy
         self._kept_best: tuple[int | None, dict[str, float]] = (None, {})
         self._ended: list[Written] = []
         self._last_save = time.monotonic()
@@ -90,13 +91,22 @@ class Saver:
         return self.poll()
 
     def secure(self) -> Copy | None:
-        """At the end: try the last state again where it could not be written. What is left over is returned."""
+        """At the end: try the last state again where it could not be written, and to tidy up: ``best`` may lead to
+        an older one. What is left over is returned."""
         self._ended += self._writer.wait()
         for pause in RETRY_PAUSES_S:
             if self._unwritten is not None:
                 time.sleep(pause)
                 self._ended.append(self._write(self._unwritten))
+            elif self._untidy is not None:
+                time.sleep(pause)
+                self._tidy(self._untidy)
         return self._unwritten
+
+    def has(self, step: int) -> bool:
+        """Whether ``step`` is on disk, whole, or held to be written. Checkpoints may be deleted by others."""
+        self._ended += self._writer.wait()
+        return self._unwritten is not None or self.store.find(step) is not None
 
     def give_up(self, progress: Progress) -> None:
         """The last state is lost: fall back to the best that was written where it was the best."""
@@ -118,11 +128,12 @@ class Saver:
             error = failure(problem)
         else:
             self._unwritten = None
-            untidy = self._tidy(copy.best_step)
+            untidy = self._tidy(copy)
         return Written(copy.step, time.perf_counter() - started, error, untidy)
 
-    def _tidy(self, best_step: int | None) -> str | None:
+    def _tidy(self, copy: Copy) -> str | None:
         """Point ``best`` and delete what is not kept; says what could not be done."""
+        self._untidy, best_step = copy, copy.best_step
         doing = "best could not be pointed at the best one"
         try:
             if best_step is not None and os.path.isdir(self.store.path(best_step)):
@@ -131,6 +142,7 @@ class Saver:
             self.store.prune(self.config.keep_last, best_step)
         except OSError as problem:
             return f"{doing}: {failure(problem)}"
+        self._untidy = None
         return None
 
 

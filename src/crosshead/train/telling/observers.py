@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from crosshead.train.keeping.manifest import replace_file
 from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
 
 METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
@@ -26,10 +27,24 @@ class LinesFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting: list[str] = []
+        self._first: Callable[[], None] | None = None
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done on the file before the next line is written, again and again until it succeeds."""
+        self._first = work
 
     def append(self, values: dict[str, Any]) -> None:
         """Raises OSError when it could not be written now; no half line is left behind."""
         self._waiting.append(json.dumps(_finite(values)) + "\n")
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting. Raises OSError as ``append`` does."""
+        if self._first is not None:
+            self._first()
+            self._first = None
+        if not self._waiting:
+            return
         with open(self.path, "a+b", buffering=0) as file:
             end = file.seek(0, os.SEEK_END)
             content = "".join(self._waiting).encode()
@@ -57,21 +72,24 @@ class JsonLines:
         self._metrics, self._events = LinesFile(folder / METRICS_FILE), LinesFile(folder / EVENTS_FILE)
 
     def on_start(self, info: RunInfo) -> None:
+        self._metrics.begin(lambda: self._drop_after(info.start_step, info.mid_epoch))
+        self._events.append({"kind": "start", **asdict(info), "folder": str(info.folder)})
+        self._metrics.flush()
+
+    def _drop_after(self, step: int, mid_epoch: bool) -> None:
         records, damaged = read_metrics(self._metrics.path)
         if damaged:
             shutil.copyfile(self._metrics.path, self._metrics.path.with_name(f"{METRICS_FILE}.damaged"))
         kept = [
             record
             for record in records
-            if record["step"] <= info.start_step and record.get("split") != "test"
+            if record["step"] <= step - (mid_epoch and record["kind"] == "eval")
+            and record.get("split") != "test"
         ]
-        aside = self._metrics.path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(aside, self._metrics.path)
-        self._events.append({"kind": "start", **asdict(info), "folder": str(info.folder)})
+        replace_file(self._metrics.path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         if damaged:
             message = f"{damaged} lines of {METRICS_FILE} were damaged; the file as it was is {METRICS_FILE}.damaged"
-            self.on_event(EventRecord("damage", message, info.start_step))
+            self.on_event(EventRecord("damage", message, step))
 
     def on_step(self, record: StepRecord) -> None:
         if record.step % self.every_steps == 0:
@@ -85,6 +103,7 @@ class JsonLines:
 
     def on_end(self, record: EndRecord) -> None:
         self._events.append({"kind": "end", "status": record.status, "message": record.message})
+        self._metrics.flush()
 
 
 class TensorBoard:

@@ -1,5 +1,6 @@
 """The end of a run: the selected weights, the one look at the test split, and the result."""
 
+import os
 import time
 from dataclasses import replace
 from functools import partial
@@ -44,9 +45,8 @@ def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
     step, weights, validation, notes = run.world.lead(lambda: _select(state, run.saver.store))
     for note in notes:
         run.observer.on_event(note)
-    if weights is not None:
-        tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
-        load_weights(state.evaluated_model, tensors, str(weights))
+    tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
+    load_weights(state.evaluated_model, tensors, str(weights))
     test = {} if run.source.test is None else _test(run, run.source.test)
     return _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
 
@@ -93,10 +93,36 @@ def write_result(result: Result, observer: Observer) -> Result:
     return result
 
 
+def result_of(store: CheckpointStore, step: int) -> Result | None:
+    """The result of the run that ended at ``step``; None where there is none, or its weights are gone."""
+    try:
+        result = Result.load(store.run_folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return None
+    whole = store.find(result.selected_step) if result.weights is not None else None
+    return result if result.step == step and whole is not None else None
+
+
+def set_result_aside(folder: Path, step: int) -> list[EventRecord]:
+    """A run that goes on from ``step`` is not finished any more: its result is renamed; what to say about it."""
+    old = folder / RESULT_FILE
+    if not old.exists():
+        return []
+    aside = old.with_name(f"{old.stem}.before-step-{step + 1}{old.suffix}")
+    os.replace(old, aside)
+    return [
+        EventRecord("note", f"{RESULT_FILE} is of an earlier end of this run: it is {aside.name} now", step)
+    ]
+
+
 def _select(
     state: TrainState, store: CheckpointStore
-) -> tuple[int, Path | None, dict[str, float], list[EventRecord]]:
-    """The best checkpoint: its step, the file of its weights, its validation metrics. Failing it, the last one."""
+) -> tuple[int, Path, dict[str, float], list[EventRecord]]:
+    """The best checkpoint: its step, the file of its weights, its validation metrics. Failing it, the last one.
+
+    Raises:
+        OSError: neither is there any more.
+    """
     progress = state.progress
     notes: list[EventRecord] = []
     for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
@@ -111,7 +137,10 @@ def _select(
                 f"the checkpoint {path} cannot be used ({error}): the last step's weights are tested instead"
             )
             notes.append(EventRecord("damage", message, progress.step))
-    return progress.step, None, progress.latest, notes
+    raise OSError(
+        f"no checkpoint in {store.folder} can be used any more, so that nothing can be selected: "
+        f"{notes[-1].message}. Resume {store.run_folder}, which goes on from what is left"
+    )
 
 
 def _result(

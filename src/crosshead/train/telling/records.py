@@ -9,7 +9,8 @@ from crosshead.train.telling.result import Result
 
 @dataclass(frozen=True)
 class RunInfo:
-    """Known before the first step. Steps are optimizer steps; ``start_step`` is above 0 in a resumed run.
+    """Known before the first step. Steps are optimizer steps; ``start_step`` is above 0 in a resumed run, and
+    ``mid_epoch`` says that its epoch is not closed: what was logged of an evaluation there comes again.
 
     ``metric`` names the one that selects a checkpoint, ``shown`` those that are told of every evaluation, beside the
     loss; ``crosshead.tasks.METRICS`` tells how they are written.
@@ -33,6 +34,7 @@ class RunInfo:
     start_step: int
     metric: str
     shown: tuple[str, ...]
+    mid_epoch: bool = False
 
 
 @dataclass(frozen=True)
