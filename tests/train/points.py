@@ -1,4 +1,4 @@
-"""Faults at every single point at which a run touches the disk: a file opened or flushed, a name made, moved or gone."""
+"""Faults at every point at which a run touches the disk: a file opened or flushed, a name made, moved or gone."""
 
 import contextlib
 import errno
