@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from crosshead.data.loading.order import epoch_order, evaluation_batches, samples_per_epoch, training_batches
+from crosshead.data.loading.order import (
+    balanced_order,
+    epoch_order,
+    evaluation_batches,
+    samples_per_epoch,
+    training_batches,
+)
 
 
 def test_an_epoch_uses_whole_steps() -> None:
@@ -62,3 +68,14 @@ def test_evaluation_sees_every_picture_exactly_once(world_size: int) -> None:
         for i in part.tolist()
     ]
     assert sorted(every) == list(range(10))
+
+
+def test_a_balanced_order_gives_every_class_its_share_and_every_picture_its_turn():
+    targets = [0] * 50 + [1] * 3 + [4] * 7
+    order = balanced_order(31, targets, seed=3, epoch=2)
+    labels = np.asarray(targets)[order]
+    assert sorted(np.bincount(labels)[[0, 1, 4]].tolist()) == [10, 10, 11]
+    rare = np.bincount(order, minlength=60)[50:53]
+    assert rare.max() - rare.min() <= 1 and len(set(order[labels == 0].tolist())) == (labels == 0).sum()
+    assert (balanced_order(31, targets, seed=3, epoch=2) == order).all()
+    assert (balanced_order(31, targets, seed=3, epoch=3) != order).any()

@@ -57,7 +57,7 @@ def tiny_recipe(**changes: Any) -> Recipe:
     values = json.loads(json.dumps(TINY))
     for section, change in changes.items():
         if isinstance(change, dict):
-            values[section].update(change)
+            values.setdefault(section, {}).update(change)
         else:
             values[section] = change
     return Recipe.model_validate_json(json.dumps(values))

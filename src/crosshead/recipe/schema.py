@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -112,6 +113,7 @@ class DataConfig(Section):
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     batch_size: Positive = 128  # a process
     eval_batch_size: Positive | None = None
+    sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: every class equally often in an epoch
     num_workers: Annotated[int, Field(ge=0)] = 0
     on_broken_train: Literal["fail", "skip"] = "skip"
     on_broken_eval: Literal["fail", "skip"] = "fail"
@@ -144,11 +146,18 @@ class AugmentConfig(Section):
 
 
 class TaskConfig(Section):
-    name: Literal["classify", "segment"] = "classify"
-    label_smoothing: Rate = 0.1
-    class_weights: dict[str, Annotated[float, Field(gt=0)]] = {}  # of pixels, by class name; 1 for the others
-    auxiliary_weight: Annotated[float, Field(gt=0)] = 0.4  # of an auxiliary head's loss
-    window: Positive | None = None  # larger pictures are segmented in overlapping windows of so many pixels
+    """What is learned and what selects a checkpoint; which task knows which key stands beside it."""
+
+    name: Literal["classify", "multilabel", "regress", "segment"] = "classify"
+    select_by: str | None = None  # a metric: loss, balanced_accuracy, miou ...; the task's own when unset
+    label_smoothing: Rate = 0.1  # of classes and labels
+    # Of classes (segment: of pixels) by name, 1 for the others; or, for classify, one a class, or balanced.
+    class_weights: Literal["balanced"] | list[Weight] | dict[str, Weight] | None = None
+    focal_gamma: Weight | None = (
+        None  # classify: focal loss, in which images that are well known weigh little
+    )
+    auxiliary_weight: Weight = 0.4  # segment: of an auxiliary head's loss
+    window: Positive | None = None  # segment: larger pictures go in overlapping windows of so many pixels
 
 
 class OptimizerConfig(Section):
@@ -194,6 +203,7 @@ class TrainConfig(Section):
     freeze: list[str] = []  # parameters to leave as they are, by name: ["patch_embed.*", "blocks.[0-5].*"]
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     eval_every_epochs: Positive = 1
+    patience: Positive | None = None  # evaluations in a row without a better one after which training ends
     max_bad_steps: Positive = 10  # non-finite losses or gradients in a row before the run stops
     rank_timeout_s: Positive = 600
 

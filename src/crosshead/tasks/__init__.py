@@ -6,10 +6,17 @@ from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.metrics import METRICS, Metric
+from crosshead.tasks.multilabel import MultilabelTask
 from crosshead.tasks.protocol import Drawing, Evaluation, Judgement, Step, Task
+from crosshead.tasks.regress import RegressTask
 from crosshead.tasks.segment import SegmentTask
 
-TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {"classify": ClassifyTask, "segment": SegmentTask}
+TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {
+    "classify": ClassifyTask,
+    "multilabel": MultilabelTask,
+    "regress": RegressTask,
+    "segment": SegmentTask,
+}
 
 
 def open_task(recipe: Recipe, info: DatasetInfo) -> Task:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ class LabelledTask:
     """The model gives ``outputs`` numbers an image; a label is read as ``dtype``."""
 
     dtype = torch.int64
+    label: type | tuple[type, ...] = (
+        int,
+        np.integer,
+    )  # how a data set of this task gives the label of a picture
+    wanted = "one class a picture"
 
     def __init__(self, recipe: Recipe, info: DatasetInfo, outputs: int) -> None:
         self.recipe, self.info, self.outputs = recipe, info, outputs
@@ -47,6 +53,11 @@ class LabelledTask:
                 f"task.name={self.recipe.task.name} learns labels: set task.name=segment (and model.segmenter), or "
                 "take other data"
             )
+        if len(images) and not isinstance(images.targets[0], self.label):
+            raise ValueError(
+                f"task.name is {self.recipe.task.name}, and the data set {self.info.name} has labels of another kind: "
+                f"wanted {self.wanted}"
+            )
 
     def blank_images(self) -> Tensor:
         """(1, C, H, W) of zeros."""
@@ -72,3 +83,15 @@ class LabelledTask:
         """(B, outputs) float32 on the CPU."""
         with torch.inference_mode():
             return model(torch.stack(prepared).to(next(model.parameters()).device)).float().cpu()
+
+
+def only_classification(recipe: Recipe) -> None:
+    """ValueError where a recipe of another task says what only classification knows."""
+    task, data = recipe.task, recipe.data
+    said = {
+        "task.class_weights": task.class_weights,
+        "task.focal_gamma": task.focal_gamma,
+        "data.sampling": data.sampling if data.sampling != "uniform" else None,
+    }
+    if wrong := [key for key, value in said.items() if value is not None]:
+        raise ValueError(f"{' and '.join(wrong)} is for task.name=classify, and this one is {task.name}")

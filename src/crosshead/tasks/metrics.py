@@ -1,5 +1,7 @@
 """What metrics are called, how they are written, and which way is better. Every task's stand in this one table."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +25,16 @@ class Metric:
             return one == one and other != other
         return one > other if self.higher_is_better else one < other
 
+    def selects(self, new: dict[str, float], best: dict[str, float]) -> bool:
+        """Whether a validation with the metrics ``new`` takes the place of the ``best`` so far.
+
+        Small validation splits tie often: then the lower loss decides, and if that ties too, the later one, which was
+        trained longer, at a lower rate.
+        """
+        if self.better(new[self.name], best[self.name]) or self.better(best[self.name], new[self.name]):
+            return self.better(new[self.name], best[self.name])
+        return not METRICS["loss"].better(best.get("loss", math.nan), new.get("loss", math.nan))
+
     def text(self, value: float) -> str:
         """``98.33%``, ``0.0712`` or ``359``."""
         if self.form == "count":
@@ -35,11 +47,31 @@ METRICS = {
     for metric in (
         Metric("loss", "loss", higher_is_better=False, form="number"),
         Metric("accuracy", "accuracy"),
+        Metric("balanced_accuracy", "balanced accuracy"),
+        Metric("macro_f1", "macro F1"),
         Metric("top5", "top-5"),
         Metric("miou", "mIoU"),
         Metric("mean_accuracy", "mean accuracy"),
         Metric("pixel_accuracy", "pixel accuracy"),
+        Metric("calibration_error", "calibration error", higher_is_better=False),
+        Metric("mean_average_precision", "mean average precision"),
+        Metric("label_accuracy", "accuracy over labels"),
+        Metric("mae", "mean absolute error", higher_is_better=False, form="number"),
+        Metric("rmse", "root mean squared error", higher_is_better=False, form="number"),
+        Metric("r2", "R²", form="number"),
         Metric("count", "images", form="count"),
         Metric("skipped", "images left out", higher_is_better=False, form="count"),
     )
 }
+
+
+def selecting(wanted: str | None, known: Sequence[str]) -> Metric:
+    """The metric of ``task.select_by`` among those that a task gives; the first of them where it is unset.
+
+    Raises:
+        ValueError: the task gives no such metric.
+    """
+    name = wanted or known[0]
+    if name not in known:
+        raise ValueError(f"task.select_by is {name!r}; this task and data give {', '.join(known)}")
+    return METRICS[name]

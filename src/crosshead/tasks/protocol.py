@@ -27,10 +27,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an evaluation found: numbers by name (``tasks.metrics`` describes them), and tables as JSON holds them."""
+    """What an evaluation found: numbers by name (``tasks.metrics`` describes them), and tables as JSON holds them.
+
+    ``details["classes"]``, a row a class, is printed as a table; ``details["confusion"]``, counts by true and predicted
+    class, is drawn. ``predictions`` has one row an image in the data set's order, beginning with its "index", where
+    they were asked for.
+    """
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Evaluation(Protocol):
@@ -94,7 +100,8 @@ class Task(Protocol):
     def predict(self, model: nn.Module, batch: Batch) -> Any:
         """The forward pass in evaluation mode, without gradients, under autocast."""
 
-    def evaluation(self) -> Evaluation: ...
+    def evaluation(self, *, predictions: bool = False) -> Evaluation:
+        """A judge; one that keeps what the model said of each image, if ``predictions`` are asked for."""
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         """The part of ``model`` whose multiply-adds are told, and its inputs for one image."""

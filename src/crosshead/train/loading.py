@@ -44,11 +44,13 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found of a model on one split of its data: metrics, and tables as JSON holds them."""
+    """What was found of a model on one split of its data: metrics, tables as JSON holds them, and, if asked for, what
+    it said of each image."""
 
     split: str
     metrics: dict[str, float]
     details: dict[str, Any]
+    predictions: list[dict[str, Any]]
 
 
 def load_trained(
@@ -183,16 +185,20 @@ def evaluate_run(
 
 
 def evaluate_trained(
-    trained: Trained, *, split: str | None = None, data_root: str | None = None
+    trained: Trained, *, split: str | None = None, data_root: str | None = None, predictions: bool = False
 ) -> Evaluated:
-    """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are."""
+    """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are; with ``predictions``,
+    what the model said of each image."""
     recipe, data = trained.recipe, trained.recipe.data
     if data_root is not None:
         data = data.model_copy(update={"root": data_root})
-    return evaluate_on(trained, open_splits(data, seed=recipe.split_seed), split)
+    splits = open_splits(data, seed=recipe.split_seed)
+    return evaluate_on(trained, splits, split, predictions=predictions)
 
 
-def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> Evaluated:
+def evaluate_on(
+    trained: Trained, splits: Splits, split: str | None = None, *, predictions: bool = False
+) -> Evaluated:
     """``evaluate_trained`` on data that is open."""
     recipe, data = trained.recipe, trained.recipe.data
     split = split or ("validation" if splits.test is None else "test")
@@ -211,7 +217,17 @@ def evaluate_on(trained: Trained, splits: Splits, split: str | None = None) -> E
         policy=splits.broken_policy(split),
     )
     judgement = evaluate(
-        task, trained.model, loader, images=len(images), world=world, precision=recipe.train.precision
+        task,
+        trained.model,
+        loader,
+        images=len(images),
+        world=world,
+        precision=recipe.train.precision,
+        predictions=predictions,
     )
     assert judgement is not None, "nothing was there to stop this evaluation"
-    return Evaluated(split, judgement.metrics, judgement.details)
+    named = [
+        {"path": images.name(row["index"]), **{key: value for key, value in row.items() if key != "index"}}
+        for row in judgement.predictions
+    ]
+    return Evaluated(split, judgement.metrics, judgement.details, named)

@@ -153,7 +153,7 @@ def _train(
         *_precision_events(recipe, device, state),
         *(EventRecord("data", note, state.progress.step) for note in splits.notes),
     ]
-    if state.progress.epoch >= lengths.epochs:
+    if lengths.is_over(state.progress, recipe.train.patience):
         before = world.lead(lambda: result_of(store, state.progress.step))
         if before is not None:
             return _repeated(before, observer, world)

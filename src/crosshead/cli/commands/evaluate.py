@@ -1,8 +1,9 @@
 """``crosshead eval``: a run's metrics, every image counted once."""
 
 import argparse
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,12 @@ def register(commands: Commands) -> None:
     add_checkpoint(parser)
     add_device(parser)
     parser.add_argument("--data-path", metavar="DIR", help="where the data lies now, if it moved")
-    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE.csv",
+        help="write a row an image: its path, its class, and the probability of every class",
+    )
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON, with all tables")
     parser.set_defaults(run=run_command)
 
 
@@ -40,8 +46,17 @@ def run_command(args: argparse.Namespace) -> int:
     if len(args.words) != 1:
         raise ValueError(f"wanted the folder of one run, came {len(args.words)} ({' '.join(args.words)})")
     run, checkpoint = find_checkpoint(args.words[0])
+    predictions = None if args.predictions is None else Path(args.predictions)
+    if predictions is not None and not predictions.absolute().parent.is_dir():
+        raise ValueError(f"--predictions {predictions}: there is no folder {predictions.absolute().parent}")
     return print_run(
-        run, args.checkpoint or checkpoint, args.split, args.device, args.data_path, as_json=args.json
+        run,
+        args.checkpoint or checkpoint,
+        args.split,
+        args.device,
+        args.data_path,
+        as_json=args.json,
+        predictions=predictions,
     )
 
 
@@ -54,19 +69,25 @@ def print_run(
     *,
     recipe: "Recipe | None" = None,
     as_json: bool = False,
+    predictions: Path | None = None,
 ) -> int:
-    """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, as a line or as JSON."""
+    """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
+    what the model said of each image into the file ``predictions``."""
+    from crosshead.cli.screen.tables import class_table
     from crosshead.train.loading import evaluate_trained, load_trained
+    from crosshead.train.processes import distributed
 
     trained = load_trained(run, checkpoint=checkpoint, device=device, recipe=recipe)
-    found = evaluate_trained(trained, split=split, data_root=data_root)
+    kept = predictions is not None
+    found = evaluate_trained(trained, split=split, data_root=data_root, predictions=kept)
+    if predictions is not None and distributed.meet(trained.recipe.train.rank_timeout_s).leads:
+        _write_csv(found.predictions, predictions)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
-        table = {"classes": found.details["classes"]} if "classes" in found.details else {}
-        say(json.dumps({**where, **found.metrics, **table}))
+        say(json.dumps({**where, **found.metrics, **found.details}))
     else:
         say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}"))
-        for line in _classes(found.details.get("classes", [])):
+        for line in class_table(found.details):
             say(line)
     return 0
 
@@ -85,24 +106,17 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     return 0
 
 
-def _classes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A line a class, under a heading: shares in percent, counts as they are, and a dash for what there is none of."""
-    if not rows:
-        return
-    columns = list(rows[0])
-    cells = [columns, *[[_cell(row[column]) for column in columns] for row in rows]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    for line in cells:
-        first = line[0].ljust(widths[0])
-        yield "  ".join(
-            [first, *[cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]]
-        )
+def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    from crosshead.train.keeping.manifest import replace_file
 
-
-def _cell(value: str | float | int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else ["path"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        replace_file(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise ValueError(f"--predictions {file}: can't be written: {error.strerror}") from error
 
 
 def _named(checkpoint: str, step: int | None) -> str:

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.order import Place
+from crosshead.data.loading.order import Place, epoch_order
 from crosshead.data.sets.common import ImageSet, Indices
 from crosshead.recipe.schema import DataConfig
 
@@ -45,3 +45,7 @@ class EpochBatches(Batches[Images]):
     def __init__(self, images: Images, data: DataConfig, *, seed: int, epoch: int) -> None:
         super().__init__(images, data)
         self.seed, self.epoch = seed, epoch
+
+    def order(self, used: int) -> Indices:
+        """The pictures of the epoch in the order in which all processes together see them; ``used`` of them."""
+        return epoch_order(used, len(self.images), seed=self.seed, epoch=self.epoch)

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from crosshead.data.loading.batch import Batch
 from crosshead.data.loading.batches import Batches, EpochBatches
 from crosshead.data.loading.keys import keys, seeded_globals
-from crosshead.data.loading.order import Place
+from crosshead.data.loading.order import Place, balanced_order
 from crosshead.data.sets.common import ArrayImages, DatasetInfo, ImageSet, Indices
 from crosshead.data.transforms import views
 from crosshead.data.transforms.mixing import Mixing
@@ -43,22 +44,34 @@ class TrainingBatches(EpochBatches[ImageSet]):
 
     def __getitem__(self, place: Place) -> Batch:
         position, indices = place
-        batch = self._views(indices) if views.serves(self.images, self.augment) else self._one_by_one(indices)
+        drawn = self._drawn(position, indices)
+        one_pass = views.serves(self.images, self.augment)
+        batch = self._views(indices, drawn) if one_pass else self._one_by_one(indices, drawn)
         mixed, targets = self.mixing(
             batch.images, batch.targets, seed=self.seed, epoch=self.epoch, position=position
         )
         return replace(batch, images=mixed, targets=targets)
 
-    def _views(self, indices: Indices) -> Batch:
+    def order(self, used: int) -> Indices:
+        if self.data.sampling == "uniform":
+            return super().order(used)
+        return balanced_order(used, self.images.targets, seed=self.seed, epoch=self.epoch)
+
+    def _drawn(self, position: int, indices: Indices) -> Indices:
+        """What keys the draws of each picture: itself; its place where a picture may come more than once."""
+        uniform = self.data.sampling == "uniform"
+        return indices if uniform else np.arange(position, position + len(indices))
+
+    def _views(self, indices: Indices, drawn: Indices) -> Batch:
         assert isinstance(self.images, ArrayImages)
         pixels = self.images.pixels[torch.from_numpy(indices)]
         moved = views.random_views(
-            pixels, self.data, self.augment, self.info, seed=self.seed, epoch=self.epoch, index=indices
+            pixels, self.data, self.augment, self.info, seed=self.seed, epoch=self.epoch, index=drawn
         )
         return labelled(self.images, moved, indices, [], self.dtype)
 
-    def _one_by_one(self, indices: Indices) -> Batch:
-        own = keys("augment", self.seed, self.epoch, indices)
+    def _one_by_one(self, indices: Indices, drawn: Indices) -> Batch:
+        own = keys("augment", self.seed, self.epoch, drawn)
 
         def view(k: int, i: int) -> Tensor:
             seed_all(int(own[k]))

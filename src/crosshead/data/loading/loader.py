@@ -17,7 +17,6 @@ from crosshead.data.loading.batch import Batch
 from crosshead.data.loading.batches import Batches, EpochBatches
 from crosshead.data.loading.order import (
     Place,
-    epoch_order,
     evaluation_batches,
     samples_per_epoch,
     training_batches,
@@ -44,8 +43,7 @@ def training_loader(
     """
     length, batch_size = len(batches.images), batches.data.batch_size
     used = samples_per_epoch(length, batch_size, world_size, accumulation_steps)
-    order = epoch_order(used, length, seed=batches.seed, epoch=batches.epoch)
-    places = training_batches(order, batch_size, start=start, rank=rank, world_size=world_size)
+    places = training_batches(batches.order(used), batch_size, start=start, rank=rank, world_size=world_size)
     return Loader(batches, places, policy="on_broken_train")
 
 

@@ -1,5 +1,7 @@
 """Which pictures a process sees, and in what order."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from crosshead.data.loading.keys import permutation
@@ -32,6 +34,27 @@ def samples_per_epoch(length: int, batch_size: int, world_size: int = 1, accumul
 def epoch_order(used: int, length: int, *, seed: int, epoch: int) -> Indices:
     """The epoch's permutation of all ``length`` pictures, cut after ``used``."""
     return permutation("order", seed, epoch, length)[:used]
+
+
+def balanced_order(used: int, targets: Sequence[int], *, seed: int, epoch: int) -> Indices:
+    """``used`` pictures of an epoch in which every class that there is comes equally often, give or take one.
+
+    A class's pictures take turns, in an order that is drawn anew for each round: of a small class each comes several
+    times before any comes once more. A function of (seed, epoch) alone, as :func:`epoch_order` is.
+    """
+    labels = np.asarray(targets, dtype=np.int64)
+    classes = np.unique(labels)
+    turns = permutation("balanced classes", seed, epoch, used) % len(classes)
+    order = np.empty(used, dtype=np.int64)
+    for turn, label in enumerate(classes):
+        members, places = np.flatnonzero(labels == label), np.flatnonzero(turns == turn)
+        rounds = -(-len(places) // len(members))
+        drawn = [
+            members[permutation(f"balanced pictures {label} {number}", seed, epoch, len(members))]
+            for number in range(rounds)
+        ]
+        order[places] = np.concatenate([np.empty(0, dtype=np.int64), *drawn])[: len(places)]
+    return order
 
 
 def training_batches(

@@ -9,6 +9,8 @@ from crosshead.data.sets.common import Splits
 from crosshead.data.sets.digits import open_digits
 from crosshead.data.sets.fashion_mnist import open_fashion_mnist
 from crosshead.data.sets.image_folder import LAYOUT, open_folder
+from crosshead.data.sets.listed import LAYOUT as LISTED
+from crosshead.data.sets.listed import open_listed
 from crosshead.data.sets.scenes_semantic import open_scenes_semantic
 from crosshead.recipe.schema import DataConfig
 
@@ -58,6 +60,7 @@ register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT
 register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LAYOUT}")(
     map_shards.open_map_shards
 )
+register_dataset("csv", f"pictures that a table names: {LISTED}")(open_listed)
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
 
 

@@ -109,13 +109,15 @@ class FileImages:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """``class_names`` by class index; ``mean`` and ``std`` of pixels in 0 ... 1, one a channel."""
+    """``class_names`` by class index; ``mean`` and ``std`` of pixels in 0 ... 1, one a channel. ``scale`` is the mean
+    and standard deviation of the training set's numbers, where its pictures have numbers."""
 
     name: str
     class_names: tuple[str, ...]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    scale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.loading.labelled import TrainingBatches
+from crosshead.data.sets.common import DatasetInfo, ImageSet
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
+from crosshead.tasks.classify.loss import class_weights, focal_loss
 from crosshead.tasks.labelled import LabelledTask
-from crosshead.tasks.metrics import METRICS
+from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Step
 
 
 class ClassifyTask(LabelledTask):
-    """Cross entropy to train with, accuracy to judge by."""
+    """Cross entropy to train with, whose classes may be weighted and whose easy images may weigh less; accuracy to
+    judge by, beside what it hides."""
 
-    primary = METRICS["accuracy"]
-    shown = ("accuracy",)
+    shown = ("accuracy", "balanced_accuracy")
     losses, counts = ("loss",), ("accuracy",)
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
@@ -30,7 +32,16 @@ class ClassifyTask(LabelledTask):
                 "least; data.root is to be the folder above them"
             )
         super().__init__(recipe, info, classes)
-        self.label_smoothing = recipe.task.label_smoothing
+        known = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error", "loss")
+        self.primary = selecting(recipe.task.select_by, (*known, "top5") if classes > 5 else known)
+        self.label_smoothing, self.focal_gamma = recipe.task.label_smoothing, recipe.task.focal_gamma
+        self.class_weights: Tensor | None = None
+
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
+        wanted = self.recipe.task.class_weights
+        if wanted is not None and self.class_weights is None:
+            self.class_weights = class_weights(wanted, images.targets, self.info.class_names)
+        return super().training_batches(images, seed=seed, epoch=epoch)
 
     def step(self, network: nn.Module, batch: Batch) -> Step:
         logits = network(batch.images)
@@ -41,9 +52,18 @@ class ClassifyTask(LabelledTask):
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy over the batch, in float32, against indices (B,) or probabilities (B, classes).
 
-        Label smoothing applies to both; it moves its share of the target evenly onto all classes.
+        Label smoothing applies to both; it moves its share of the target evenly onto all classes. With class weights
+        it is a mean over images still, not over weights: those have the mean 1 in the training set.
         """
-        return F.cross_entropy(predictions.float(), batch.targets, label_smoothing=self.label_smoothing)
+        logits, smoothing = predictions.float(), self.label_smoothing
+        weight = None if self.class_weights is None else self.class_weights.to(logits.device)
+        if self.focal_gamma is not None:
+            gamma = self.focal_gamma
+            return focal_loss(logits, batch.targets, gamma=gamma, smoothing=smoothing, weight=weight).mean()
+        if weight is None:
+            return F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+        losses = F.cross_entropy(logits, batch.targets, weight, label_smoothing=smoothing, reduction="none")
+        return losses.mean()
 
     def hits(self, predictions: Tensor, batch: Batch) -> Tensor | None:
         """The number of images classified right, a scalar; None where targets are mixed and no one class is."""
@@ -54,8 +74,8 @@ class ClassifyTask(LabelledTask):
     def blank(self) -> Batch:
         return self.blank_batch(torch.zeros(1, dtype=torch.int64))
 
-    def evaluation(self) -> ClassifyEvaluation:
-        return ClassifyEvaluation(len(self.info.class_names))
+    def evaluation(self, *, predictions: bool = False) -> ClassifyEvaluation:
+        return ClassifyEvaluation(self.info.class_names, predictions=predictions)
 
     def answers(self, model: nn.Module, prepared: list[Tensor], *, top: int) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable."""

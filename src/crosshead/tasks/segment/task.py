@@ -22,7 +22,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.metrics import METRICS
+from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Step
 from crosshead.tasks.segment.drawing import as_png, class_map, overlay
 from crosshead.tasks.segment.evaluation import SegmentEvaluation
@@ -42,7 +42,6 @@ class SegmentTask:
     these weights in all processes.
     """
 
-    primary = METRICS["miou"]
     shown = ("miou", "pixel_accuracy")
     counts = ("pixel_accuracy",)
 
@@ -63,6 +62,7 @@ class SegmentTask:
                 "often"
             )
         self.recipe, self.info, self.settings = recipe, info, recipe.model.segmenter
+        self.primary = selecting(recipe.task.select_by, ("miou", "mean_accuracy", "pixel_accuracy"))
         self.weights = self._class_weights()
         upernet = self.settings.name == "upernet"
         self.losses = ("cross_entropy", "auxiliary") if upernet else ("cross_entropy",)
@@ -74,7 +74,11 @@ class SegmentTask:
             )
 
     def _class_weights(self) -> Tensor | None:
-        given, names = self.recipe.task.class_weights, self.info.class_names
+        given, names = self.recipe.task.class_weights or {}, self.info.class_names
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"task.class_weights is {given!r}, and task.name segment: wanted weights of pixels by class name"
+            )
         for name in given:
             if name not in names:
                 near = get_close_matches(name, names, n=1, cutoff=0.0)
@@ -181,7 +185,11 @@ class SegmentTask:
             found += classes_at(logits, model.stride, tuple(images.shape[-2:]), size)  # type: ignore[arg-type]
         return found
 
-    def evaluation(self) -> SegmentEvaluation:
+    def evaluation(self, *, predictions: bool = False) -> SegmentEvaluation:
+        if predictions:
+            raise ValueError(
+                "a table of predictions is for one row a picture; `crosshead predict` writes maps"
+            )
         return SegmentEvaluation(self.info.class_names)
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:

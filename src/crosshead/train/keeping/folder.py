@@ -108,6 +108,7 @@ def read_info(folder: Path) -> DatasetInfo:
         channels=values["channels"],
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
+        scale=None if values.get("scale") is None else tuple(values["scale"]),
     )
 
 

@@ -34,6 +34,8 @@ class Progress:
     best_step: int | None = None
     best: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)  # of the last validation
+    details: dict[str, Any] = field(default_factory=dict)  # of the best validation: tables
+    since_best: int = 0  # validations after it
 
     def next_epoch(self) -> None:
         self.epoch += 1

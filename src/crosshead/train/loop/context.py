@@ -55,6 +55,11 @@ class Run:
     watchdog: Watchdog
 
     @property
+    def over(self) -> bool:
+        """Whether no step is left."""
+        return self.lengths.is_over(self.state.progress, self.recipe.train.patience)
+
+    @property
     def epochs(self) -> float:
         """The progress in epochs; the last one may be a part where the length is given in steps."""
         progress, lengths = self.state.progress, self.lengths

@@ -31,6 +31,7 @@ def evaluate(
     images: int,
     world: World,
     precision: str = "fp32",
+    predictions: bool = False,
     stopped: Callable[[], bool] = lambda: False,
     left_out: Callable[[list[tuple[str, str]]], None] = lambda broken: None,
     beat: Callable[[Phase, int], None] = lambda phase, batch: None,
@@ -48,7 +49,7 @@ def evaluate(
     """
     was_training = model.training
     device = next(model.parameters()).device
-    evaluation = task.evaluation()
+    evaluation = task.evaluation(predictions=True) if predictions else task.evaluation()
     model.eval()
     rounds = max(world.gather(len(loader))) if is_sharded(model) else 0
     seen: list[int] = []

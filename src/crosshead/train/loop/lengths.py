@@ -42,6 +42,10 @@ class Lengths:
         samples = min(progress.samples, self.samples_per_epoch)
         return progress.epoch * self.steps_per_epoch + samples // self.step_samples
 
+    def is_over(self, progress: Progress, patience: int | None) -> bool:
+        """Whether no step is left: all are made, or ``patience`` evaluations in a row were not better."""
+        return progress.epoch >= self.epochs or (patience is not None and progress.since_best >= patience)
+
     def samples_in(self, epoch: int) -> int:
         """How many images epoch number ``epoch``, from 0, has."""
         left = self.total_steps * self.step_samples - epoch * self.samples_per_epoch

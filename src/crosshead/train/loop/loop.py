@@ -27,7 +27,7 @@ class Loop:
 
     def run(self) -> bool:
         """True when the last epoch is done, False when stopped before; either way the state is saved."""
-        while self.state.progress.epoch < self.lengths.epochs:
+        while not self.context.over:
             if not self.train_epoch():
                 self.saver.save(self.state)
                 return False
@@ -184,6 +184,10 @@ class Loop:
             if not self._validate():
                 return False
         progress.next_epoch()
+        if self.context.over and not last:
+            self._tell(
+                "note", f"training ends: {progress.since_best} evaluations in a row without a better one"
+            )
         self.saver.save(self.state)
         self._hear_of_checkpoints()
         return True
@@ -214,11 +218,10 @@ class Loop:
             )
             return False
         metrics, primary = judgement.metrics, self.context.task.primary
-        # Small validation splits tie often; the later weights were trained longer, at a lower rate.
-        best = not progress.best or not primary.better(progress.best[primary.name], metrics[primary.name])
-        progress.latest = metrics
+        best = not progress.best or primary.selects(metrics, progress.best)
+        progress.latest, progress.since_best = metrics, 0 if best else progress.since_best + 1
         if best:
-            progress.best_step, progress.best = progress.step, metrics
+            progress.best_step, progress.best, progress.details = progress.step, metrics, judgement.details
         seconds = time.perf_counter() - started
         self.observer.on_eval(
             EvalRecord(

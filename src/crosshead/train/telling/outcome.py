@@ -9,6 +9,7 @@ from typing import Literal
 
 import safetensors.torch
 
+from crosshead.tasks import Judgement
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.manifest import Damaged, replace_file, verify
 from crosshead.train.keeping.rescue import Rescued
@@ -16,6 +17,7 @@ from crosshead.train.keeping.saving import RETRY_PAUSES_S
 from crosshead.train.keeping.state import TrainState, load_weights
 from crosshead.train.loop.context import Held, Run
 from crosshead.train.loop.evaluate import evaluate
+from crosshead.train.telling.confusion import CONFUSION_FILE, draw_confusion
 from crosshead.train.telling.curves import draw_curves
 from crosshead.train.telling.records import EvalRecord, EventRecord, Observer, RunInfo
 from crosshead.train.telling.result import RESULT_FILE, Result
@@ -47,12 +49,18 @@ def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
         run.observer.on_event(note)
     tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
     load_weights(state.evaluated_model, tensors, str(weights))
-    test = {} if run.source.test is None else _test(run, run.source.test)
-    return _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
+    if run.source.test is not None:
+        judged = _test(run, run.source.test)
+        test, details = judged.metrics, {"split": "test", **judged.details}
+    else:
+        known = step == state.progress.best_step and state.progress.details
+        test, details = {}, {"split": "validation", **state.progress.details} if known else {}
+    result = _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
+    return replace(result, details=details)
 
 
-def _test(run: Run, held: Held) -> dict[str, float]:
-    """The metrics of the test split, told to the observers."""
+def _test(run: Run, held: Held) -> Judgement:
+    """What is found on the test split, told to the observers."""
     started, state = time.perf_counter(), run.state
     judgement = evaluate(
         run.task,
@@ -64,10 +72,10 @@ def _test(run: Run, held: Held) -> dict[str, float]:
         beat=partial(run.watchdog.beat, state.progress.step),
     )
     assert judgement is not None, "nothing was there to stop this evaluation"
-    test, spent = judgement.metrics, time.perf_counter() - started
-    kind = state.evaluated_weights
-    run.observer.on_eval(EvalRecord(state.progress.step, run.epochs, "test", kind, test, spent, False))
-    return test
+    spent, kind = time.perf_counter() - started, state.evaluated_weights
+    metrics = judgement.metrics
+    run.observer.on_eval(EvalRecord(state.progress.step, run.epochs, "test", kind, metrics, spent, False))
+    return judgement
 
 
 def write_result(result: Result, observer: Observer) -> Result:
@@ -87,6 +95,8 @@ def write_result(result: Result, observer: Observer) -> Result:
             time.sleep(pause)
     try:
         draw_curves(result.folder)
+        if "confusion" in result.details:
+            draw_confusion(result.details, result.folder / CONFUSION_FILE)
     except OSError as error:
         message = f"the curves could not be drawn into {result.folder}: {error.strerror}"
         observer.on_event(EventRecord("log_failed", message, result.step))

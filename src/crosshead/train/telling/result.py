@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ class Result:
     ``validation`` and ``test`` map metric names to values ("accuracy", "loss", "count"; ``crosshead.tasks.METRICS``
     describes them); both are measured with the weights of ``selected_step``, the best on the validation split by
     ``metric`` (the averaged weights where the recipe keeps an average). ``shown`` names those that tell most, the first
-    one first. ``test`` is empty until the end of training, and where there is no
+    one first. ``details`` are tables of the test split, or of the validation split where there is none ("split" says
+    which): a row a class, and the confusion matrix. ``test`` is empty until the end of training, and where there is no
     test split. ``images_per_second`` is the training throughput over all processes, evaluation left out.
     ``weights`` is the file that was selected. ``status`` is "unsaved" where the last checkpoint or the result
     could not be written into ``folder``; the log's last event says what is left and where.
@@ -48,6 +49,7 @@ class Result:
     broken_images: int
     metric: str = "accuracy"
     shown: tuple[str, ...] = ("accuracy",)
+    details: dict[str, Any] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
