@@ -74,13 +74,16 @@ class FileImages:
     def __init__(
         self,
         paths: Sequence[Path | str],
-        targets: Sequence[int],
+        targets: Sequence[Any],
         max_megapixels: float,
         refused: dict[str, str] | None = None,
     ) -> None:
         assert len(paths) == len(targets)
         self.paths = [str(path) for path in paths]
-        self.targets: Sequence[int] = [int(target) for target in targets]
+        # A class's number as Python's own; lists of labels and measured numbers, which some tasks have, as they are.
+        self.targets: Sequence[Any] = [
+            target if isinstance(target, list | float) else int(target) for target in targets
+        ]
         self.max_megapixels, self.refused = max_megapixels, refused or {}
 
     def __len__(self) -> int:

@@ -57,8 +57,7 @@ def open_listed(data: DataConfig, *, seed: int) -> Splits:
         both = np.asarray(chosen["train"])
         chosen["train"], chosen["validation"] = both[rest].tolist(), both[held].tolist()
     files = [root / path for path in paths]
-    whole = FileImages(files, [0] * len(files), data.max_megapixels, refused_links(files, root, data))
-    whole.targets = targets  # type: ignore[assignment]  # of whatever kind; the task knows
+    whole = FileImages(files, targets, data.max_megapixels, refused_links(files, root, data))
     sets = {split: whole.subset(np.asarray(rows, dtype=np.int64)) for split, rows in chosen.items() if rows}
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     if kind == "value":
