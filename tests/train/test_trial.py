@@ -16,6 +16,11 @@ def test_a_forecast_counts_every_step_and_leaves_no_trace(tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
+def test_no_time_is_told_of_a_run_that_would_be_refused():
+    with pytest.raises(ValueError, match="presume weights to start from"):
+        forecast(tiny_recipe(optimizer={"layer_decay": 0.75}))
+
+
 def test_a_trial_goes_from_epoch_to_epoch_and_learns():
     trial = Trial(tiny_recipe())
     before = [parameter.clone() for parameter in trial.model.parameters()]

@@ -25,7 +25,7 @@ from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.devices import autocast, choose_device
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.optim import build_optimizer, freeze
-from crosshead.train.starting import settle
+from crosshead.train.starting import check_presumed_weights, settle
 
 PARTS = ("data", "forward", "backward", "optimizer")
 Part = Callable[[str], AbstractContextManager[object]]
@@ -101,6 +101,7 @@ def forecast(recipe: Recipe, *, steps: int = 3) -> Forecast:
     Raises:
         ValueError: the recipe or its data can't be used.
     """
+    check_presumed_weights(settle(recipe))  # no time is told of a run that would be refused
     trial, seconds = Trial(recipe), []
     taking = trial.steps()
     begun = started = time.perf_counter()
