@@ -1,16 +1,19 @@
 """Checkpoints that cannot be written at the wrong moment: the last one, the best one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
+from crosshead.cli.screen.lines import LineObserver
 from crosshead.tasks import Judgement
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import EXIT_UNSAVED, load_trained, train
 from crosshead.train.keeping import rescue, saving
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
+from crosshead.train.keeping.doctor import examine
 from crosshead.train.telling import outcome
 from crosshead.train.telling.result import RESULT_FILE
 
@@ -173,3 +176,35 @@ def test_no_checkpoint_names_a_best_that_is_not_there(tmp_path, monkeypatch):
     assert (result.selected_step, result.validation["accuracy"]) == (6, 0.9)
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert not any("chosen anew" in line.get("message", "") for line in lines)
+
+
+def test_tables_are_those_of_the_best_that_was_written(tmp_path, few_pictures, monkeypatch):
+    folder = tmp_path / "run"
+    given = iter([0.9, 0.95, 0.5])
+    original = ClassifyEvaluation.compute
+
+    def compute(*rows):
+        accuracy = next(given)
+        return Judgement({**original(*rows).metrics, "accuracy": accuracy}, {"of": accuracy})
+
+    without_test = {**few_pictures, "root": str(shutil.copytree(few_pictures["root"], tmp_path / "data"))}
+    shutil.rmtree(tmp_path / "data" / "test")
+    monkeypatch.setattr(ClassifyEvaluation, "compute", compute)
+    recipe = tiny_recipe(data={**without_test, "batch_size": 4}, checkpoint={"every_steps": None})
+    fail_writes(monkeypatch, lambda _, step: step == 6)
+    result = train(recipe, folder=folder)
+    assert (result.selected_step, result.validation["accuracy"], result.details["of"]) == (3, 0.9, 0.9)
+
+
+def test_a_run_without_patience_left_is_finished_and_told_as_it_was(
+    tmp_path, few_pictures, monkeypatch, capfd
+):
+    folder = tmp_path / "run"
+    judge_as(monkeypatch, [0.9, 0.8, 0.7, 0.6])
+    recipe = tiny_recipe(data={**few_pictures, "batch_size": 4}, train={"epochs": 9, "patience": 2})
+    result = train(recipe, folder=folder, observer=LineObserver(1))
+    assert (result.step, result.selected_step) == (9, 3)
+    told = capfd.readouterr().out.splitlines()[-4:]
+    again = train(recipe, folder=folder, resume=True, observer=LineObserver(1))
+    assert again == result and capfd.readouterr().out.splitlines()[-4:] == told
+    assert "the run is finished" in examine(folder).advice

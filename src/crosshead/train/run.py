@@ -224,6 +224,8 @@ def _restore(
         state.restore(start.tensors, start.state)
     events, best = world.lead(lambda: settle_start(store, start))
     state.progress.best_step, state.progress.best = best
+    if best[0] is None:
+        state.progress.details = {}
     return [*events, *changes]
 
 

@@ -59,5 +59,5 @@ class BarObserver:
 
     def on_end(self, record: EndRecord) -> None:
         self._progress.stop()
-        for line in ending(record, self._shown):
+        for line in ending(record):
             self._console.print(escape(line), style="red" if record.result is None else "default")

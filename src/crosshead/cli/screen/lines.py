@@ -48,7 +48,7 @@ class LineObserver:
         print(record.message, file=sys.stderr if record.is_warning else sys.stdout, flush=True)
 
     def on_end(self, record: EndRecord) -> None:
-        for line in ending(record, self._shown):
+        for line in ending(record):
             self._say(line)
 
     def _say(self, line: str) -> None:

@@ -60,17 +60,17 @@ def figures(metrics: Mapping[str, float | None], names: Iterable[str]) -> str:
     return ", ".join(f"{metric.label} {metric.text(value)}" for metric, value in known if value is not None)
 
 
-def ending(record: EndRecord, shown: Sequence[str]) -> list[str]:
+def ending(record: EndRecord) -> list[str]:
     """How it ended, and where to look."""
     result = record.result
     if result is None:
         return [f"failed: {record.message}"]
     lines = [] if result.status == "finished" else [record.message]
     if result.validation:
-        names = (result.metric, *shown)
+        names = (result.metric, *result.shown)
         lines.append(f"best: step {result.selected_step}, validation {figures(result.validation, names)}")
     if result.test:
-        lines.append(f"test {figures(result.test, shown)} ({result.test['count']:.0f} images)")
+        lines.append(f"test {figures(result.test, result.shown)} ({result.test['count']:.0f} images)")
     lines.append(
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training"
         + (f", {result.bad_steps} steps skipped" if result.bad_steps else "")

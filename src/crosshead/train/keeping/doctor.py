@@ -217,12 +217,13 @@ def _advice(folder: Path, newest: Path | None, recipe: Recipe | None) -> str:
         return "resuming would start from the beginning: there is no whole checkpoint"
     progress = read_state(newest)["progress"]
     epochs = recipe.train.epochs if recipe is not None else None
-    if epochs is not None and progress["epoch"] >= epochs:
+    patience = recipe.train.patience if recipe is not None else None
+    waited = patience is not None and progress.get("since_best", 0) >= patience
+    if epochs is not None and (progress["epoch"] >= epochs or waited):
         if result_of(CheckpointStore(folder), progress["step"]) is not None:
             return f"the run is finished; resuming would give the result in {folder / RESULT_FILE}"
-        return (
-            f"all {epochs} epochs are done; resuming would test the best checkpoint and write {RESULT_FILE}"
-        )
+        done = f"all {progress['epoch']} epochs are done"
+        return f"{done}; resuming would test the best checkpoint and write {RESULT_FILE}"
     return (
         f"resuming would go on from {newest}: step {progress['step']}, epoch {progress['epoch'] + 1} of "
         f"{epochs if epochs is not None else 'an unknown number'}, {progress['samples']} of its images seen"

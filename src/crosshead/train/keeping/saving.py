@@ -43,7 +43,7 @@ class Saver:
         self._writer = BackgroundWriter()
         self._unwritten: Copy | None = None  # the newest copy, until it is on disk
         self._untidy: Copy | None = None  # the newest that is there, until all is tidy
-        self._kept_best: tuple[int | None, dict[str, float]] = (None, {})
+        self._kept_best: tuple[int | None, dict[str, float], dict[str, Any]] = (None, {}, {})
         self._ended: list[Written] = []
         self._last_save = time.monotonic()
 
@@ -76,9 +76,9 @@ class Saver:
         """
         step = progress.best_step
         if step is None or os.path.isdir(self.store.path(step)):
-            self._kept_best = step, progress.best
+            self._kept_best = step, progress.best, progress.details
         elif step != progress.step:
-            progress.best_step, progress.best = self._kept_best
+            progress.best_step, progress.best, progress.details = self._kept_best
 
     def poll(self) -> list[EventRecord]:
         """Events about the checkpoints that have been written, or could not be, since the last call."""
@@ -111,7 +111,7 @@ class Saver:
     def give_up(self, progress: Progress) -> None:
         """The last state is lost: fall back to the best that was written where it was the best."""
         if progress.best_step == progress.step:
-            progress.best_step, progress.best = self._kept_best
+            progress.best_step, progress.best, progress.details = self._kept_best
 
     def __enter__(self) -> "Saver":
         return self

@@ -218,7 +218,8 @@ class Loop:
             )
             return False
         metrics, primary = judgement.metrics, self.context.task.primary
-        best = not progress.best or primary.selects(metrics, progress.best)
+        # For all processes: where a best could not be written, the leading one alone knows that it is another.
+        best = self.world.lead(lambda: not progress.best or primary.selects(metrics, progress.best))
         progress.latest, progress.since_best = metrics, 0 if best else progress.since_best + 1
         if best:
             progress.best_step, progress.best, progress.details = progress.step, metrics, judgement.details
