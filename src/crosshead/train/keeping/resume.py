@@ -178,9 +178,10 @@ def _best(store: CheckpointStore, start: Start) -> tuple[Best, list[EventRecord]
         return (None, {}), []
     found = CheckpointStore(run_of(start.path)).find(step)
     try:
-        if found is not None and found.resolve() != store.path(step).resolve():
+        if found is None:
+            verify(store.path(step))  # says why; or a disk had a bad moment, and it is whole
+        elif found.resolve() != store.path(step).resolve():
             store.adopt(found, step)
-        verify(store.path(step))
         if step_in(store.run_folder / BEST) != step:
             with contextlib.suppress(OSError):  # a kill came between the two; the next tidying tries again
                 store.point_best(step)

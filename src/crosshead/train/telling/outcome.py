@@ -138,10 +138,11 @@ def _select(
     for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
         if step is None:
             continue
-        path = store.path(step)
+        found, path = store.find(step), store.path(step)
         try:
-            verify(path)
-            return step, path / f"{state.evaluated_weights}.safetensors", metrics, notes
+            if found is None:
+                verify(path)  # says why; or a disk had a bad moment, and it is whole
+            return step, (found or path) / f"{state.evaluated_weights}.safetensors", metrics, notes
         except Damaged as error:
             message = (
                 f"the checkpoint {path} cannot be used ({error}): the last step's weights are tested instead"
