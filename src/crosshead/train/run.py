@@ -178,7 +178,7 @@ def _train(
     try:
         finished = loop.run()
         if not world.lead(lambda: saver.has(state.progress.step)):
-            saver.save(state)  # someone has deleted the last checkpoint since
+            saver.replace_lost(state, evaluated=finished)
         left = world.lead(
             lambda: _secure(saver, state, lambda place: describe_run(place, recipe, splits.info))
         )

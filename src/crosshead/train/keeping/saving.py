@@ -108,6 +108,15 @@ class Saver:
         self._ended += self._writer.wait()
         return self._unwritten is not None or self.store.find(step) is not None
 
+    def replace_lost(self, state: TrainState, *, evaluated: bool) -> None:
+        """Save again where someone has deleted the last checkpoint; it is the best now if that one is gone too and
+        this one was ``evaluated``."""
+        progress = state.progress
+        if progress.best_step is not None and self.store.find(progress.best_step) is None:
+            new = (progress.step, progress.latest) if evaluated else (None, {})
+            progress.best_step, progress.best, progress.details = *new, {}
+        self.save(state)
+
     def give_up(self, progress: Progress) -> None:
         """The last state is lost: fall back to the best that was written where it was the best."""
         if progress.best_step == progress.step:
