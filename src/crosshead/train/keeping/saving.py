@@ -113,8 +113,8 @@ class Saver:
         this one was ``evaluated``."""
         progress = state.progress
         if progress.best_step is not None and self.store.find(progress.best_step) is None:
-            new = (progress.step, progress.latest) if evaluated else (None, {})
-            progress.best_step, progress.best, progress.details = *new, {}
+            progress.best_step = progress.step if evaluated else None
+            progress.best, progress.details = progress.latest if evaluated else {}, {}
         self.save(state)
 
     def give_up(self, progress: Progress) -> None:
