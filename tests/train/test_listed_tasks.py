@@ -117,6 +117,10 @@ def test_from_a_table_to_a_prediction(tmp_path, capsys, name, column):
     assert result.status == "finished" and result.test["count"] == 12
     assert result.test["mae"] < 2.0 if name == "regress" else result.test["mean_average_precision"] > 0.9
     assert evaluate_run(tmp_path / "run") == result.test
+    assert main(["data", "check", "csv", "--data-path", str(root), "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+    assert main(["data", "pack", "csv", "--data-path", str(root), "--out", str(tmp_path / "shards")]) == 2
+    assert "one class a picture" in capsys.readouterr().err
     picture = str(root / "4.png")
     assert main(["predict", str(tmp_path / "run"), picture, "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,7 +184,14 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         if getattr(self.images, "counted", "images") == "pixels":
             image, classes = cast(MapSet, self.images).sample(i)
             return image, np.bincount(classes[classes != IGNORED], minlength=self.classes)
-        return self.images.load(i), np.bincount([self.images.targets[i]], minlength=self.classes)
+        return self.images.load(i), _counts(self.images.targets[i], self.classes)
+
+
+def _counts(target: Any, classes: int) -> NDArray[np.int64]:
+    """How often each class has the picture: once its own; once each of several; never, where it has a number."""
+    if isinstance(target, list):
+        return np.asarray(target, dtype=np.int64)
+    return np.bincount([] if isinstance(target, float) else [target], minlength=classes)
 
 
 def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:

@@ -112,6 +112,11 @@ def _members(images: ImageSet, i: int) -> list[tuple[str, bytes, int]]:
         picture, its_map = images.encoded(i)
         return [(_suffix(images.name(i)), picture, 0), (_suffix(images.map_name(i)), its_map, 0)]
     assert isinstance(images, FileImages | ArchivedImages)
+    if not isinstance(images.targets[i], int):
+        raise ValueError(
+            "shards have one class a picture, and these pictures have several labels or a number: keep them with their "
+            "labels.csv"
+        )
     return [(_suffix(images.name(i)), images.encoded(i), images.targets[i])]
 
 
