@@ -1,0 +1,136 @@
+"""COCO's twelve numbers from what was found in each picture; computed by faster-coco-eval.
+
+Tests hold them against pycocotools.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from crosshead.data.annotations.objects import Objects
+
+# In the order of COCO's summary (https://cocodataset.org/#detection-eval).
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in a picture, in its own pixels: ``boxes`` (n, 4) x1, y1, x2, y2; ``labels`` and ``scores`` (n,).
+
+    ``masks`` are COCO's run lengths, as text, or None of a model that gives none.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    masks: Sequence[dict[str, Any]] | None = None
+
+
+def coco_numbers(
+    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
+) -> dict[str, float]:
+    """``NUMBERS`` of boxes, or of ``masks``, over pictures in one order; -1 where there is nothing to judge.
+
+    Raises:
+        ImportError: faster-coco-eval is not installed.
+    """
+    evaluation = _evaluated(truth, found, class_names, masks=masks)
+    return dict(zip(NUMBERS, map(float, evaluation.stats[:12]), strict=True))
+
+
+def class_numbers(
+    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
+) -> dict[str, dict[str, float]]:
+    """AP and AP50 of each class by name; -1 for a class without objects."""
+    evaluation = _evaluated(truth, found, class_names, masks=masks)
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # (threshold, recall, class), all areas, most detections
+    return {
+        name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])}
+        for k, name in enumerate(class_names)
+    }
+
+
+def _mean(precision: np.ndarray) -> float:
+    told = precision[precision > -1]
+    return float(told.mean()) if told.size else -1.0
+
+
+def _evaluated(
+    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
+) -> Any:
+    from crosshead.data.annotations.library import coco_library
+
+    library = coco_library()
+    # Both libraries tell what they do on the standard output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = library.COCO(truth_as_coco(truth, class_names, masks=masks))
+        results = found_as_coco(found, masks=masks)
+        # A library asked to load no results refuses.
+        detections = reference.loadRes(results) if results else library.COCO(_nothing(truth, class_names))
+        evaluation = library.COCOeval_faster(reference, detections, "segm" if masks else "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def truth_as_coco(truth: Sequence[Objects], class_names: Sequence[str], *, masks: bool) -> dict[str, Any]:
+    """COCO's instances file, as data: pictures are numbered from 1 in the order given, classes too."""
+    from crosshead.data.annotations.rle import to_coco
+
+    annotations = []
+    for picture, objects in enumerate(truth, 1):
+        for i in range(len(objects)):
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": picture,
+                "category_id": int(objects.labels[i]) + 1,
+                "bbox": _wide(objects.boxes[i]),
+                "area": float(objects.areas[i]),
+                "iscrowd": int(objects.crowd[i]),
+            }
+            if masks:
+                assert objects.masks is not None
+                entry["segmentation"] = to_coco(objects.masks[i])
+            annotations.append(entry)
+    return _nothing(truth, class_names) | {"annotations": annotations}
+
+
+def found_as_coco(found: Sequence[Found], *, masks: bool) -> list[dict[str, Any]]:
+    """COCO's results, as data, numbered as ``truth_as_coco`` numbers."""
+    results = []
+    for picture, each in enumerate(found, 1):
+        for i in range(len(each.labels)):
+            entry = {
+                "image_id": picture,
+                "category_id": int(each.labels[i]) + 1,
+                "bbox": _wide(each.boxes[i]),
+                "score": float(each.scores[i]),
+            }
+            if masks:
+                assert each.masks is not None
+                entry["segmentation"] = each.masks[i]
+            results.append(entry)
+    return results
+
+
+def _nothing(truth: Sequence[Objects], class_names: Sequence[str]) -> dict[str, Any]:
+    sizes = [objects.size for objects in truth]
+    return {
+        "info": {},
+        "images": [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes, 1)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(class_names, 1)],
+        "annotations": [],
+    }
+
+
+def _wide(box: np.ndarray) -> list[float]:
+    """x1, y1, x2, y2 -> x, y, width, height."""
+    x1, y1, x2, y2 = map(float, box)
+    return [x1, y1, x2 - x1, y2 - y1]
