@@ -84,7 +84,7 @@ def truth_as_coco(truth: Sequence[Objects], class_names: Sequence[str], *, masks
     """COCO's instances file, as data: pictures are numbered from 1 in the order given, classes too."""
     from crosshead.data.annotations.rle import to_coco
 
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for picture, objects in enumerate(truth, 1):
         for i in range(len(objects)):
             entry = {
