@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..layers.attention import Init, InteractingAttention, from_attention
@@ -63,7 +64,12 @@ def swap_attention(
     chosen = _chosen_blocks(blocks, len(sites))
     plan = cls.plan([head_width(site.module) for site in sites], **options)
 
-    layers, grids = _layers(model, [site for site in sites if site.block in chosen], plan, init)
+    wanted = [site for site in sites if site.block in chosen]
+    if dry_run:  # layers draw starting values; what is only tried leaves the random numbers to others
+        with torch.random.fork_rng(devices=[]):
+            layers, grids = _layers(model, wanted, plan, init)
+    else:
+        layers, grids = _layers(model, wanted, plan, init)
     others += [(site.path, named(site.module)) for site in sites if site.block not in chosen]
     replaced = tuple(
         Replacement(path, site.block, named(site.module), plan[site.block].options())
@@ -112,7 +118,8 @@ def supported(model: nn.Module) -> tuple[str, ...]:
 
 def _fits(model: nn.Module, sites: Sequence[Site], interaction: Interaction) -> bool:
     try:
-        _layers(model, sites, [interaction] * len(sites), "paper")
+        with torch.random.fork_rng(devices=[]):
+            _layers(model, sites, [interaction] * len(sites), "paper")
     except ValueError:
         return False
     return True
