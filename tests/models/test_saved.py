@@ -126,11 +126,14 @@ def swap_and(kind, **options):
 
 def test_a_dry_run_reports_and_changes_nothing():
     model = vit(dynamic_img_size=True)
-    before = copy.deepcopy(model.state_dict())
+    before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    supported(model)
     for kind, options in (("overlap", {}), ("imhsa", dict(init="paper"))):
         report = swap_attention(model, kind, dry_run=True, **options)
+        assert torch.equal(torch.get_rng_state(), drawn)
         assert len(report.replaced) == 2
         assert report == swap_attention(vit(dynamic_img_size=True), kind, **options)
+        torch.set_rng_state(drawn)
     assert not any(isinstance(m, InteractingAttention) for m in model.modules())
     assert not hasattr(model, "swap_report") and not model.patch_embed._forward_hooks
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())

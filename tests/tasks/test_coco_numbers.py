@@ -100,3 +100,20 @@ def test_nothing_found_and_nothing_to_find():
     assert coco_numbers(truth, [NOTHING] * len(truth), CLASSES, masks=True)["AP"] == 0
     none = coco_numbers([no_objects(SIZE, masks=False)], [NOTHING], CLASSES, masks=False)
     assert none == dict.fromkeys(NUMBERS, -1)
+
+
+def test_masks_are_sorted_by_their_own_area():
+    """A thin diagonal, whose box is medium and whose pixels are few; a false one is small, and no matter to medium masks.
+
+    pycocotools takes the area of a result with a box from the box, so that it would agree with the mistake.
+    """
+    line = np.eye(*SIZE, dtype=bool) & (np.arange(SIZE[0]) < 60)[:, None]
+    square = _mask([100, 100, 140, 140])
+    boxes = np.array([[0, 0, 60, 60], [100, 100, 140, 140]], np.float32)
+    areas = np.array([float(line.sum()), float(square.sum())])
+    truth = [Objects(SIZE, boxes[1:], np.zeros(1, np.int64), np.zeros(1, bool), areas[1:], [encode(square)])]
+    masks = [to_coco(encode(line)), to_coco(encode(square))]
+    found = [Found(boxes.astype(float), np.zeros(2, np.int64), np.array([0.9, 0.8]), masks)]
+    got = coco_numbers(truth, found, CLASSES, masks=True)
+    assert got["APm"] == pytest.approx(1.0)
+    assert got["AP"] < 0.6

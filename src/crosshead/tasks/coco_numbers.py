@@ -110,12 +110,14 @@ def found_as_coco(found: Sequence[Found], *, masks: bool) -> list[dict[str, Any]
             entry = {
                 "image_id": picture,
                 "category_id": int(each.labels[i]) + 1,
-                "bbox": _wide(each.boxes[i]),
                 "score": float(each.scores[i]),
             }
+            # One of the two: beside a box, a mask would be sorted into small, medium and large by the box's area.
             if masks:
                 assert each.masks is not None
                 entry["segmentation"] = each.masks[i]
+            else:
+                entry["bbox"] = _wide(each.boxes[i])
             results.append(entry)
     return results
 
