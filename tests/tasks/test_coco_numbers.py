@@ -103,7 +103,7 @@ def test_nothing_found_and_nothing_to_find():
 
 
 def test_masks_are_sorted_by_their_own_area():
-    """A thin diagonal, whose box is medium and whose pixels are few; a false one is small, and no matter to medium masks.
+    """A thin diagonal, whose box is medium and whose pixels are few: a false one does not count among medium masks.
 
     pycocotools takes the area of a result with a box from the box, so that it would agree with the mistake.
     """
