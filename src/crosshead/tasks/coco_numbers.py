@@ -107,7 +107,7 @@ def found_as_coco(found: Sequence[Found], *, masks: bool) -> list[dict[str, Any]
     results = []
     for picture, each in enumerate(found, 1):
         for i in range(len(each.labels)):
-            entry = {
+            entry: dict[str, Any] = {
                 "image_id": picture,
                 "category_id": int(each.labels[i]) + 1,
                 "score": float(each.scores[i]),
