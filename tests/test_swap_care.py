@@ -10,8 +10,8 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm
 
-from crosshead import swap_attention
-from crosshead.layers import InteractingAttention, Overlap, from_attention
+from crosshead import restore_attention, swap_attention
+from crosshead.layers import INTERACTIONS, InteractingAttention, Overlap, from_attention
 from tolerances import GRADIENT, OUTPUT, assert_close
 
 
@@ -134,6 +134,16 @@ def test_mixing_is_spared_the_weight_decay(kind, names):
     assert all(id(p) in spared for n, p in model.named_parameters() if n in mixing)
 
 
+def test_what_a_model_itself_spares_stays_spared():
+    model = vit()
+    model.no_weight_decay = lambda: {"head.bias"}
+    for _ in range(2):
+        swap_attention(model, "talking")
+        assert {"head.bias", "blocks.0.attn.proj_l.weight"} <= model.no_weight_decay()
+    restore_attention(model)
+    assert model.no_weight_decay() == {"head.bias"}
+
+
 def test_any_iterable_names_blocks():
     model = vit()
     report = swap_attention(model, overlap=2, blocks=(b for b in range(2) if b))
@@ -251,3 +261,11 @@ def test_two_sizes_of_images_before_one_backward_pass_of_checkpointing(sizes):
         gradients.append([p.grad for p in model.parameters()])
     for got, want in zip(*gradients, strict=True):
         assert_close(got, want, GRADIENT[torch.float32])
+
+
+@pytest.mark.parametrize("kind", INTERACTIONS)
+def test_what_comes_in_is_in_the_mode_of_its_layer(kind):
+    for mode in (False, True):
+        model = vit().train(mode)
+        swap_attention(model, kind, init="paper")
+        assert all(module.training is mode for module in model.modules())

@@ -74,6 +74,8 @@ def test_what_cannot_be_is_refused():
         Composed(rank=0)
     with pytest.raises(ValueError, match="hidden must be at least 2, got 1"):
         Composed(hidden=1)
+    with pytest.raises(ValueError, match="rank must be at least 1, got '2'"):
+        Composed(rank="2")
 
 
 def test_swapped_again_it_keeps_what_it_learned():

@@ -127,6 +127,8 @@ def test_what_cannot_be_is_refused():
         layer()(tokens(), is_causal=True)
     with pytest.raises(ValueError, match=r"momentum must lie in \(0, 1\] or be None, got 2"):
         Reattention(momentum=2)
+    with pytest.raises(ValueError, match="or be None, got 'slow'"):
+        Reattention(momentum="slow")
     with pytest.raises(ValueError, match="leave reattention_norm out of convert_sync_batchnorm"):
         nn.SyncBatchNorm.convert_sync_batchnorm(layer())(tokens())
 

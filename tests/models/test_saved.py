@@ -99,6 +99,44 @@ def test_a_folder_that_holds_none_or_a_damaged_one_is_named(tmp_path):
         crosshead.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("model_args"), "is not of crosshead.save.*'local-dir:FOLDER'"),
+        (lambda c: c.pop("pretrained_cfg"), "is not of crosshead.save"),
+        (lambda c: c["model_args"].update(name="no_such_model"), "can't be built: Unknown model"),
+        (lambda c: c["model_args"].update(later=1), "can't be built: .*unexpected keyword argument 'later'"),
+        (lambda c: c["model_args"]["interactions"][0].pop("options"), "wanted a list of path, kind, init"),
+    ],
+)
+def test_a_configuration_that_another_wrote_is_named(change, message, tmp_path):
+    crosshead.save(swap_and("overlap", overlap=1), tmp_path, args=SMALL)
+    config = json.loads((tmp_path / "config.json").read_text())
+    change(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        crosshead.load(tmp_path)
+
+
+def test_interactions_that_cannot_be_leave_the_model_as_it_was():
+    model = disturb(swap_and("talking", overlap=1))
+    want, held = model(images()), interactions_of(swap_and("overlap", overlap=1))
+    for bad in (held[1] | {"path": "nowhere"}, held[1] | {"options": {"overlap": 99}}, "no entry"):
+        with pytest.raises(ValueError, match=r"no attention|overlap|wanted a list"):
+            apply_interactions(model, [held[0], bad])
+        assert torch.equal(model(images()), want)
+    apply_interactions(model, held)
+    assert interactions_of(model) == held
+
+
+def test_half_precision_comes_back_in_half_precision(tmp_path):
+    model = swap_and("talking", overlap=1).bfloat16()
+    crosshead.save(model, tmp_path, args=SMALL)
+    again = crosshead.load(tmp_path)
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
+    assert torch.equal(again(images().bfloat16()), model(images().bfloat16()))
+
+
 def test_a_report_is_json_that_gives_it_back():
     report = swap_attention(vit(), overlap="index+1")
     assert SwapReport.from_json(report.to_json()) == report
@@ -134,6 +172,10 @@ def test_a_dry_run_reports_and_changes_nothing():
         assert len(report.replaced) == 2
         assert report == swap_attention(vit(dynamic_img_size=True), kind, **options)
         torch.set_rng_state(drawn)
+    for kind in ("overlap", "talking", "reattention"):
+        swap_attention(model, kind, init="paper", dry_run=True)
+    supported(model)
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert not any(isinstance(m, InteractingAttention) for m in model.modules())
     assert not hasattr(model, "swap_report") and not model.patch_embed._forward_hooks
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
@@ -145,6 +187,7 @@ def test_supported_kinds():
         assert "imhsa" not in supported(timm.create_model("eva02_tiny_patch14_224"))
         assert {"overlap", "talking"} <= set(supported(timm.create_model("eva02_tiny_patch14_224")))
         assert supported(timm.create_model("resnet18")) == ()
+        assert supported(vit().blocks[0].attn) == ()  # which swap_attention refuses as a model
 
 
 @pytest.mark.parametrize("kind", ["overlap", "talking", "imhsa"])

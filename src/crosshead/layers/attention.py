@@ -211,6 +211,11 @@ def from_attention(
         layer.num_prefix_tokens = num_prefix_tokens
     _fit_projection(layer, before if before is not None and again else None, preserve=init == "preserve")
     interaction.prepare(layer, preserve=init == "preserve")
+    for child_name, child in layer.named_children():
+        if (
+            child_name not in layer.given
+        ):  # a norm of batches goes by its mode, in a model that only evaluates too
+            child.train(layer.training)
     lost = interaction.carry(layer, before) if before is not None and again else []
     if before is not None and lost and init == "preserve":
         raise ValueError(

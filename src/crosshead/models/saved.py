@@ -117,9 +117,20 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
         raise ValueError(
             f"{folder} holds no saved model: {error}; wanted what crosshead.save wrote"
         ) from error
-    model = _create(config)
+    if not isinstance(config, dict) or not {"architecture", "model_args", "pretrained_cfg"} <= config.keys():
+        raise ValueError(
+            f"{folder / CONFIG} is not of crosshead.save, which writes architecture, model_args and pretrained_cfg; a "
+            "folder in timm's format is for timm.create_model('local-dir:FOLDER', pretrained=True)"
+        )
+    try:
+        model = _create(config)
+    except (TypeError, RuntimeError) as error:  # timm's, for arguments and for names that it doesn't know
+        raise ValueError(f"{folder / CONFIG} can't be built: {error}") from error
     if differences := differences_of(model.state_dict(), weights):
         raise ValueError(f"{folder / WEIGHTS} is not of {folder / CONFIG}: {'; '.join(differences[:3])}")
+    widths = {t.dtype for t in weights.values() if t.is_floating_point()}
+    if len(widths) == 1:  # a model in half precision comes back in half precision
+        model.to(widths.pop())
     model.load_state_dict(weights)
     cfg = getattr(model, "pretrained_cfg", None) or {}
     model.pretrained_cfg = {**cfg, **config["pretrained_cfg"]}  # type: ignore[assignment]

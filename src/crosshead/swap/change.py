@@ -1,6 +1,7 @@
 """Puts interacting heads into a model that was built without them, takes them out, and does so again from data."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ def swap_attention(
             modules, negative from the end; all unless given. A schedule counts all blocks, chosen or not.
         init: ``preserve``: the swapped model gives exactly the outputs of the original, and every new parameter gets
             a gradient from the first step on. ``paper``: the operator of the paper, without that promise.
-        dry_run: leave the model as it is; the report says what would be done, the errors are those of a swap.
+        dry_run: leave the model and the random numbers as they are; the report says what would be done, the errors
+            are those of a swap.
         options: of the interaction.
 
     On attention whose heads interact already the same kind goes on from what it has learned, with other options where
@@ -64,12 +66,8 @@ def swap_attention(
     chosen = _chosen_blocks(blocks, len(sites))
     plan = cls.plan([head_width(site.module) for site in sites], **options)
 
-    wanted = [site for site in sites if site.block in chosen]
-    if dry_run:  # layers draw starting values; what is only tried leaves the random numbers to others
-        with torch.random.fork_rng(devices=[]):
-            layers, grids = _layers(model, wanted, plan, init)
-    else:
-        layers, grids = _layers(model, wanted, plan, init)
+    with _same_random_numbers(model) if dry_run else nullcontext():
+        layers, grids = _layers(model, [site for site in sites if site.block in chosen], plan, init)
     others += [(site.path, named(site.module)) for site in sites if site.block not in chosen]
     replaced = tuple(
         Replacement(path, site.block, named(site.module), plan[site.block].options())
@@ -102,24 +100,33 @@ def restore_attention(model: nn.Module) -> int:
             layer.token_grid.unwatch()
         for path in (site.path, *site.also):
             model.set_submodule(path, attn)
-    for name in ("no_weight_decay", "swap_report"):
-        vars(model).pop(name, None)
+    SparedDecay.unwatch(model)
+    vars(model).pop("swap_report", None)
     return len(restored)
 
 
 def supported(model: nn.Module) -> tuple[str, ...]:
     """The kinds of interaction that all of the model's attention can carry, of ``crosshead.layers.INTERACTIONS``.
 
-    What keeps another kind out is in the error of ``swap_attention(model, kind, init="paper", dry_run=True)``.
+    What keeps another kind out is in the error of ``swap_attention(model, kind, init="paper", dry_run=True)``. The
+    model and the random numbers stay as they are.
     """
-    sites = find_sites(model)
-    return tuple(kind for kind, cls in INTERACTIONS.items() if sites and _fits(model, sites, cls.example()))
+    sites = [] if has_host(model) else find_sites(model)
+    with _same_random_numbers(model):
+        return tuple(
+            kind for kind, cls in INTERACTIONS.items() if sites and _fits(model, sites, cls.example())
+        )
+
+
+def _same_random_numbers(model: nn.Module) -> AbstractContextManager[None]:
+    """After it the random numbers go on as if nothing had been drawn, on the model's GPUs too."""
+    gpus = {p.get_device() for p in model.parameters() if p.is_cuda}
+    return torch.random.fork_rng(sorted(gpus))
 
 
 def _fits(model: nn.Module, sites: Sequence[Site], interaction: Interaction) -> bool:
     try:
-        with torch.random.fork_rng(devices=[]):
-            _layers(model, sites, [interaction] * len(sites), "paper")
+        _layers(model, sites, [interaction] * len(sites), "paper")
     except ValueError:
         return False
     return True
@@ -137,19 +144,36 @@ def interactions_of(model: nn.Module) -> list[dict[str, Any]]:
 def apply_interactions(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> None:
     """Has a model's heads interact as ``interactions_of`` tells of another one, there and nowhere else.
 
-    Raises ValueError where the model has no such attention, or the data is no such list.
+    Raises ValueError where the model has no such attention, or the data is no such list. The model then stays as it is.
     """
-    if held != interactions_of(model):
-        restore_attention(model)
-    for entry in held if held != interactions_of(model) else ():
+    if held == interactions_of(model):
+        return
+    layers: dict[Site, InteractingAttention] = {}
+    grids: dict[Site, TokenGrid] = {}
+    sources = GridSources()
+    for site, interaction, init in _as_held(model, held):
+        new, source = _layers(model, [site], {site.block: interaction}, init, sources, afresh=True)
+        layers |= new
+        grids |= source
+    restore_attention(model)
+    _put(model, layers, grids)
+
+
+def _as_held(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> list[tuple[Site, Interaction, Init]]:
+    """Where, what and how, of the data of ``interactions_of``."""
+    wanted = "wanted a list of path, kind, init and options, as interactions_of gives it"
+    sites = {path: site for site in find_sites(model) for path in (site.path, *site.also)}
+    found = []
+    for entry in held:
+        if not isinstance(entry, Mapping) or not {"path", "kind", "init", "options"} <= entry.keys():
+            raise ValueError(f"{wanted}, got an entry {entry}")
         cls = interaction_class(entry["kind"])
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["options"].items()}
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(entry["options"]).items()}
         cls.check_options(options)
-        sites = [s for s in find_sites(model) if entry["path"] in (s.path, *s.also)]
-        if not sites:
+        if entry["path"] not in sites:
             raise ValueError(f"{type(model).__name__} has no attention at {entry['path']!r} that has a host")
-        (site,) = sites
-        _put(model, *_layers(model, [site], {site.block: cls(**options)}, entry["init"]))
+        found.append((sites[entry["path"]], cls(**options), entry["init"]))
+    return found
 
 
 def _put(
@@ -162,7 +186,7 @@ def _put(
         for path in (site.path, *site.also):
             model.set_submodule(path, layer)
     if any(layer.interaction.no_weight_decay for layer in layers.values()):
-        model.no_weight_decay = SparedDecay(model)  # type: ignore[assignment]
+        SparedDecay.watch(model)
 
 
 def _counts(model: nn.Module, layers: Mapping[Site, InteractingAttention]) -> tuple[int, int]:
@@ -179,10 +203,25 @@ class SparedDecay:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        # What was put on this one model, over its class's.
+        self._given = vars(model).get("no_weight_decay")
+
+    @classmethod
+    def watch(cls, model: nn.Module) -> None:
+        if not isinstance(vars(model).get("no_weight_decay"), cls):
+            model.no_weight_decay = cls(model)  # type: ignore[assignment]
+
+    @classmethod
+    def unwatch(cls, model: nn.Module) -> None:
+        if isinstance(spared := vars(model).get("no_weight_decay"), cls):
+            del model.no_weight_decay
+            if spared._given is not None:
+                model.no_weight_decay = spared._given
 
     def __call__(self) -> set[str]:
-        own = getattr(type(self._model), "no_weight_decay", None)
-        names = set(own(self._model)) if own is not None else set()
+        of_class = getattr(type(self._model), "no_weight_decay", None)
+        own = self._given or (of_class.__get__(self._model) if of_class is not None else set)
+        names = set(own())
         for path, module in self._model.named_modules():
             if isinstance(module, InteractingAttention):
                 names |= {f"{path}.{name}" for name in module.interaction.no_weight_decay}
@@ -208,18 +247,27 @@ def _layers(
     sites: Sequence[Site],
     plan: Sequence[Interaction] | Mapping[int, Interaction],
     init: Init,
+    sources: GridSources | None = None,
+    *,
+    afresh: bool = False,
 ) -> tuple[dict[Site, InteractingAttention], dict[Site, TokenGrid]]:
-    """The replacements, and where their grids come from; the model is not touched yet."""
-    sources = GridSources()
+    """The replacements, and where their grids come from; the model is not touched yet.
+
+    ``afresh``: in place of the attention before any swap, whatever was learned since.
+    """
+    sources = sources or GridSources()
     layers: dict[Site, InteractingAttention] = {}
     grids: dict[Site, TokenGrid] = {}
     for site in sites:
         interaction, prefix = plan[site.block], None
+        attn = site.module
+        if afresh and isinstance(attn, InteractingAttention):
+            attn = attn.restored()
         parents = parents_of(model, site.path)
         try:
-            if Capability.GRID in interaction.needs and not _knows_grid(site.module, parents[0]):
+            if Capability.GRID in interaction.needs and not _knows_grid(attn, parents[0]):
                 grids[site], prefix = sources.around(parents)
-            layers[site] = from_attention(site.module, interaction, init=init, num_prefix_tokens=prefix)
+            layers[site] = from_attention(attn, interaction, init=init, num_prefix_tokens=prefix)
         except ValueError as error:
             raise ValueError(f"block {site.block} ({site.path}): {error}") from error
     return layers, grids

@@ -45,10 +45,10 @@ class Composed(Interaction):
     static: bool = True
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, got {self.rank}")
-        if self.hidden is not None and self.hidden < 2:
-            raise ValueError(f"hidden must be at least 2, got {self.hidden}")
+        if type(self.rank) is not int or self.rank < 1:
+            raise ValueError(f"rank must be at least 1, got {self.rank!r}")
+        if self.hidden is not None and (type(self.hidden) is not int or self.hidden < 2):
+            raise ValueError(f"hidden must be at least 2, got {self.hidden!r}")
 
     @property
     def carries(self) -> frozenset[Capability]:

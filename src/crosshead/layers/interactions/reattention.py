@@ -40,8 +40,9 @@ class Reattention(Interaction):
     momentum: float | None = 0.1
 
     def __post_init__(self) -> None:
-        if self.momentum is not None and not 0.0 < self.momentum <= 1.0:
-            raise ValueError(f"momentum must lie in (0, 1] or be None, got {self.momentum}")
+        number = isinstance(self.momentum, float | int)
+        if self.momentum is not None and not (number and 0.0 < self.momentum <= 1.0):
+            raise ValueError(f"momentum must lie in (0, 1] or be None, got {self.momentum!r}")
 
     @property
     def carries(self) -> frozenset[Capability]:
