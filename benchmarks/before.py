@@ -1,6 +1,6 @@
 """Operators and swapped models of an older source tree against those of this one, in turn in one process.
 
-    git archive before-0.2 src | tar x -C OLD
+    git archive 27dc552 src | tar x -C OLD        (the end of 0.1)
     python benchmarks/before.py OLD/src                   everything
     python benchmarks/before.py OLD/src --only talking    one family: overlap, window, talking, interactive, model
 
