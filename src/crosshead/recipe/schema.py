@@ -110,6 +110,7 @@ class DataConfig(Section):
     validation: Rate = 0.1  # share of the training set held out, where the data set has no such split
     split_seed: Annotated[int, Field(ge=0)] | None = None  # chooses which; unset, the run's seed does
     eval_resize: Positive | None = None  # the shorter side before the centre crop
+    longest: Positive | None = None  # of pictures with boxes: the longer side after resizing
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
     batch_size: Positive = 128  # a process
     eval_batch_size: Positive | None = None
@@ -142,6 +143,14 @@ class AugmentConfig(Section):
     crop_most: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a crop that one class may have
     photometric: Rate = (
         0.0  # how likely each of brightness, contrast, saturation, hue and channel order changes
+    )
+    # Of pictures with boxes:
+    crop_chance: Rate = 0.0  # how likely a random piece is taken, each side half of the picture's or more
+    short_sides: list[Positive] | None = (
+        None  # the shorter side, one of these at random, in place of eval_resize
+    )
+    jitter_range: Range | None = (
+        None  # large-scale jitter: factors of data.image_size, to which it is cut or padded
     )
 
 

@@ -11,6 +11,7 @@ from crosshead.data.sets.fashion_mnist import open_fashion_mnist
 from crosshead.data.sets.image_folder import LAYOUT, open_folder
 from crosshead.data.sets.listed import LAYOUT as LISTED
 from crosshead.data.sets.listed import open_listed
+from crosshead.data.sets.scenes_objects import open_scenes
 from crosshead.data.sets.scenes_semantic import open_scenes_semantic
 from crosshead.recipe.schema import DataConfig
 
@@ -49,6 +50,9 @@ register_dataset("imagenet", f"1.3 million pictures of 1,000 classes: {imagenet.
     imagenet.open_imagenet
 )
 register_dataset("shards", f"tar files in WebDataset's form: {shards.LAYOUT}")(shards.open_shards)
+register_dataset("scenes", "made scenes of digits on photographs, with boxes and masks, inside scikit-learn")(
+    open_scenes
+)
 register_dataset("scenes-semantic", "made scenes of digits on photographs, with maps, inside scikit-learn")(
     open_scenes_semantic
 )
