@@ -50,7 +50,7 @@ def test_importance_is_the_gradient_of_a_gate():
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("overlap", {"overlap": "constant:2"}), ("talking", {}), ("imhsa", {"landmarks": 2})],
+    [("overlap", {"overlap": "constant:2"}), ("talking", {}), ("imhsa", {"landmarks": 2}), ("dcmha", {})],
 )
 def test_a_source_takes_more_with_it_than_its_output(kind, options):
     model = vit(kind, **options)

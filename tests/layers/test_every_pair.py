@@ -1,5 +1,7 @@
 """Every host with every interaction: preserved, learning, reducing to plain attention, or refused by name."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,34 @@ def test_overlapped_logits_of_rotary_heads_depend_on_differences_of_positions_al
     here, there = (layer.attention_weights(x, **CASES[name].call(at=at)) for at in (0, 3))
     assert_close(there, here, OUTPUT[torch.float32])
     assert (here - 1 / 9).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "interaction"), [*FITTING, *((name, Overlap(0)) for name in CASES)], ids=identify
+)
+def test_a_silenced_head_gives_the_others_nothing(name, interaction):
+    """Whatever its queries, keys and values; and one that can't be silenced gives nothing anyway."""
+    layer, call = from_attention(create(name), interaction, init="paper"), CASES[name].call()
+    layer.train(False)
+    for n, parameter in layer.named_parameters():
+        if n.split(".")[0] in interaction.learned:
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4)) * 0.2)
+    read, others = layer.read, {}
+    for moved in (True, False):
+        for silent in (True, False):
+            layer.read = (lambda *a, **k: _moved(read(*a, **k), head=1)) if moved else read
+            with layer.interaction.silenced(layer, 1) or nullcontext() if silent else nullcontext():
+                out = layer.interaction.attend(layer, layer.heads_of(tokens(name), **call))
+            others[moved, silent] = out.unflatten(-1, (layer.num_heads, -1))[..., [0, 2], :]
+    assert_close(others[True, True], others[False, True], OUTPUT[torch.float32])
+    gives = (others[True, False] - others[False, False]).abs().max() > 1e-4
+    assert gives == (layer.interaction.silenced(layer, 1) is not None)
+
+
+def _moved(heads, head):
+    """With other queries, keys and values of one head."""
+    by = torch.zeros(heads.q.shape[2], 1)
+    by[head] = 0.5
+    packed = None if heads.qkv is None else heads.qkv * (1 - by) + by
+    return replace(heads, qkv=packed, **{n: getattr(heads, n) * (1 - by) + by for n in "qkv"})

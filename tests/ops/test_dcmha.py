@@ -159,6 +159,25 @@ def test_identity_at_zero_second_factors():
         assert (grads[index] != 0).all(), NAMES[index]
 
 
+def test_a_source_is_weighed_wherever_it_gives():
+    inputs, sources = arguments((2, 3, 9, 4, 8, 6, 2)), torch.tensor([0.0, 1.0, 0.4], dtype=torch.float64)
+    assert_same(
+        partial(composed_attention, sources=sources),
+        partial(naive_composed_attention, sources=sources),
+        inputs,
+    )
+    other = [x.clone() for x in inputs]
+    for x in other[:3]:
+        x[:, 0] += 1  # what head 0 attends to is nobody's business but its own values'
+    got, want = (composed_attention(*x, sources=sources)[:, 1:] for x in (inputs, other))
+    assert_close(got, want, OUTPUT[torch.float64])
+    assert_close(
+        composed_attention(*inputs, sources=torch.ones(3)), composed_attention(*inputs), OUTPUT[torch.float64]
+    )
+    with pytest.raises(ValueError, match="sources must be"):
+        composed_attention(*inputs, sources=torch.ones(2))
+
+
 def test_one_token_and_no_images():
     inputs = arguments((2, 3, 1, 4, 8, 6, 2))
     assert_close(composed_attention(*inputs), naive_composed_attention(*inputs), OUTPUT[torch.float64])

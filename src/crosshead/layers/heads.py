@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Mixing(NamedTuple):
@@ -15,6 +15,14 @@ class Mixing(NamedTuple):
     pre_bias: Tensor | None
     post_weight: Tensor
     post_bias: Tensor | None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> "Mixing | None":
+        """That of ``proj_l`` and ``proj_w``, timm's names; None for a module without them."""
+        pre, post = (getattr(module, name, None) for name in ("proj_l", "proj_w"))
+        if not isinstance(pre, nn.Linear) or not isinstance(post, nn.Linear):
+            return None
+        return cls(pre.weight, pre.bias, post.weight, post.bias)
 
     def named(self) -> dict[str, dict[str, Tensor | None]]:
         """As ``Interaction.mixings`` names them."""

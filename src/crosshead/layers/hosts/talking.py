@@ -24,6 +24,5 @@ class TalkingHost(InteractingAttention, TalkingHeadAttn):
     def read(self, x: Tensor) -> Heads:
         qkv = self.packed(x)
         q, k, v = qkv.unbind(2)
-        mixing = Mixing(self.proj_l.weight, self.proj_l.bias, self.proj_w.weight, self.proj_w.bias)
         dropout_p = self.attn_drop.p if self.training else 0.0
-        return Heads(x, q, k, v, self.scale, qkv=qkv, mixing=mixing, dropout_p=dropout_p)
+        return Heads(x, q, k, v, self.scale, qkv=qkv, mixing=Mixing.of(self), dropout_p=dropout_p)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -94,6 +95,21 @@ class Composed(Interaction):
         operands = _operands(layer, heads)
         return {"dynamic": {"matrices": mixing_matrices(heads.tokens, *(operands[name] for name in names))}}
 
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
+        return _without_source(layer, head)
+
+
+@contextmanager
+def _without_source(layer: Layer, head: int) -> Iterator[None]:
+    """While the context lasts, ``head`` is left out of what is composed, before and after the softmax."""
+    sources = torch.ones(layer.num_heads)
+    sources[head] = 0
+    layer.compose_sources = sources.to(layer.compose_diagonal.device)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        del layer.compose_sources
+
 
 @torch.no_grad()
 def _silence(layer: Any, hidden: int, rank: int) -> None:
@@ -128,4 +144,5 @@ def _operands(layer: Any, heads: Heads) -> dict[str, Any]:
         "attn_bias": heads.bias,
         "attn_mask": mask,
         "scale": heads.scale,
+        "sources": getattr(layer, "compose_sources", None),
     }

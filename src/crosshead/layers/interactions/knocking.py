@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -83,6 +84,11 @@ class Knocking(Interaction):
 
     def signed(self, heads: Heads) -> bool:
         return _PLAIN.signed(heads)
+
+    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
+        return _PLAIN.silenced(
+            layer, head
+        )  # the matrices are the same for all heads, which give each other nothing
 
     def _knocked(self, layer: Any, heads: Heads) -> Heads:
         """The heads after the matrices, unless ``project`` has seen to them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,10 +19,10 @@ from ...ops.rows import added, logits_of, softmax_or_zero
 from ...ops.talking import talking_heads_attention
 from ...ops.talking.added import mixed_weights
 from ..capabilities import Capability
-from ..heads import Heads
+from ..heads import Heads, Mixing
 from ..layer import Layer
 from ..schedule import OverlapSchedule, ScheduleSpec
-from .base import Interaction
+from .base import Interaction, columns_at_zero
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Overlap(Interaction):
         return {} if heads.mixing is None else heads.mixing.named()
 
     def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        return _read_without(layer, head) if self.overlap else None
+        return silent(layer, head, self.overlap) if self.overlap or Mixing.of(layer) else None
 
 
 # With the borrowed channels the heads' output is wider than an output norm or a gate.
@@ -165,6 +165,18 @@ def overlapped_windows(layer: Layer, overlap: int, heads: Heads) -> tuple[Tensor
     else:
         q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate)
     return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap), k, v
+
+
+@contextmanager
+def silent(layer: Layer, head: int, overlap: int) -> Iterator[None]:
+    """While the context lasts, ``head`` lends its neighbours nothing, and has no share in mixings, the host's or own."""
+    mixing = Mixing.of(layer)
+    with ExitStack() as parts:
+        if overlap:
+            parts.enter_context(_read_without(layer, head))
+        if mixing is not None:
+            parts.enter_context(columns_at_zero([mixing.pre_weight, mixing.post_weight], head))
+        yield
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ...ops.talking.fast import Mode
 from ..capabilities import Capability
 from ..heads import Heads, Mixing
 from ..layer import Layer
-from .base import Interaction, columns_at_zero
+from .base import Interaction
 from .overlap import (
     OVERLAP_CARRIES,
     add_borrow_gain,
@@ -26,6 +26,7 @@ from .overlap import (
     carry_borrow_gain,
     overlapped_windows,
     scheduled,
+    silent,
 )
 
 
@@ -140,13 +141,13 @@ class Talking(Interaction):
         return _mixing(layer).named()
 
     def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        mixing = _mixing(layer)
-        return columns_at_zero([mixing.pre_weight, mixing.post_weight], head)
+        return silent(layer, head, self.overlap)
 
 
 def _mixing(layer: Layer) -> Mixing:
-    logits, weights = layer.proj_l, layer.proj_w
-    return Mixing(logits.weight, logits.bias, weights.weight, weights.bias)  # type: ignore
+    mixing = Mixing.of(layer)
+    assert mixing is not None
+    return mixing
 
 
 def _apart(heads: Heads) -> tuple[Tensor | None, Tensor | None]:

@@ -18,6 +18,7 @@ def check_composition(
     attn_bias: Tensor | None,
     attn_mask: Tensor | None,
     dropout_p: float,
+    sources: Tensor | None = None,
 ) -> tuple[int, int, int, int]:
     """The shape (B, h, N, N) of the logits; raises ValueError for what does not fit."""
     batch, heads, tokens, keys = shape = check_heads(q, k, v)
@@ -38,6 +39,7 @@ def check_composition(
     check_shape("diagonal_weight", diagonal_weight, (4 * heads, dim), "(4·num_heads, dim)")
     check_shape("pre_weight", pre_weight, (heads, heads), "(num_heads, num_heads)")
     check_shape("post_weight", post_weight, (heads, heads), "(num_heads, num_heads)")
+    check_shape("sources", sources, (heads,), "(num_heads,)")
     check_bias(attn_bias, shape)
     check_mask(attn_mask, shape)
     check_dropout(dropout_p)

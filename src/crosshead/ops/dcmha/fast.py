@@ -28,6 +28,7 @@ def composed_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """Attention whose heads are composed anew at every pair of tokens (DCMHA, arXiv 2405.08553, section 3).
 
@@ -47,6 +48,8 @@ def composed_attention(
             A query with no key left attends to nothing.
         dropout_p: the share of attention weights that is dropped, before they are composed. Give 0 in evaluation.
         scale: factor of the logits; d^(-1/2) by default.
+        sources: (h,), what each head gives to every composed head is multiplied by it, 1 unless given: with 0 a head
+            is left out of all mixtures, before and after the softmax. For analysis.
 
     Returns:
         (B, h, N, d) in the dtype of q; under autocast in autocast's dtype.
@@ -67,6 +70,7 @@ def composed_attention(
         attn_bias,
         attn_mask,
         dropout_p,
+        sources,
     )
     scale = q.shape[3] ** -0.5 if scale is None else scale
     out_dtype = q.dtype if q.dtype == torch.float64 else (autocast_dtype(q) or q.dtype)
@@ -77,6 +81,8 @@ def composed_attention(
             *(t.to(precise) for t in (x, hidden_weight, factor_weight, diagonal_weight)),
             *(None if t is None else t.to(precise) for t in (pre_weight, post_weight)),
         )
+        if sources is not None:
+            mixing = mixing * sources.to(precise)
         added = [t if t is None else t[(None,) * (4 - t.dim())] for t in (attn_bias, attn_mask)]
         out = in_chunks(
             partial(_attend, scale=scale, dropout_p=dropout_p),

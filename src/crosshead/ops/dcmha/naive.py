@@ -36,6 +36,7 @@ def naive_composed_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``composed_attention``."""
     weights = composed_attention_weights(
@@ -52,6 +53,7 @@ def naive_composed_attention(
         attn_mask=attn_mask,
         dropout_p=dropout_p,
         scale=scale,
+        sources=sources,
     )
     return weights @ v
 
@@ -72,6 +74,7 @@ def composed_attention_weights(
     dropout_p: float = 0.0,
     scale: float | None = None,
     queries: Sequence[int] | None = None,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """The weights A' that meet V, for analysis: rows need not sum to one, nor be positive.
 
@@ -90,6 +93,7 @@ def composed_attention_weights(
         attn_bias,
         attn_mask,
         dropout_p,
+        sources,
     )
     hidden = F.gelu((x @ hidden_weight.t()).unflatten(-1, (4, -1)))
     first, second = torch.einsum("bnck,ckrg->bncrg", hidden, factor_weight).chunk(2, dim=3)
@@ -105,6 +109,8 @@ def composed_attention_weights(
     logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if attn_bias is not None:
         logits = logits + attn_bias
+    if sources is not None:
+        logits = logits * sources[:, None, None]
     logits = _compose(logits, pre_query, pre_key, pre_weight)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=logits.dtype).masked_fill(~attn_mask, -torch.inf)
@@ -114,6 +120,8 @@ def composed_attention_weights(
     dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
     weights = logits.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
     weights = torch.dropout(weights, dropout_p, train=True)
+    if sources is not None:
+        weights = weights * sources[:, None, None]
     return _compose(weights, post_query, post_key, post_weight)
 
 
