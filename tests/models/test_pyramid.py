@@ -6,7 +6,7 @@ import torch
 
 from crosshead import swap_attention
 from crosshead.models.pyramid import Maps, Pyramid
-from crosshead.models.windowed_vit import WindowedViT, _join, _partition
+from crosshead.models.windowed_vit import WindowedViT, _join, partition_windows
 from models.dense_cases import images, small_maps
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -101,7 +101,7 @@ def test_windows_are_the_blocks_on_cut_out_tokens():
 @pytest.mark.parametrize("grid", [(4, 6), (5, 7), (3, 1)])
 def test_cut_and_joined_is_what_it_was(grid):
     tokens = torch.randn(2, grid[0] * grid[1], 5)
-    windows, counts = _partition(tokens, grid, 3)
+    windows, counts = partition_windows(tokens, grid, 3)
     assert windows.shape == (2 * counts[0] * counts[1], 9, 5)
     assert torch.equal(_join(windows, grid, 3, counts), tokens)
 

@@ -87,6 +87,8 @@ def gradient_maps(
     try:
         with torch.enable_grad(), reading(model, layers, calls.append):
             logits = model(picture)
+            if not isinstance(logits, Tensor) or logits.dim() != 2:
+                raise ValueError(f"{type(model).__name__} gives no logits (1, classes) of a picture")
             if not 0 <= target < logits.shape[-1]:
                 raise ValueError(f"there is no class {target}; wanted 0 to {logits.shape[-1] - 1}")
             reached = [call for call in calls if call.layer.path in outputs]
@@ -203,10 +205,11 @@ def _asked(places: Places, picture: Tensor, query: Query, call: Call) -> dict[in
             raise ValueError(
                 f"block {call.layer.block} sees no class token; ask for a pixel (x, y), or for the mean"
             )
-        return {0: [0]}
+        return {window: [0] for window in range(places.windows)}
     if query == "mean":
-        return {w: list(range(places.prefix, places.prefix + places.count)) for w in range(places.windows)}
-    height, width = picture.shape[-2:]
+        real = [tokens.nonzero().flatten() + places.prefix for tokens in places.real]
+        return {window: tokens.tolist() for window, tokens in enumerate(real)}
+    height, width = places.size
     if len(query) == 2:
         window, token = places.query_at(query[0] / width, query[1] / height)
         return {window: [token]}

@@ -106,16 +106,19 @@ class _Gathered:
         factors = (
             interaction.factors(call.layer.view, call.heads) if isinstance(interaction, Interactive) else None
         )
+        # In windows, which may be filled up, the maps of an image are several: similarity comes of their rows.
+        exact = factors is not None and call.places.windows == 1
         if self.maps is None:
             self.signed = interaction.signed(call.heads)
-            self.maps = MapMeasures(call.layer.view.num_heads, signed=self.signed, pairs=factors is None)
+            self.maps = MapMeasures(call.layer.view.num_heads, signed=self.signed)
         self.picked = pick_queries(call.places.count, self.wanted_queries)
-        self.maps.add(self._rows(call, factors))
-        if factors is not None:
+        self.maps.add(self._rows(call, factors), pairs=not exact)
+        if factors is not None and exact:
             p = call.places.prefix
             q, k = factors.mixed_query[:, :, p:], factors.mixed_key[..., p:]
             self.maps.add_products(map_products(q, k))
             self.means.add("row_sum_spread", row_sums(factors.mixed_query, factors.mixed_key).std(-1))
+        if factors is not None:
             for name, matrix in (("entropy_query", factors.query), ("entropy_key", factors.key)):
                 self.means.add(name, _entropy(matrix))
         if mask is not None and call.places.windows == 1:
@@ -124,39 +127,43 @@ class _Gathered:
     def _rows(self, call: Call, factors: AttentionFactors | None) -> Iterator[Rows]:
         """Rows over the grid's tokens, a chunk of queries at a time; beside them the means that come with them."""
         places, prefix = call.places, call.places.prefix
-        device = call.heads.q.device
+        device, real = call.heads.q.device, places.real.to(call.heads.q.device)
         batch, heads = len(call.heads.q), call.layer.view.num_heads
         size = max(_CHUNK_BYTES // (4 * batch * heads * call.heads.q.shape[1]), 1)
-        images = batch // places.windows
+        images, count = batch // places.windows, 0
         change, lost, sunk = (torch.zeros(images, heads, device=device) for _ in range(3))
         for start in range(0, len(self.picked), size):
             part = self.picked[start : start + size]
-            weights, own = _weights(call, [i + prefix for i in part], factors)
-            change = change + _by_image((weights - own).abs().sum(-1) / 2, places.windows).sum(-1)
-            negative = weights.clamp(max=0).abs().sum(-1) / weights.abs().sum(-1)
-            lost = lost + _by_image(negative, places.windows).sum(-1)
-            if prefix:
-                sunk = sunk + prefix_share(weights, prefix) * len(part)
-            allowed = _allowed(call, part)
-            yield Rows(
-                _windows_aside(weights[..., prefix:], places.windows),
-                places.separation(part, device).repeat(places.windows, 1),
-                allowed,
+            kept = real[:, part].flatten()  # what fills a window up is neither a query nor a key
+            weights, own = (
+                _windows_aside(rows, places.windows)[:, :, kept]
+                for rows in _weights(call, [i + prefix for i in part], factors)
             )
-        count = len(self.picked) * places.windows
+            count += weights.shape[2]
+            change = change + (weights - own).abs().sum(-1).sum(-1) / 2
+            lost = lost + (weights.clamp(max=0).abs().sum(-1) / weights.abs().sum(-1)).sum(-1)
+            if prefix:
+                sunk = sunk + prefix_share(weights, prefix) * weights.shape[2]
+            allowed, weights = _allowed(call, part), weights[..., prefix:]
+            if allowed is not None:
+                allowed = allowed[kept]
+                weights = weights.masked_fill(~allowed, 0.0)
+            separation = places.separation(part, device).repeat(places.windows, 1)[kept]
+            yield Rows(weights, separation, allowed)
         self.means.add("change", change / count)
         if self.signed:
             self.means.add("negative_share", lost / count)
         if prefix:
-            self.means.add("prefix_share", sunk / len(self.picked))
+            self.means.add("prefix_share", sunk / count)
 
     def _align(self, call: Call, mask: Tensor) -> None:
         places, prefix = call.places, call.places.prefix
         queries = [0] if prefix else [i for i in self.picked]
         rows = call.weights(None, queries).float().abs().mean(2)[..., prefix:]
-        on_grid = (
-            F.adaptive_avg_pool2d(mask.float()[:, None], (places.rows, places.columns)).flatten(1) >= 0.5
-        )
+        # The grid may cover padding, below the image and to the right of it.
+        below, right = (round(whole) - side for whole, side in zip(places.size, mask.shape[-2:], strict=True))
+        marked = F.pad(mask.float()[:, None], (0, right, 0, below))
+        on_grid = F.adaptive_avg_pool2d(marked, (places.rows, places.columns)).flatten(1) >= 0.5
         for name, value in alignment(rows.cpu(), on_grid.cpu()).items():
             judged = (
                 ~value.isnan().any(-1) if name == "alignment" else torch.ones(len(value), dtype=torch.bool)
@@ -168,7 +175,8 @@ class _Gathered:
         width, own = outputs.shape[-1], self.layer.view.head_dim
         outputs = outputs[:, self.last.places.prefix :]
         outputs = outputs[..., (width - own) // 2 : (width - own) // 2 + own]
-        self.outputs.add(outputs.reshape(images, -1, *outputs.shape[2:]).transpose(1, 2))
+        outputs = outputs.reshape(images, -1, *outputs.shape[2:])[:, self.last.places.real.flatten()]
+        self.outputs.add(outputs.transpose(1, 2))
 
     def result(self) -> LayerMeasures:
         assert self.maps is not None
@@ -212,13 +220,6 @@ def _weights(call: Call, queries: list[int], factors: AttentionFactors | None) -
     return factors.effective_map(None, queries), factors.query[:, :, queries] @ factors.key
 
 
-def _by_image(values: Tensor, windows: int) -> Tensor:
-    """(images · windows, heads, queries) -> (images, heads, windows · queries)."""
-    if windows == 1:
-        return values
-    return values.unflatten(0, (-1, windows)).transpose(1, 2).flatten(2)
-
-
 def _windows_aside(weights: Tensor, windows: int) -> Tensor:
     """(images · windows, heads, queries, keys) -> (images, heads, windows · queries, keys)."""
     if windows == 1:
@@ -227,9 +228,12 @@ def _windows_aside(weights: Tensor, windows: int) -> Tensor:
 
 
 def _allowed(call: Call, part: list[int]) -> Tensor | None:
-    """Which keys each query of each window may see, (windows · queries, keys)."""
-    mask = call.heads.window_mask
-    return None if mask is None else (mask[:, part] == 0).flatten(0, 1)
+    """Which keys of the grid each query of each window may see, (windows · queries, keys); None for all."""
+    mask, real = call.heads.window_mask, call.places.real.to(call.heads.q.device)
+    if mask is None and real.all():
+        return None
+    keys = real[:, None].expand(-1, len(part), -1)
+    return (keys if mask is None else keys & (mask[:, part] == 0)).flatten(0, 1)
 
 
 def _entropy(rows: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..models.windowed_vit import WindowedViT, partition_windows
 from .windows import window_places
 
 
@@ -30,12 +31,25 @@ class Places:
     tokens: Tensor
 
     @property
+    def size(self) -> tuple[float, float]:
+        """Height and width in pixels of what the grid covers."""
+        return self.rows * self.stride[0], self.columns * self.stride[1]
+
+    @property
+    def real(self) -> Tensor:
+        """(windows, tokens of a window): whether each is a token of the grid, and does not fill a window up."""
+        return self.tokens >= 0
+
+    @property
     def count(self) -> int:
         """Tokens on the grid that one query of a window may see, masks apart."""
         return self.tokens.shape[1]
 
     def separation(self, queries: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        """|x_i - x_j| from some tokens of a window to all of them, in pixels; (queries, count). Windows are alike."""
+        """|x_i - x_j| from some tokens of a window to all of them, in pixels; (queries, count).
+
+        Windows are alike, but for those of their tokens that fill them up; these lie nowhere.
+        """
         first = self.tokens[0].to(device).float()
         points = torch.stack(
             [(first // self.columns) * self.stride[0], (first % self.columns) * self.stride[1]], -1
@@ -99,6 +113,19 @@ def places_of(
     raise ValueError(
         f"{tokens} tokens ({prefix} of them before the grid) make no grid of an image of {height} x {width} pixels"
     )
+
+
+def windowed_places(
+    shape: tuple[int, int], image_size: tuple[int, int], prefix: int, vit: WindowedViT
+) -> Places:
+    """The geometry of a call of a block that attends in windows, each of the prefix and a square of tokens."""
+    rows, columns = vit.vit.patch_embed.dynamic_feat_size(image_size)  # type: ignore[operator, union-attr]
+    numbers = torch.arange(1, rows * columns + 1).view(1, -1, 1)
+    assert vit.window is not None
+    where = partition_windows(numbers, (rows, columns), vit.window)[0].squeeze(-1) - 1
+    assert where.shape[1] == shape[1] - prefix
+    stride = (image_size[0] / rows, image_size[1] / columns)
+    return Places(prefix, rows, columns, stride, len(where), where)
 
 
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:

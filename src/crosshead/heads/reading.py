@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.heads import Heads
+from ..models.pyramid import Maps
+from ..models.windowed_vit import WindowedViT
 from .layers import HeadLayer
-from .places import Places, places_of
+from .places import Places, places_of, windowed_places
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,16 @@ def reading(
     """While the context lasts, every call of the layers is told.
 
     Args:
-        model: the model whose ``forward`` takes the images first.
+        model: the model whose ``forward`` takes the images first; of a detector or segmenter, or of a part with a
+            backbone for maps, what the backbone is given counts: the images with their padding.
         on_call: told before a layer computes.
         on_outputs: told the heads' outputs (B, N, heads, width), with the number of images, before they are projected.
     """
     images: list[Tensor] = []
-    prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
-    handles = [model.register_forward_pre_hook(lambda _, args: _replace(images, args[0]))]
+    maps = next((module for module in model.modules() if isinstance(module, Maps)), None)
+    taker, backbone = (model, model) if maps is None else (maps.body, maps.backbone)
+    prefix = int(getattr(backbone, "num_prefix_tokens", 0) or 0)
+    handles = [taker.register_forward_pre_hook(lambda _, args: _replace(images, args[0]))]
 
     block_grids: dict[str, tuple[int, int] | None] = {}
 
@@ -63,7 +68,10 @@ def reading(
                 batch, tokens = heads.q.shape[:2]
                 size = images[0].shape[-2], images[0].shape[-1]
                 grid = block_grids.get(layer.path)
-                places = places_of((batch, tokens), len(images[0]), size, prefix, heads.grid, block, grid)
+                if isinstance(taker, WindowedViT) and batch > len(images[0]):
+                    places = windowed_places((batch, tokens), size, prefix, taker)
+                else:
+                    places = places_of((batch, tokens), len(images[0]), size, prefix, heads.grid, block, grid)
                 on_call(Call(layer, heads, places))
 
         def projected(_: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -71,11 +71,13 @@ class Maps(nn.Module):
         """The model of timm's registry."""
         return self.body.vit if isinstance(self.body, WindowedViT) else getattr(self.body, "model", self.body)
 
+    def padding(self, size: Sequence[int]) -> tuple[int, int, int, int]:
+        """What images of ``size`` (height, width) are padded by, as ``torch.nn.functional.pad`` takes it."""
+        return 0, -size[1] % self.multiple, 0, -size[0] % self.multiple
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        height, width = images.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
-        padded = F.pad(images, (0, right, 0, below)) if below or right else images
-        maps = self.body(padded)
+        padding = self.padding(images.shape[-2:])
+        maps = self.body(F.pad(images, padding) if any(padding) else images)
         return [maps] if isinstance(maps, Tensor) else list(maps)
 
 

@@ -70,7 +70,7 @@ class WindowedViT(nn.Module):
         if window is None or max(grid) <= window:
             return block(tokens)
         prefix = tokens[:, : self.vit.num_prefix_tokens]
-        windows, counts = _partition(tokens[:, prefix.shape[1] :], grid, window)
+        windows, counts = partition_windows(tokens[:, prefix.shape[1] :], grid, window)
         number = counts[0] * counts[1]
         windows = torch.cat([prefix.repeat_interleave(number, 0), windows], 1)
         with ExitStack() as stack:
@@ -86,7 +86,7 @@ def _token_grids(block: nn.Module) -> set[TokenGrid]:
     return {grid for grid in found if isinstance(grid, TokenGrid)}
 
 
-def _partition(tokens: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, tuple[int, int]]:
+def partition_windows(tokens: Tensor, grid: tuple[int, int], window: int) -> tuple[Tensor, tuple[int, int]]:
     """Tokens (B, H W, C) -> windows (B rows columns, window², C), and how many (rows, columns) of them."""
     batch, _, channels = tokens.shape
     height, width = grid
@@ -99,7 +99,7 @@ def _partition(tokens: Tensor, grid: tuple[int, int], window: int) -> tuple[Tens
 
 
 def _join(windows: Tensor, grid: tuple[int, int], window: int, counts: tuple[int, int]) -> Tensor:
-    """The way back from ``_partition``: (B, H W, C)."""
+    """The way back from ``partition_windows``: (B, H W, C)."""
     rows, columns = counts
     height, width = grid
     cut = windows.view(-1, rows, columns, window, window, windows.shape[-1]).transpose(2, 3)

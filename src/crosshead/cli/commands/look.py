@@ -68,6 +68,8 @@ def run_command(args: argparse.Namespace) -> int:
     query = parse_query(args.query)
     files = find_pictures(args.words[1:])
     viewed = open_viewed(args.words[0], args)
+    if args.gradient is not None and viewed.trained is not None:
+        check_whole(viewed.trained.recipe.task.name)
     target = None if args.gradient is None else class_number(viewed, args.gradient)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,15 @@ def parse_query(text: str | None) -> "Query | None":
     ):
         raise ValueError(f"--query {text!r}: wanted cls, mean, a pixel X,Y or a box X,Y,X,Y")
     return tuple(float(each) for each in numbers)  # type: ignore[return-value]
+
+
+def check_whole(task: str) -> None:
+    """Raises ValueError for a task that says no class of the picture as a whole."""
+    if task in ("segment", "detect"):
+        raise ValueError(
+            f"--gradient: a run of task.name={task} says a class of parts of the picture, not of the whole; leave "
+            "it out"
+        )
 
 
 def class_number(viewed: Viewed, text: str) -> int:

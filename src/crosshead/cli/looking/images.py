@@ -3,18 +3,15 @@
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosshead.cli.looking.marks import check_marked, object_masks
 from crosshead.cli.looking.viewed import Viewed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Sets whose pictures are bright objects on a dark ground: an object is where it is bright.
-_BRIGHT_OBJECTS = ("digits", "fashion_mnist")
-_NO_CLASS = 255  # of a map's pixel
-_BRIGHT = 0.2  # of the range from black to white
 
 
 @dataclass(frozen=True)
@@ -29,34 +26,39 @@ class Images:
 
     def batches(self, *, masks: bool = False) -> "Iterator[Any]":
         """Images (B, C, H, W), or with ``masks`` (images, (B, H, W) True on objects), on the model's device."""
-        for images, targets in self.labelled():
-            yield (images, self._masks(images, targets)) if masks else images
+        for images, batch in self._stacked():
+            if masks:
+                yield images, object_masks(self.viewed, images, batch)
+            else:
+                yield images
 
-    def labelled(self) -> "Iterator[tuple[Tensor, Any]]":
-        """Images and their classes; None for pictures of a folder."""
+    def labelled(self) -> "Iterator[tuple[Tensor, Tensor]]":
+        """Images and their classes, of a run that classifies."""
+        for images, batch in self._stacked():
+            yield images, batch.targets.to(self.viewed.device)
+
+    def _stacked(self) -> "Iterator[tuple[Tensor, Any]]":
+        """Images, padded where their sizes differ, and the batch that they come from; None for pictures of a folder."""
         if self.viewed.trained is None or isinstance(self.source, list):
             yield from self._pictures()
             return
         from crosshead.data.loading.loader import evaluation_loader
+        from crosshead.data.loading.objects import padded
 
-        task = self.viewed.trained.task
+        task, channels = self.viewed.trained.task, self.viewed.trained.info.channels
         for batch in evaluation_loader(task.evaluation_batches(self.source)):
-            yield batch.images.to(self.viewed.device), batch.targets.to(self.viewed.device)
+            images = (
+                padded(batch.images, channels, multiple=1) if isinstance(batch.images, list) else batch.images
+            )
+            yield images.to(self.viewed.device), batch
 
     def _pictures(self) -> "Iterator[tuple[Tensor, Any]]":
         import torch
 
         for start in range(0, self.count, self.batch_size):
-            files = self.source[start : start + self.batch_size]
-            yield torch.cat([self.viewed.read(file) for file in files]), None
-
-    def _masks(self, images: "Tensor", targets: Any) -> "Tensor":
-        import torch
-
-        if self.viewed.trained is not None and self.viewed.trained.recipe.task.name == "segment":
-            return (targets > 0) & (targets != _NO_CLASS)
-        mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (self.viewed.mean, self.viewed.std))
-        return (images.cpu() * std + mean).mean(1) > _BRIGHT
+            read = [self.viewed.read(file) for file in self.source[start : start + self.batch_size]]
+            for _, alike in groupby(read, key=lambda picture: picture.shape):
+                yield torch.cat(list(alike)), None
 
 
 def open_images(viewed: Viewed, args: argparse.Namespace) -> Images:
@@ -85,12 +87,6 @@ def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
     from crosshead.data.sets.catalog import open_splits
 
     recipe = trained.recipe
-    maps = recipe.task.name == "segment" and trained.info.class_names[0] == "background"
-    if args.masks and not maps and recipe.data.name not in _BRIGHT_OBJECTS:
-        raise ValueError(
-            f"--masks: {recipe.data.name} does not mark its objects; {', '.join(_BRIGHT_OBJECTS)} do, and maps with a "
-            "class 'background'"
-        )
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     split = args.split or ("validation" if splits.test is None else "test")
     images = getattr(splits, split) if split in ("train", "validation", "test") else None
@@ -98,6 +94,8 @@ def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
         raise ValueError(
             f"{recipe.data.name} has no split {split!r}; there are train, validation and, in some, test"
         )
+    if args.masks:
+        check_marked(trained, images)
     count = min(args.images, len(images))
     spread = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
     return Images(viewed, split, count, images.subset(spread), args.batch_size)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Viewed:
     """A model in evaluation mode, what to call it, how a picture becomes its input, and how that is shown again.
 
+    Of a detector or segmenter the model is the backbone for maps, and its input has the padding that these need.
     ``trained`` is the run that it comes from, if any; ``classes`` are its classes' names, where they are known.
     """
 
@@ -77,22 +78,27 @@ def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
 
 
 def _of_run(word: str, args: argparse.Namespace) -> Viewed:
+    from torch.nn import functional
+
+    from crosshead.models.pyramid import Maps
     from crosshead.train.loading import load_trained
 
     run, checkpoint = find_checkpoint(word)
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
     task, data = trained.task, trained.recipe.data
+    maps = next((module for module in trained.model.modules() if isinstance(module, Maps)), None)
 
     def prepare(picture: "Image") -> "Tensor":
         found = task.prepared(picture)
-        return (
+        image = (
             found[0] if isinstance(found, tuple) else found
-        )  # beside it, a dense task keeps the picture's size
+        )  # beside it, dense tasks keep the picture's size
+        return image if maps is None else functional.pad(image, maps.padding(image.shape[-2:]))
 
     mean, std = data.mean or trained.info.mean, data.std or trained.info.std
     return Viewed(
         run.resolve().name,
-        task.example(trained.model)[0],  # of a detector, the part that takes images alone
+        trained.model if maps is None else maps,
         prepare,
         mean,
         std,

@@ -26,19 +26,19 @@ class MapMeasures:
     """Gathers the measures of maps over images; what each is stands in ``naive``.
 
     ``signed`` says that the maps are no probabilities: distance, entropy and confidence are then those of |A|,
-    similarity is of A as it is, and there is no divergence. Without ``pairs`` only single heads are measured.
+    similarity is of A as it is, and there is no divergence.
     """
 
-    def __init__(self, num_heads: int, *, signed: bool = False, pairs: bool = True) -> None:
-        self.num_heads, self.signed, self.pairs = num_heads, signed, pairs
+    def __init__(self, num_heads: int, *, signed: bool = False) -> None:
+        self.num_heads, self.signed = num_heads, signed
         self._means = Means()
 
-    def add(self, chunks: Iterable[Rows]) -> None:
-        """Takes the rows of one batch of images, in any number of chunks."""
+    def add(self, chunks: Iterable[Rows], *, pairs: bool = True) -> None:
+        """Takes the rows of one batch of images, in any number of chunks; without ``pairs`` of single heads alone."""
         queries, sums = 0, dict[str, Tensor]()
         for rows in chunks:
             queries += rows.weights.shape[2]
-            for name, value in self._sums(rows).items():
+            for name, value in self._sums(rows, pairs).items():
                 sums[name] = sums[name] + value if name in sums else value
         inner = sums.pop("inner", None)
         for name, value in sums.items():
@@ -62,7 +62,7 @@ class MapMeasures:
             found["distance_ratio"] = found["distance"] / found.pop("uniform_distance")
         return found
 
-    def _sums(self, rows: Rows) -> dict[str, Tensor]:
+    def _sums(self, rows: Rows, pairs: bool) -> dict[str, Tensor]:
         """The sums over the chunk's queries, (B, heads) or (B, heads, heads)."""
         shares = rows.weights.abs()
         shares = shares / shares.sum(-1, keepdim=True)
@@ -81,7 +81,7 @@ class MapMeasures:
             "confidence": shares.amax(-1).sum(-1, dtype=torch.float64),
         }
         found["uniform_distance"] = uniform.sum(dtype=torch.float64).expand_as(found["distance"])
-        if self.pairs:
+        if pairs:
             found["inner"] = self._products(rows, shares)
             if not self.signed:
                 found["map_divergence"] = _divergence(shares)

@@ -169,7 +169,7 @@ def overlapped_windows(layer: Layer, overlap: int, heads: Heads) -> tuple[Tensor
 
 @contextmanager
 def silent(layer: Layer, head: int, overlap: int) -> Iterator[None]:
-    """While the context lasts, ``head`` lends its neighbours nothing, and has no share in mixings, the host's or own."""
+    """While the context lasts, ``head`` lends its neighbours nothing, and has no share in any mixing."""
     mixing = Mixing.of(layer)
     with ExitStack() as parts:
         if overlap:
