@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from timm.optim import param_groups_layer_decay
 
 from crosshead.models.detectors import Anchors, build_detector, paste_masks
 from crosshead.models.extras import need
-from crosshead.models.pyramid import Pyramid
 from models.dense_cases import SIZES, images, small_maps, targets
 
 LOSSES = {
@@ -17,12 +17,11 @@ LOSSES = {
 
 def detector(name, **options):
     torch.manual_seed(0)
-    extra = "convolve" if name == "retinanet" else "pool"
     if name != "retinanet":
         options = dict(box_width=32, proposals=(50, 20, 50, 20), roi_samples=16) | options
     if name == "mask_rcnn":
         options = dict(mask_layers=(16,)) | options
-    return build_detector(name, Pyramid(small_maps(), width=16, extra=extra), 3, **options)
+    return build_detector(name, small_maps(), 3, pyramid={"width": 16}, **options)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -31,7 +30,7 @@ def detector(name, **options):
 def test_losses_and_a_gradient_everywhere(name, empty, norm):
     options = {} if name == "faster_rcnn" else {"norm": norm}
     model = detector(name, **options).to(memory_format=torch.channels_last)
-    model.pyramid.maps.body.model.set_grad_checkpointing(True)
+    model.set_grad_checkpointing()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model(images().to(memory_format=torch.channels_last), SIZES, targets(empty=empty))
     assert losses.keys() == LOSSES[name]
@@ -98,6 +97,18 @@ def test_anchors_stand_on_the_strides_that_are_given():
     assert got[-1].tolist() == [-8, 0, 8, 16]
 
 
+def test_the_backbone_is_trained_as_it_asks_under_its_new_names():
+    model = detector("retinanet")
+    spared = model.no_weight_decay()
+    assert spared and spared <= {name for name, _ in model.named_parameters()}
+    groups = param_groups_layer_decay(model, 0.05, tuple(spared), layer_decay=0.5)
+    rates = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    scale = {name: rates[id(p)] for name, p in model.named_parameters()}
+    layers = ("stem.0.weight", "stages.0.blocks.0.norm.weight", "stages.1.blocks.0.norm1.weight")
+    assert [scale[f"pyramid.maps.body.model.{name}"] for name in layers] == [0.0625, 0.125, 0.25]
+    assert {scale[name] for name in scale if "body" not in name} == {1}
+
+
 def test_bad_input_is_named(monkeypatch):
     with pytest.raises(ValueError, match="no detector 'yolo'; wanted retinanet, faster_rcnn, mask_rcnn"):
         detector("yolo")
@@ -108,9 +119,16 @@ def test_bad_input_is_named(monkeypatch):
     with pytest.raises(ValueError, match="proposals must be four numbers"):
         detector("mask_rcnn", proposals=(8, 16))
     with pytest.raises(
-        ValueError, match=r"does not take what the recipe gives it: .*'anchors'.*; see model.head"
+        ValueError, match=r"model.detector: retinanet has no option 'nrm', .*'norm'; .* ratios"
     ):
-        detector("retinanet", anchors=3)
+        detector("retinanet", nrm=True)
+    with pytest.raises(ValueError, match="the pyramid has no option 'widths', the nearest is 'width'"):
+        build_detector("mask_rcnn", small_maps(), 3, pyramid={"widths": 16})
+    for name, option in (("mask_rcnn", "masks"), ("faster_rcnn", "mask_layers"), ("faster_rcnn", "norm")):
+        with pytest.raises(ValueError, match=f"{name} has no option '{option}'"):
+            detector(name, **{option: True})
+    with pytest.raises(ValueError, match="mask_layers is empty"):
+        detector("mask_rcnn", mask_layers=[])
     with pytest.raises(ValueError, match="training a detector needs targets"):
         detector("retinanet")(images(), SIZES)
     monkeypatch.setitem(__import__("sys").modules, "faster_coco_eval", None)

@@ -70,5 +70,5 @@ def test_bad_input_is_named():
         ValueError, match=r"trains on 2 images a process or more, got 1; raise data.batch_size"
     ):
         segmenter("upernet")(images(batch=1))
-    with pytest.raises(ValueError, match=r"'depth'.*; see model.head"):
+    with pytest.raises(ValueError, match=r"model.segmenter: linear has no option 'depth'; it knows none"):
         segmenter("linear", depth=3)

@@ -11,7 +11,6 @@ from crosshead.data.annotations.rle import encode, to_coco
 from crosshead.tasks.coco_numbers import (
     NUMBERS,
     Found,
-    class_numbers,
     coco_numbers,
     found_as_coco,
     truth_as_coco,
@@ -78,7 +77,7 @@ def test_all_twelve_are_those_of_pycocotools(masks):
     truth, found = cases()
     want = _by_pycocotools(truth, found, masks=masks)
     assert all(0 < value < 1 for value in want.values()), want  # every one of them says something here
-    got = coco_numbers(truth, found, CLASSES, masks=masks)
+    got = coco_numbers(truth, found, CLASSES, masks=masks).overall
     assert got == pytest.approx(want, abs=1e-9, rel=0)
 
 
@@ -86,8 +85,8 @@ def test_what_is_found_exactly_is_all_right_and_classes_stand_apart():
     boxes = np.array([[5, 5, 45, 45], [60, 60, 100, 110]], np.float32)
     labels, areas = np.array([0, 2]), np.array([1600.0, 2000.0])
     truth = [Objects(SIZE, boxes, labels, np.zeros(2, bool), areas)]
-    assert coco_numbers(truth, [Found(boxes, labels, np.ones(2))], CLASSES, masks=False)["AP"] == 1
-    apart = class_numbers(truth, [Found(boxes, np.array([0, 1]), np.ones(2))], CLASSES, masks=False)
+    assert coco_numbers(truth, [Found(boxes, labels, np.ones(2))], CLASSES, masks=False).overall["AP"] == 1
+    apart = coco_numbers(truth, [Found(boxes, np.array([0, 1]), np.ones(2))], CLASSES, masks=False).classes
     assert apart == {
         "cat": {"AP": 1, "AP50": 1},
         "dog": {"AP": -1, "AP50": -1},
@@ -97,9 +96,9 @@ def test_what_is_found_exactly_is_all_right_and_classes_stand_apart():
 
 def test_nothing_found_and_nothing_to_find():
     truth, _ = cases()
-    assert coco_numbers(truth, [NOTHING] * len(truth), CLASSES, masks=True)["AP"] == 0
+    assert coco_numbers(truth, [NOTHING] * len(truth), CLASSES, masks=True).overall["AP"] == 0
     none = coco_numbers([no_objects(SIZE, masks=False)], [NOTHING], CLASSES, masks=False)
-    assert none == dict.fromkeys(NUMBERS, -1)
+    assert none.overall == dict.fromkeys(NUMBERS, -1)
 
 
 def test_masks_are_sorted_by_their_own_area():
@@ -114,6 +113,6 @@ def test_masks_are_sorted_by_their_own_area():
     truth = [Objects(SIZE, boxes[1:], np.zeros(1, np.int64), np.zeros(1, bool), areas[1:], [encode(square)])]
     masks = [to_coco(encode(line)), to_coco(encode(square))]
     found = [Found(boxes.astype(float), np.zeros(2, np.int64), np.array([0.9, 0.8]), masks)]
-    got = coco_numbers(truth, found, CLASSES, masks=True)
+    got = coco_numbers(truth, found, CLASSES, masks=True).overall
     assert got["APm"] == pytest.approx(1.0)
     assert got["AP"] < 0.6

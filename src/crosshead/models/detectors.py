@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .dense import OnBackbone
 from .extras import need
-from .pyramid import Pyramid, group_norm, heads_precision
+from .options import check_options
+from .pyramid import Maps, Pyramid, group_norm, heads_precision
 
 Targets = list[dict[str, Tensor]]
 Sizes = list[tuple[int, int]]
 
 
-class Detector(nn.Module):
+class Detector(OnBackbone):
     """What all three share. The heads compute in float32, whatever the precision of the backbone.
 
     ``forward(images, sizes, targets)``: ``images`` (B, C, H, W), each picture in the top left corner, its own
@@ -29,9 +31,10 @@ class Detector(nn.Module):
 
     first_label = 0  # the number under which the heads know class 0
 
-    def __init__(self, pyramid: Pyramid, num_classes: int) -> None:
+    def __init__(self, pyramid: Pyramid, num_classes: int, nms_threshold: float, max_detections: int) -> None:
         super().__init__()
         self.pyramid, self.num_classes = pyramid, num_classes
+        self.nms_threshold, self.max_detections = nms_threshold, max_detections
 
     def forward(self, images: Tensor, sizes: Sizes, targets: Targets | None = None) -> Any:
         if self.training and targets is None:
@@ -77,7 +80,7 @@ class RetinaNet(Detector):
         nms_threshold: float = 0.5,
         max_detections: int = 100,
     ) -> None:
-        super().__init__(pyramid, num_classes)
+        super().__init__(pyramid, num_classes, nms_threshold, max_detections)
         detection = need("torchvision.models.detection")
         sizes = [
             tuple(anchor_size * stride * 2 ** (i / octave) for i in range(octave))
@@ -156,7 +159,7 @@ class RCNN(Detector):
         nms_threshold: float = 0.5,
         max_detections: int = 100,
     ) -> None:
-        super().__init__(pyramid, num_classes)
+        super().__init__(pyramid, num_classes, nms_threshold, max_detections)
         detection = need("torchvision.models.detection")
         if anchor_sizes is None:
             anchor_sizes = [8 * stride for stride in pyramid.strides]
@@ -169,6 +172,10 @@ class RCNN(Detector):
             raise ValueError(
                 "proposals must be four numbers: before and after suppression in training, and in evaluation, "
                 f"got {list(proposals)}"
+            )
+        if masks and not mask_layers:
+            raise ValueError(
+                "mask_layers is empty: the mask head needs one convolution or more, such as [256]"
             )
         anchors = Anchors([(float(size),) for size in anchor_sizes], ratios, pyramid.strides)
         read = pyramid.strides[:-1] if pyramid.extra == "pool" else pyramid.strides
@@ -288,25 +295,29 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
     """Probabilities within boxes (n, 1, m, m) and the boxes (n, 4) -> masks (n, height, width), bool."""
     paste = need("torchvision.models.detection.roi_heads").paste_masks_in_image
     if not len(masks):
-        return torch.zeros(0, *size, dtype=torch.bool)
+        return torch.zeros(0, *size, dtype=torch.bool, device=masks.device)
     return paste(masks, boxes, size, padding=1)[:, 0] >= threshold
 
 
-def build_detector(name: str, pyramid: Pyramid, num_classes: int, **options: Any) -> Detector:
-    """``retinanet``, ``faster_rcnn`` or ``mask_rcnn`` with the options of its class.
+def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> Detector:
+    """``retinanet``, ``faster_rcnn`` or ``mask_rcnn`` with the options of its class; ``pyramid`` are those of the
+    pyramid, whose extra levels are the paper's unless they say otherwise.
 
     Raises:
         ValueError: for another name, or an option that it doesn't know.
     """
-    known = {"retinanet": RetinaNet, "faster_rcnn": RCNN, "mask_rcnn": RCNN}
+    known: dict[str, type[Detector]] = {"retinanet": RetinaNet, "faster_rcnn": RCNN, "mask_rcnn": RCNN}
     if name not in known:
         raise ValueError(f"no detector {name!r}; wanted {', '.join(known)}")
+    levels: dict[str, Any] = {"extra": "convolve" if name == "retinanet" else "pool"} | dict(
+        options.pop("pyramid", {})
+    )
+    check_options("the pyramid", Pyramid, levels, "model.detector.pyramid")
+    of_masks = ("mask_layers", "norm") if name == "faster_rcnn" else ()
+    check_options(name, known[name], options, "model.detector", beside=("masks", *of_masks))
     if name != "retinanet":
         options["masks"] = name == "mask_rcnn"
-    try:
-        return known[name](pyramid, num_classes, **options)  # type: ignore[operator]
-    except TypeError as error:
-        raise ValueError(f"{name} does not take what the recipe gives it: {error}; see model.head") from error
+    return known[name](Pyramid(maps, **levels), num_classes, **options)
 
 
 __all__ = ["RCNN", "Detector", "RetinaNet", "build_detector", "paste_masks"]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dense import OnBackbone
 from .extras import need
+from .options import check_options
 from .pyramid import Maps, Pyramid
 
 
-class Segmenter(nn.Module):
+class Segmenter(OnBackbone):
     """What all share: images (B, C, H, W) of any size -> class logits, float32, on a grid of ``stride`` pixels.
 
     In evaluation ``forward`` gives logits (B, classes, h, w); in training a dict, ``logits`` and, of a model with an
@@ -44,22 +46,6 @@ class Segmenter(nn.Module):
 
     def decode(self, images: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
-
-    @property
-    def _maps(self) -> Maps:
-        return next(module for module in self.modules() if isinstance(module, Maps))
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether the backbone's blocks form their activations again in the backward pass."""
-        self._maps.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """What the backbone spares, by this module's names."""
-        backbone = self._maps.backbone
-        listed: set[str] = getattr(backbone, "no_weight_decay", set)()
-        prefix = next(name for name, module in self.named_modules() if module is backbone)
-        return {f"{prefix}.{name}" for name in listed}
 
 
 class SemanticFPN(Segmenter):
@@ -197,12 +183,13 @@ def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> 
     Raises:
         ValueError: for another name, or an option that it doesn't know.
     """
-    known = ("semantic_fpn", "upernet", "linear")
+    known = {"semantic_fpn": SemanticFPN, "upernet": UPerNet, "linear": LinearSegmenter}
     if name not in known:
         raise ValueError(f"no segmenter {name!r}; wanted {', '.join(known)}")
-    try:
-        if name == "semantic_fpn":
-            return SemanticFPN(Pyramid(maps, **options.pop("pyramid", {})), num_classes, **options)
-        return (UPerNet if name == "upernet" else LinearSegmenter)(maps, num_classes, **options)
-    except TypeError as error:
-        raise ValueError(f"{name} does not take what the recipe gives it: {error}; see model.head") from error
+    on: Any = maps
+    if name == "semantic_fpn":
+        levels = dict(options.pop("pyramid", {}))
+        check_options("the pyramid", Pyramid, levels, "model.segmenter.pyramid", beside=("extra",))
+        on = Pyramid(maps, **levels)
+    check_options(name, known[name], options, "model.segmenter")
+    return known[name](on, num_classes, **options)

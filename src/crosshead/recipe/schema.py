@@ -68,6 +68,22 @@ class SegmenterConfig(Section):
         return dict(self.model_extra or {})
 
 
+class DetectorConfig(Section):
+    """What makes a detector of a backbone; see ``crosshead.models.detectors``. Further keys are its options
+    (``norm: true``, ``pyramid: {width: 256}``)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Literal["retinanet", "faster_rcnn", "mask_rcnn"] = "mask_rcnn"
+    out_indices: list[int] | None = None  # as a segmenter's, these three
+    window: Positive | None = 14
+    global_blocks: list[int] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class ModelConfig(Section):
     """A model in timm's registry, this library's own included.
 
@@ -81,6 +97,7 @@ class ModelConfig(Section):
     args: dict[str, Any] = {}
     interaction: InteractionConfig | None = None
     segmenter: SegmenterConfig | None = None
+    detector: DetectorConfig | None = None
     init_from: str | None = None  # a checkpoint (safetensors, or the authors' .pth) to start from
 
     @model_validator(mode="before")
@@ -96,6 +113,12 @@ class ModelConfig(Section):
         if swap is not None and data.get("interaction") is not None:
             raise ValueError("model.swap is the old name of model.interaction; give the latter alone")
         return data if swap is None else data | {"interaction": swap}
+
+    @model_validator(mode="after")
+    def _one_head(self) -> "ModelConfig":
+        if self.segmenter is not None and self.detector is not None:
+            raise ValueError("model.segmenter and model.detector are both set; set one of them to null")
+        return self
 
 
 class DataConfig(Section):
@@ -157,7 +180,7 @@ class AugmentConfig(Section):
 class TaskConfig(Section):
     """What is learned and what selects a checkpoint; which task knows which key stands beside it."""
 
-    name: Literal["classify", "multilabel", "regress", "segment"] = "classify"
+    name: Literal["classify", "multilabel", "regress", "segment", "detect"] = "classify"
     select_by: str | None = None  # a metric: loss, balanced_accuracy, miou ...; the task's own when unset
     label_smoothing: Rate = 0.1  # of classes and labels
     # Of classes (segment: of pixels) by name, 1 for the others; or, for classify, one a class, or balanced.
@@ -166,7 +189,10 @@ class TaskConfig(Section):
         None  # classify: focal loss, in which images that are well known weigh little
     )
     auxiliary_weight: Weight = 0.4  # segment: of an auxiliary head's loss
-    window: Positive | None = None  # segment: larger pictures go in overlapping windows of so many pixels
+    window: Positive | None = (
+        None  # segment, detect: larger pictures go in overlapping windows of so many pixels
+    )
+    score_threshold: Rate = 0.3  # detect: of what predict tells and draws; judged is all that the model finds
 
 
 class OptimizerConfig(Section):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
+from crosshead.tasks.detect import DetectTask
 from crosshead.tasks.metrics import METRICS, Metric
 from crosshead.tasks.multilabel import MultilabelTask
 from crosshead.tasks.protocol import Drawing, Evaluation, Judgement, Step, Task
@@ -16,6 +17,7 @@ TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {
     "multilabel": MultilabelTask,
     "regress": RegressTask,
     "segment": SegmentTask,
+    "detect": DetectTask,
 }
 
 
@@ -28,6 +30,7 @@ __all__ = [
     "METRICS",
     "TASKS",
     "ClassifyTask",
+    "DetectTask",
     "Drawing",
     "Evaluation",
     "Judgement",

@@ -30,30 +30,33 @@ class Found:
     masks: Sequence[dict[str, Any]] | None = None
 
 
+@dataclass(frozen=True)
+class CocoNumbers:
+    """``overall`` are the ``NUMBERS`` by name, ``classes`` AP and AP50 of each class; -1 where there is nothing to
+    judge, as of a class without objects."""
+
+    overall: dict[str, float]
+    classes: dict[str, dict[str, float]]
+
+
 def coco_numbers(
     truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
-) -> dict[str, float]:
-    """``NUMBERS`` of boxes, or of ``masks``, over pictures in one order; -1 where there is nothing to judge.
+) -> CocoNumbers:
+    """Of boxes, or of ``masks``, over pictures in one order.
 
     Raises:
         ImportError: faster-coco-eval is not installed.
     """
     evaluation = _evaluated(truth, found, class_names, masks=masks)
-    return dict(zip(NUMBERS, map(float, evaluation.stats[:12]), strict=True))
-
-
-def class_numbers(
-    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
-) -> dict[str, dict[str, float]]:
-    """AP and AP50 of each class by name; -1 for a class without objects."""
-    evaluation = _evaluated(truth, found, class_names, masks=masks)
-    precision = evaluation.eval["precision"][
-        :, :, :, 0, -1
-    ]  # (threshold, recall, class), all areas, most detections
-    return {
-        name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])}
-        for k, name in enumerate(class_names)
-    }
+    # (threshold, recall, class), over all areas, with the most detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    return CocoNumbers(
+        dict(zip(NUMBERS, map(float, evaluation.stats[:12]), strict=True)),
+        {
+            name: {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])}
+            for k, name in enumerate(class_names)
+        },
+    )
 
 
 def _mean(precision: np.ndarray) -> float:

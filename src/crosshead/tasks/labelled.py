@@ -14,6 +14,8 @@ from crosshead.data.sets.common import DatasetInfo, ImageSet
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
 
+USUAL = 5  # classes that an answer names unless another number is asked for
+
 
 class LabelledTask:
     """The model gives ``outputs`` numbers an image; a label is read as ``dtype``."""

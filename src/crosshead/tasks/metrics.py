@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from crosshead.tasks.coco_numbers import NUMBERS
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -59,6 +61,11 @@ METRICS = {
         Metric("mae", "mean absolute error", higher_is_better=False, form="number"),
         Metric("rmse", "root mean squared error", higher_is_better=False, form="number"),
         Metric("r2", "R²", form="number"),
+        *(
+            Metric(f"{kind}_{number}".lower(), f"{kind} {number}")
+            for kind in ("box", "mask")
+            for number in NUMBERS
+        ),
         Metric("count", "images", form="count"),
         Metric("skipped", "images left out", higher_is_better=False, form="count"),
     )

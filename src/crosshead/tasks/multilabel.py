@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from crosshead.data.loading.batch import Batch
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.labelled import LabelledTask, only_classification
+from crosshead.tasks.labelled import USUAL, LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Judgement, Step
 
@@ -47,10 +47,12 @@ class MultilabelTask(LabelledTask):
     def evaluation(self, *, predictions: bool = False) -> "MultilabelEvaluation":
         return MultilabelEvaluation(self.info.class_names, predictions=predictions)
 
-    def answers(self, model: nn.Module, prepared: list[Tensor], *, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
         """The ``top`` most probable labels; ``given`` says which of them are more probable than not."""
         rows = self.outputs_of(model, prepared).sigmoid()
-        return [{"predictions": self._best(row, top)} for row in rows]
+        return [{"predictions": self._best(row, top or USUAL)} for row in rows]
 
     def _best(self, row: Tensor, top: int) -> list[dict[str, Any]]:
         values, indices = row.topk(min(top, len(row)))

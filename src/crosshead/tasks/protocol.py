@@ -109,8 +109,11 @@ class Task(Protocol):
     def prepared(self, picture: Image.Image) -> Any:
         """A picture as ``answers`` takes it. Raises ``BrokenImage``."""
 
-    def answers(self, model: nn.Module, prepared: list[Any], *, top: int) -> list[dict[str, Any]]:
-        """What ``model`` says of each picture, as JSON holds it; of several possible answers the best ``top``."""
+    def answers(
+        self, model: nn.Module, prepared: list[Any], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
+        """What ``model`` says of each picture, as JSON holds it; of several possible answers the best ``top``,
+        or as many as are usual."""
 
     def lines(self, answer: dict[str, Any]) -> list[str]:
         """One of the ``answers`` as a person reads it."""

@@ -44,7 +44,9 @@ class RegressTask(LabelledTask):
     def evaluation(self, *, predictions: bool = False) -> "RegressEvaluation":
         return RegressEvaluation(self.mean, self.std, predictions=predictions)
 
-    def answers(self, model: nn.Module, prepared: list[Tensor], *, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
         found = self.outputs_of(model, prepared)[:, 0] * self.std + self.mean
         return [{"value": value} for value in found.tolist()]
 

@@ -33,7 +33,9 @@ def register(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("words", nargs="*", metavar="RUN IMAGE ...", help="the folder of a run, and pictures")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (default: 5)")
+    parser.add_argument(
+        "--top", type=int, metavar="N", help="how many classes (default: 5), or objects (100)"
+    )
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)"
     )
@@ -61,7 +63,7 @@ def run_command(args: argparse.Namespace) -> int:
             "wanted the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
         )
     for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{name}: wanted at least 1, came {number}")
     (run, checkpoint), places = find_checkpoint(args.words[0]), args.words[1:]
     files = find_pictures(places)
@@ -119,7 +121,7 @@ def find_pictures(places: list[str]) -> list[Path]:
     return files
 
 
-def predict_files(trained: "Trained", files: list[Path], top: int) -> Iterator[dict[str, Any]]:
+def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
     """One answer a file, in order: what the model says, or the error where it can't be read."""
     from crosshead.data.files.images import BrokenImage, decode_image, display_name
 

@@ -35,6 +35,20 @@ def encode(mask: NDArray[np.bool_]) -> RLE:
     return RLE((mask.shape[0], mask.shape[1]), counts.astype(np.int64))
 
 
+def encode_within(piece: NDArray[np.bool_], place: tuple[int, int], size: tuple[int, int]) -> RLE:
+    """Of a mask of ``size`` (height, width) that is empty but for ``piece``, whose top left corner is at ``place``
+    (row, column); in the time and the memory that the piece takes."""
+    # An empty row above and below: no run goes on from the foot of a column to the head of the next.
+    columns = np.pad(piece, ((1, 1), (0, 0))).T.astype(np.int8)
+    column, row = np.nonzero(np.diff(columns, axis=1))
+    edges = (column + place[1]) * size[0] + row + place[0]
+    # A column that is full meets the next one where the piece is as high as the picture.
+    met = np.flatnonzero(edges[1:-1:2] == edges[2::2])
+    edges = np.delete(edges, np.concatenate([2 * met + 1, 2 * met + 2]))
+    counts = np.diff(np.concatenate([[0], edges, [size[0] * size[1]]]))
+    return RLE(size, (counts if counts[-1] or len(counts) == 1 else counts[:-1]).astype(np.int64))
+
+
 def decode(rle: RLE) -> NDArray[np.bool_]:
     """The mask (height, width)."""
     values = np.arange(len(rle.counts)) % 2 == 1

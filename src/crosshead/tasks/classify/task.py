@@ -12,7 +12,7 @@ from crosshead.data.sets.common import DatasetInfo, ImageSet
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.tasks.classify.loss import class_weights, focal_loss
-from crosshead.tasks.labelled import LabelledTask
+from crosshead.tasks.labelled import USUAL, LabelledTask
 from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Step
 
@@ -77,10 +77,12 @@ class ClassifyTask(LabelledTask):
     def evaluation(self, *, predictions: bool = False) -> ClassifyEvaluation:
         return ClassifyEvaluation(self.info.class_names, predictions=predictions)
 
-    def answers(self, model: nn.Module, prepared: list[Tensor], *, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable."""
         probabilities = self.outputs_of(model, prepared).softmax(dim=-1)
-        return [{"predictions": self._best(row, top)} for row in probabilities]
+        return [{"predictions": self._best(row, top or USUAL)} for row in probabilities]
 
     def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:
         values, indices = probabilities.topk(min(top, len(probabilities)))

@@ -199,7 +199,9 @@ class SegmentTask:
         """The picture as the model takes it, and its own (height, width)."""
         return whole_picture(picture, self.recipe.data, self.info), (picture.height, picture.width)
 
-    def answers(self, model: nn.Module, prepared: list[Any], *, top: int) -> list[dict[str, Any]]:
+    def answers(
+        self, model: nn.Module, prepared: list[Any], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
         """The segments of each picture, the largest first, as COCO's run lengths; every pixel has one answer, so that
         ``top`` leaves none out."""
         device = next(model.parameters()).device

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from crosshead.models.segmenters import Segmenter, full_size
 
-_OVERLAP = 0.25  # of a window's side, at least
+OVERLAP = 0.25  # of a window's side, at least
 
 
 def windowed_logits(model: Segmenter, images: Tensor, window: int | None) -> Tensor:
@@ -41,7 +41,7 @@ def starts(length: int, side: int, stride: int) -> list[int]:
     if length <= side:
         return [0]
     last = -(-(length - side) // stride)
-    count = -(-last * stride // int(side * (1 - _OVERLAP)))
+    count = -(-last * stride // int(side * (1 - OVERLAP)))
     return sorted({round(last * i / count) * stride for i in range(count + 1)})
 
 

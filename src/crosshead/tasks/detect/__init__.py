@@ -1,0 +1,5 @@
+"""Detection and instance segmentation: boxes, and masks where the model gives them."""
+
+from crosshead.tasks.detect.task import DetectTask
+
+__all__ = ["DetectTask"]

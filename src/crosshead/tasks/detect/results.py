@@ -1,0 +1,65 @@
+"""What a detector says, in the pictures' own pixels: as COCO's run lengths, and as answers in COCO's form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
+
+from crosshead.data.annotations.rle import RLE, encode_within, to_coco
+from crosshead.tasks.coco_numbers import Found
+
+_MASK = 0.5  # probability from which on a pixel is the object's
+
+
+def in_own_pixels(found: dict[str, Tensor], size: tuple[int, int], own: tuple[int, int]) -> Found:
+    """Of a picture that had (height, width) ``size`` when the detector saw it, and has ``own``; cut off at its
+    edges."""
+    wide = torch.tensor([own[1] / size[1], own[0] / size[0]] * 2)
+    edges = torch.tensor([own[1], own[0]] * 2, dtype=torch.float32)
+    boxes = torch.minimum((found["boxes"].cpu() * wide).clamp(min=0), edges)
+    masks = None
+    if "masks" in found:
+        masks = [to_coco(mask) for mask in masks_of(found["masks"].cpu(), boxes, own)]
+    return Found(boxes.double().numpy(), found["labels"].cpu().numpy(), found["scores"].cpu().numpy(), masks)
+
+
+def masks_of(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
+    """Probabilities within boxes (n, 1, m, m), and the boxes (n, 4) -> masks of ``size`` (height, width).
+
+    As torchvision pastes them, but one after another, and each in no more room than its box: a hundred objects of a
+    picture of 12 megapixels would take 5 GB.
+    """
+    grown, scale = expand_masks(probabilities.float(), padding=1)
+    around = expand_boxes(boxes.float(), scale).to(torch.int64)
+    found = []
+    for mask, box in zip(grown, around, strict=True):
+        left, top, right, bottom = box.tolist()
+        x, y = max(left, 0), max(top, 0)
+        wide, high = min(right + 1, size[1]) - x, min(bottom + 1, size[0]) - y
+        piece = np.zeros((0, 0), bool)
+        if wide > 0 and high > 0:
+            moved = box - torch.tensor([x, y] * 2)
+            piece = (paste_mask_in_image(mask[0], moved, high, wide) >= _MASK).numpy()
+        found.append(encode_within(piece, (y, x), size))
+    return found
+
+
+def answer(found: Found, own: tuple[int, int], class_names: Sequence[str]) -> dict[str, Any]:
+    """Objects in falling order of their scores, as COCO's results have them: ``bbox`` x, y, width, height."""
+    objects = []
+    for i in np.argsort(-found.scores, kind="stable").tolist():
+        x1, y1, x2, y2 = map(float, found.boxes[i])
+        label = int(found.labels[i])
+        entry: dict[str, Any] = {
+            "class": class_names[label],
+            "index": label,
+            "score": round(float(found.scores[i]), 6),
+            "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
+        }
+        if found.masks is not None:
+            entry["segmentation"] = found.masks[i]
+        objects.append(entry)
+    return {"size": list(own), "objects": objects}

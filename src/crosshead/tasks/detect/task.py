@@ -1,0 +1,181 @@
+"""Detection and instance segmentation: predictions are objects, of each picture's own size."""
+
+from itertools import groupby
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from crosshead import models
+from crosshead.data.loading.batch import Batch
+from crosshead.data.loading.objects import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.sets.objects import ObjectSet
+from crosshead.data.transforms.objects import whole_object_picture
+from crosshead.data.transforms.pipeline import image_size
+from crosshead.models.detectors import Detector, build_detector
+from crosshead.models.pyramid import Maps
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks.coco_numbers import NUMBERS
+from crosshead.tasks.detect.drawing import overlay
+from crosshead.tasks.detect.evaluation import DetectEvaluation, metric_name
+from crosshead.tasks.detect.results import answer, in_own_pixels
+from crosshead.tasks.detect.windows import detect
+from crosshead.tasks.metrics import selecting
+from crosshead.tasks.protocol import Step
+
+# Of the recipe's augmentation what is for pictures with one label, or with maps.
+_FOR_OTHERS = (
+    "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
+    "mixup", "cutmix", "scale_range",
+)  # fmt: skip
+_LOSSES = {
+    "retinanet": ("classes", "boxes"),
+    "faster_rcnn": ("objectness", "proposals", "classes", "boxes"),
+    "mask_rcnn": ("objectness", "proposals", "classes", "boxes", "masks"),
+}
+_MOST = 100  # objects that an answer holds unless another number is asked for
+
+
+class DetectTask:
+    """The detector's own losses to train with, COCO's average precision to judge by.
+
+    The losses are means over the pictures or samples of a batch, as the papers' are; a process's share weighs by its
+    pictures.
+    """
+
+    counts = ()
+
+    def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
+        if recipe.model.detector is None:
+            raise ValueError(
+                "model.detector is not set, and task.name=detect needs one: model.detector.name=retinanet, faster_rcnn "
+                "or mask_rcnn"
+            )
+        if stray := [f"augment.{key}" for key in _FOR_OTHERS if getattr(recipe.augment, key)]:
+            raise ValueError(
+                f"{', '.join(stray)}: not for pictures with boxes; set them to 0 or null, as shared/detect does"
+            )
+        if recipe.task.class_weights is not None:
+            raise ValueError("task.class_weights: a detector's losses take none; leave it out")
+        if recipe.task.window and recipe.train.parallel == "shards":
+            raise ValueError(
+                "task.window and train.parallel=shards don't go together: processes would call the model unequally "
+                "often"
+            )
+        self.recipe, self.info, self.settings = recipe, info, recipe.model.detector
+        self.masked = self.settings.name == "mask_rcnn"
+        self.kinds = ("mask", "box") if self.masked else ("box",)
+        self.losses = _LOSSES[self.settings.name]
+        self.shown = tuple(metric_name(kind, number) for kind in self.kinds for number in ("AP", "AP50"))
+        judged = tuple(metric_name(kind, number) for kind in self.kinds for number in NUMBERS)
+        self.primary = selecting(recipe.task.select_by, judged)
+
+    def build_model(self, *, from_weights: bool = True) -> nn.Module:
+        backbone = models.build_backbone(
+            self.recipe.model, in_chans=self.info.channels, from_weights=from_weights
+        )
+        settings = self.settings
+        maps = Maps(
+            backbone,
+            out_indices=settings.out_indices,
+            window=settings.window,
+            global_blocks=settings.global_blocks,
+        )
+        return build_detector(settings.name, maps, len(self.info.class_names), **settings.options)
+
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingObjects:
+        data, augment = self.recipe.data, self.recipe.augment
+        return TrainingObjects(self._objects(images), data, augment, self.info, seed=seed, epoch=epoch)
+
+    def evaluation_batches(self, images: ImageSet) -> EvaluationObjects:
+        return EvaluationObjects(self._objects(images), self.recipe.data, self.info)
+
+    def _objects(self, images: ImageSet) -> ObjectSet:
+        named = f"the pictures of data.name={self.recipe.data.name} have no"
+        if getattr(images, "counted", "images") != "objects":
+            raise ValueError(
+                f"{named} boxes, and task.name=detect learns from boxes: take coco, coco-folder, scenes or another set "
+                "with objects"
+            )
+        if self.masked and not images.masked:  # type: ignore[attr-defined]  # asked for above
+            raise ValueError(
+                f"{named} masks, and model.detector.name=mask_rcnn learns from masks: take faster_rcnn or retinanet"
+            )
+        return images  # type: ignore[return-value]
+
+    def blank(self) -> Batch:
+        height, width = image_size(self.recipe.data)
+        target = {
+            "size": torch.tensor([height, width]),
+            "boxes": torch.zeros(0, 4),
+            "labels": torch.zeros(0, dtype=torch.int64),
+        }
+        if self.masked:
+            target["masks"] = torch.zeros(0, height, width, dtype=torch.uint8)
+        images = padded([torch.zeros(self.info.channels, height, width)], self.info.channels)
+        return Batch(images, [target], torch.zeros(0, dtype=torch.int64))
+
+    def units(self, batch: Batch) -> None:
+        return None
+
+    def step(self, network: nn.Module, batch: Batch) -> Step:
+        losses = network(batch.images, _sizes(batch), batch.targets)
+        return Step({name: losses[name] * len(batch) for name in self.losses})
+
+    def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
+        """What is found in each picture, in the pixels that the model sees; see ``models.detectors.Detector``."""
+        return detect(model, batch.images, _sizes(batch), self.recipe.task.window)  # type: ignore[arg-type]
+
+    def evaluation(self, *, predictions: bool = False) -> DetectEvaluation:
+        if predictions:
+            raise ValueError(
+                "a table of predictions is for one row a picture; `crosshead predict` writes what is found in each"
+            )
+        return DetectEvaluation(self.info.class_names, self.kinds)
+
+    def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
+        """Backbone and pyramid: how much the heads compute depends on what they find."""
+        assert isinstance(model, Detector)
+        return model.pyramid, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
+
+    def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+        """The picture as the model takes it, and its own (height, width)."""
+        return whole_object_picture(picture, self.recipe.data, self.info), (picture.height, picture.width)
+
+    def answers(
+        self, model: nn.Module, prepared: list[Any], *, top: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The objects of each picture that score ``task.score_threshold`` or more, the best first, and of them the
+        ``top`` (100)."""
+        device = next(model.parameters()).device
+        answers: list[dict[str, Any]] = []
+        for _, alike in groupby(prepared, key=lambda each: each[0].shape):
+            images, owns = zip(*alike, strict=True)
+            sizes = [tuple(image.shape[-2:]) for image in images]
+            with torch.inference_mode():
+                seen = padded(images, self.info.channels).to(device)
+                found = detect(model, seen, sizes, self.recipe.task.window)  # type: ignore[arg-type]
+            for each, size, own in zip(found, sizes, owns, strict=True):
+                likely = each["scores"] >= self.recipe.task.score_threshold
+                best = {
+                    name: values[likely][: _MOST if top is None else top] for name, values in each.items()
+                }
+                answers.append(answer(in_own_pixels(best, size, own), own, self.info.class_names))
+        return answers
+
+    def lines(self, answer: dict[str, Any]) -> list[str]:
+        found = [
+            f"{each['score']:7.2%}  {each['class']}  at {', '.join(f'{side:.0f}' for side in each['bbox'])}"
+            for each in answer["objects"]
+        ]
+        return found or [f"nothing that scores {self.recipe.task.score_threshold:g} or more"]
+
+    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+        return {"drawn": overlay(picture, answer)}
+
+
+def _sizes(batch: Batch) -> list[tuple[int, int]]:
+    """(height, width) of each picture inside the padding."""
+    return [tuple(target["size"].tolist()) for target in batch.targets]
