@@ -16,7 +16,8 @@ def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:
     """Those of the rows and of the columns."""
     (rows, columns), cells, _ = geometry
     along_rows = pooling_matrix(rows, cells[0], like)
-    same = rows == columns and cells[0] == cells[1]
+    # An exported graph serves every size: to ask here would bind it to square grids, or to others.
+    same = not torch.compiler.is_exporting() and rows == columns and cells[0] == cells[1]
     return along_rows, along_rows if same else pooling_matrix(columns, cells[1], like)
 
 
