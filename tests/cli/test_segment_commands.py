@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from crosshead.cli import main
@@ -87,3 +88,21 @@ def test_what_does_not_fit_together_is_one_line(segmented, run, tmp_path, fails)
     assert "have no maps" in fails(
         "train", tmp_path / "own.yaml", *WORDS, "data.name=digits", "--output", tmp_path
     )
+
+
+def test_export_writes_the_whole_segmenter(segmented, run, tmp_path, capsys, fails):
+    out = tmp_path / "whole.pt2"
+    capsys.readouterr()
+    assert main(["export", str(segmented[0]), "--out", str(out), "--size", "32x48"]) == 0
+    told = capsys.readouterr().out
+    assert "the whole model" in told and "batch x 3 x 32 x 48" in told and "1 x 3 x 8 x 12" in told
+    assert "is there already" in fails("export", segmented[0], "--out", out)
+    assert "there is no folder" in fails("export", run, "--out", tmp_path / "no" / "x.pt2")
+    assert "height and width" in fails("export", run, "--out", tmp_path / "x.pt2", "--size", "32")
+    assert "has no pyramid" in fails("export", run, "--out", tmp_path / "x.pt2", "--pyramid")
+    assert main(["export", str(run), "--out", str(out), "--force"]) == 0
+    assert "batch x 1 x 8 x 8" in capsys.readouterr().out
+    extra = {"about.json": ""}
+    torch.export.load(out, extra_files=extra)
+    about = json.loads(extra["about.json"])
+    assert about["classes"] == [str(i) for i in range(10)] and len(about["mean"]) == 1

@@ -52,9 +52,9 @@ def export_model(
     """Writes a model, or a part of it, as a ``torch.export`` program in float32 for evaluation on images (B, C, H, W).
 
     ``whole`` and ``pyramid`` take images of ``size`` alone, in batches of any number where the model allows that. A
-    ``backbone`` gives its maps, a list, for images of any size that its largest stride divides (pad others below and to
-    the right), where the model takes any size, and otherwise of ``size``. The file is loaded again and compared with the
-    model, and only then takes its name.
+    ``backbone`` gives its maps, a list, for images of any size that its largest stride divides (pad others below and
+    to the right), where the model takes any size, and otherwise of ``size``. The file is loaded again and compared
+    with the model, and only then takes its name.
 
     Args:
         model: a classifier, segmenter or detector; on the CPU. Its classifier is lost where ``part`` is not whole.
@@ -91,7 +91,9 @@ def export_model(
             os.replace(aside, file)
         finally:
             aside.unlink(missing_ok=True)
-        outputs = tuple(tuple(out.shape) for out in _outputs(module(shapes.images(1, *shapes.example(varying)))))
+        outputs = tuple(
+            tuple(out.shape) for out in _outputs(module(shapes.images(1, *shapes.example(varying))))
+        )
     return Exported(
         file,
         part,
@@ -160,7 +162,9 @@ class _Shapes:
             self.module(self.images(1, *self.size))
         except (ValueError, RuntimeError, AssertionError) as error:
             height, width = self.size
-            raise ValueError(f"the model does not take images of {height} x {width}: {_line(error)}") from error
+            raise ValueError(
+                f"the model does not take images of {height} x {width}: {_line(error)}"
+            ) from error
 
     def smallest(self, program: Callable[[Tensor], Any]) -> int:
         """The side of the smallest square images that a program takes."""
@@ -184,7 +188,9 @@ class _Shapes:
             images = self.images(batch, *size)
             for got, want in zip(_outputs(program(images)), _outputs(self.module(images)), strict=True):
                 if got.shape != want.shape:
-                    raise ValueError(f"its output has the shape {tuple(got.shape)}, the model's {tuple(want.shape)}")
+                    raise ValueError(
+                        f"its output has the shape {tuple(got.shape)}, the model's {tuple(want.shape)}"
+                    )
                 largest = want.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
                 worst = max(worst, float((got - want).abs().max() / largest))
         if not worst <= TOLERANCE:

@@ -28,7 +28,7 @@ def register(commands: Commands) -> None:
         "backbone, or backbone and pyramid.",
         epilog=_EPILOG,
     )
-    parser.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/digits_mohsa")
+    parser.add_argument("folder", metavar="RUN", help="the folder of a run, such as runs/digits_mohsa")
     parser.add_argument("--out", metavar="FILE.pt2", required=True, help="the file to write")
     parser.add_argument("--size", metavar="HxW", help="of the images, in pixels (default: the recipe's)")
     part = parser.add_mutually_exclusive_group()
@@ -47,7 +47,7 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError(f"{out} is there already; name another file, or replace it with --force")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.absolute().parent}")
-    run, checkpoint = find_checkpoint(args.run)
+    run, checkpoint = find_checkpoint(args.folder)
     size = None if args.size is None else _size(args.size)
 
     from crosshead.data.transforms.pipeline import image_size
@@ -95,7 +95,9 @@ def _print(exported: "Exported") -> None:
     print(f"{exported.file}: {what[exported.part]}, float32, by torch {torch.__version__}")
     print(f"  images   {shape(exported.inputs)}")
     if exported.multiple is not None:
-        print(f"           height and width multiples of {exported.multiple}, tried from {exported.smallest} on")
+        print(
+            f"           height and width multiples of {exported.multiple}, tried from {exported.smallest} on"
+        )
     print(f"  of {shape(exported.tried)}   {', '.join(shape(each) for each in exported.outputs)}")
     print(f"  loaded again and compared: {exported.difference:.1e} of the largest output apart")
     if exported.fixed_because is not None:
