@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+Place = tuple[float, float] | tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def draw_sheet(
     blocks: Sequence[BlockMaps],
     *,
     title: str,
-    query: tuple[float, float] | None = None,
+    query: Place | None = None,
     overlay: bool = True,
     shared: bool = False,
 ) -> None:
@@ -40,7 +41,7 @@ def draw_sheet(
     Args:
         picture: (height, width, 3), what the model saw.
         title: what is shown, in a line.
-        query: the pixel (x, y) whose attention is shown, marked by a ring.
+        query: the pixel (x, y) whose attention is shown, marked by a ring, or the box (left, top, right, bottom).
         overlay: lay the maps over the picture; else they stand alone.
         shared: one scale for all heads of a block; else each head has its own.
     """
@@ -68,7 +69,7 @@ def draw_sheet(
     figure.savefig(file)
 
 
-def _show_picture(ax: Any, picture: NDArray[np.uint8], query: tuple[float, float] | None, label: str) -> None:
+def _show_picture(ax: Any, picture: NDArray[np.uint8], query: Place | None, label: str) -> None:
     ax.imshow(picture, interpolation="nearest")
     ax.set_title(label, fontsize=6.5, pad=2, loc="left")
     if query is not None:
@@ -113,12 +114,27 @@ def _hatch(ax: Any, outside: NDArray[np.bool_], height: int, width: int) -> None
             ax.add_patch(cell)
 
 
-def _mark(ax: Any, query: tuple[float, float]) -> None:
-    """A ring that can be seen on any ground."""
+def _mark(ax: Any, query: Place) -> None:
+    """A ring, or the box, that can be seen on any ground."""
+    from matplotlib.patches import Rectangle
+
     for size, colour in ((7.5, "black"), (5.5, "white")):
-        ax.plot(
-            *query, "o", markersize=size, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.1
-        )
+        if len(query) == 2:
+            ax.plot(
+                *query,
+                "o",
+                markersize=size,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=1.1,
+            )
+            continue
+        left, top, right, bottom = query
+        thick = 2.6 if colour == "black" else 1.1
+        # Pixel 0 reaches from -0.5 to 0.5 on the axes.
+        box = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False)
+        box.set(edgecolor=colour, linewidth=thick)
+        ax.add_patch(box)
 
 
 def _scale(values: Array, signed: bool) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import HeadLayer, head_layers
@@ -53,6 +54,11 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         raise ValueError(
             f"block {layer.block} is called with a mask of its model's, which the page does not know"
         )
+    if view.interaction.kind == "imhsa" and places.windows > 1:
+        raise ValueError(
+            f"block {layer.block} attends to landmarks within windows, which the page does not know; choose others "
+            "with --block"
+        )
     mixings = dict(view.interaction.mixings(view, heads))
     dynamic = mixings.pop("dynamic", None)
     return {
@@ -66,7 +72,10 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         "rows": places.rows,
         "columns": places.columns,
         "windows": places.windows,
-        "places": None if places.windows == 1 else _base64(places.tokens.to(torch.int32)),
+        # With the prefix, which lies nowhere, as what fills a window up.
+        "places": None
+        if places.windows == 1
+        else _base64(F.pad(places.tokens, (places.prefix, 0), value=-1).to(torch.int32)),
         "width": q.shape[-1],
         "own": [own, own + view.head_dim],
         "scale": float(heads.scale),
@@ -90,8 +99,13 @@ def _sight(
 
 def _label(layer: HeadLayer) -> str:
     view = layer.view
-    what = type(layer.module).__name__ if layer.kind == "plain" else str(view.interaction)
-    return f"{what}; {view.num_heads} heads of {view.head_dim}"
+    heads = f"{view.num_heads} heads of {view.head_dim}"
+    if layer.kind == "plain":
+        return f"{type(layer.module).__name__}; {heads}"
+    # How it is computed is nobody's concern here, nor what is on unless it is switched off.
+    options = {name: value for name, value in view.interaction.options().items() if name != "mode"}
+    said = [f"{name} {value}" for name, value in options.items() if value is not True and value is not None]
+    return f"{', '.join([view.interaction.kind, *said])}; {heads}"
 
 
 def _plain(values: Any) -> Any:

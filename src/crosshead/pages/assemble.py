@@ -8,7 +8,16 @@ import re
 from importlib import resources
 from typing import Any
 
-_SCRIPTS = ("engine.js", "colours.js", "data.js", "view.js")
+_SCRIPTS = (
+    "engine.js",
+    "colours.js",
+    "data.js",
+    "numbers.js",
+    "marks.js",
+    "panels.js",
+    "theme.js",
+    "view.js",
+)
 
 
 def atlas_page(title: str, notes: str, data: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
-from crosshead.cli.looking.viewed import Viewed, add_viewed, open_viewed
+from crosshead.cli.looking.viewed import Viewed, add_viewed, found_in, open_viewed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ examples:
   crosshead atlas runs/plain cat.jpg dog.jpg --beside runs/mohsa --output pets.html
 """
 _LIMIT_MB = 10.0
+_SAID = 3  # objects or segments of a picture, beside its name
 
 
 def register(commands: Commands) -> None:
@@ -82,7 +83,8 @@ def make_page(
     prepared = [_prepared(viewed, files) for viewed in models]
     pictures = [_picture(models[0], file, tensor) for file, tensor in zip(files, prepared[0], strict=True)]
     room = 1e6 * limit_mb - sum(len(picture["src"]) for picture in pictures) - 60_000
-    runs, notes = [], []
+    runs: list[dict[str, Any]] = []
+    notes = _sizes_apart(models, prepared)
     for viewed, tensor in zip(models, prepared, strict=True):
         kept, note = _fitting(viewed, tensor, blocks, room / len(models))
         runs.append({"name": viewed.name, "note": _describe(viewed), "blocks": kept})
@@ -94,6 +96,19 @@ def make_page(
         *notes,
     ]
     return atlas_page(title, "\n".join(about), {"pictures": pictures, "runs": runs}), notes
+
+
+def _sizes_apart(models: list[Viewed], prepared: list["Tensor"]) -> list[str]:
+    """What to know of two runs that see the pictures in different sizes."""
+    seen = [
+        f"{viewed.name} at {t.shape[-1]} x {t.shape[-2]}" for viewed, t in zip(models, prepared, strict=True)
+    ]
+    if len({tuple(tensor.shape[-2:]) for tensor in prepared}) == 1:
+        return []
+    return [
+        f"The pictures are seen by {' and by '.join(seen)} pixels: one query is the same place for both only where "
+        "neither cuts the picture or pads it otherwise."
+    ]
 
 
 def _prepared(viewed: Viewed, files: list[Path]) -> "Tensor":
@@ -149,15 +164,23 @@ def _picture(viewed: Viewed, file: Path, tensor: "Tensor") -> dict[str, Any]:
 
 
 def _caption(viewed: Viewed, file: Path, tensor: "Tensor") -> str:
-    """The picture's name, and what the model says of it where it classifies."""
-    import torch
-
-    if viewed.classes is None or viewed.trained is None or viewed.trained.recipe.task.name != "classify":
+    """The picture's name, and what a run says of it: its class, or the most that it finds in it."""
+    if viewed.classes is None or viewed.trained is None:
         return file.name
-    with torch.inference_mode():
-        shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
-    best = int(shares.argmax())
-    return f"{file.name}: {viewed.classes[best]} {shares[best]:.0%}"
+    task = viewed.trained.recipe.task.name
+    if task == "classify":
+        import torch
+
+        with torch.inference_mode():
+            shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
+        best = int(shares.argmax())
+        return f"{file.name}: {viewed.classes[best]} {shares[best]:.0%}"
+    if task not in ("segment", "detect"):
+        return file.name
+    answer, _ = found_in(viewed, file)
+    said = [(each["class"], each["score"]) for each in answer.get("objects", [])]
+    said = said or [(each["class"], each["share"]) for each in answer.get("segments", [])]
+    return ": ".join([file.name, ", ".join(f"{name} {share:.0%}" for name, share in said[:_SAID])])
 
 
 def _describe(viewed: Viewed) -> str:

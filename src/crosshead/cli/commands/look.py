@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
+from crosshead.cli.looking.detection import check_detects, find_detection
 from crosshead.cli.looking.viewed import Viewed, add_viewed, open_viewed
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ examples:
   crosshead look runs/pets cat.jpg                          every head of every block, for the class token
   crosshead look runs/pets cat.jpg --query 120,80 --block -1
   crosshead look runs/pets cat.jpg --gradient "tabby cat"   what of it speaks for a class
+  crosshead look runs/scenes street.jpg --detection 2       the box of the second best object that is found
   crosshead look vit_small_patch16_224 cat.jpg --weights vit.safetensors --query mean
 """
 _MOST_CELLS = 600  # of one sheet: more would be too small to see
@@ -36,11 +38,21 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures"
     )
-    parser.add_argument(
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument(
         "--query",
         default=None,
         metavar="Q",
         help="cls, mean, a pixel X,Y of the model's input, or a box X,Y,X,Y (default: cls, or mean without one)",
+    )
+    asked.add_argument(
+        "--detection",
+        type=int,
+        metavar="N",
+        help="of a detector's run: the box of the N-th best object that it finds, counted from 1",
+    )
+    parser.add_argument(
+        "--of-class", metavar="CLASS", help="with --detection: of the objects of this class alone"
     )
     parser.add_argument(
         "--block", type=int, action="append", metavar="B", help="only this block (repeatable)"
@@ -66,10 +78,13 @@ def run_command(args: argparse.Namespace) -> int:
     if len(args.words) < 2:
         raise ValueError("wanted a run and at least one picture: crosshead look RUN PICTURE ...")
     query = parse_query(args.query)
+    check_detection(args)
     files = find_pictures(args.words[1:])
     viewed = open_viewed(args.words[0], args)
     if args.gradient is not None and viewed.trained is not None:
         check_whole(viewed.trained.recipe.task.name)
+    if args.detection is not None:
+        check_detects(viewed, args.of_class)
     target = None if args.gradient is None else class_number(viewed, args.gradient)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +117,14 @@ def check_whole(task: str) -> None:
         )
 
 
+def check_detection(args: argparse.Namespace) -> None:
+    """Raises ValueError for a number that counts nothing, or a class of nothing."""
+    if args.detection is None and args.of_class is not None:
+        raise ValueError("--of-class says which objects --detection N counts; give both")
+    if args.detection is not None and args.detection < 1:
+        raise ValueError(f"--detection: wanted 1 for the best object, or more, came {args.detection}")
+
+
 def class_number(viewed: Viewed, text: str) -> int:
     """A class by its name or number; ValueError, with the nearest name, where there is none."""
     import difflib
@@ -127,7 +150,10 @@ def _draw(
 ) -> None:
     from crosshead.heads.drawing import draw_sheet
 
-    picture = viewed.read(file)
+    picture, asked = viewed.read(file), None
+    if args.detection is not None:
+        found = find_detection(viewed, file, args.detection, args.of_class)
+        query, asked = found.box, found.label
     query, blocks = _maps(viewed, picture, query, target, args)
     cells = sum(len(block.heads) for block in blocks)
     if cells > _MOST_CELLS:
@@ -145,8 +171,8 @@ def _draw(
         sheet,
         viewed.shown(picture[0]),
         blocks,
-        title=f"{viewed.name}, {file.name}: {what}, query {_named(query)}",
-        query=_marked(query),
+        title=f"{viewed.name}, {file.name}: {what}, {asked or f'query {_named(query)}'}",
+        query=None if isinstance(query, str) else query,
         overlay=not args.plain,
         shared=args.shared_scale,
     )
@@ -187,10 +213,3 @@ def _label(layer: "LayerMaps") -> str:
 
 def _named(query: "Query") -> str:
     return query if isinstance(query, str) else ",".join(f"{each:g}" for each in query)
-
-
-def _marked(query: "Query") -> tuple[float, float] | None:
-    if isinstance(query, str):
-        return None
-    x, y = (query[0], query[1]) if len(query) == 2 else ((query[0] + query[2]) / 2, (query[1] + query[3]) / 2)
-    return x, y

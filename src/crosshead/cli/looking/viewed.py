@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from crosshead.train.loading import Trained
 
 
+_ALL = 10_000  # more answers than a task gives
+
+
 @dataclass(frozen=True)
 class Viewed:
     """A model in evaluation mode, what to call it, how a picture becomes its input, and how that is shown again.
@@ -50,6 +53,18 @@ class Viewed:
 
         picture = decode_image(file, max_megapixels=self.max_megapixels)
         return self.prepare(picture).unsqueeze(0).to(self.device)
+
+
+def found_in(viewed: Viewed, file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+    """What a run that segments or detects says of a picture's file, as ``crosshead predict`` tells it; and the
+    (height, width) in which it sees the picture."""
+    from crosshead.data.files.images import decode_image
+
+    assert viewed.trained is not None
+    task = viewed.trained.task
+    picture = decode_image(file, max_megapixels=viewed.max_megapixels)
+    prepared = task.prepared(picture)
+    return task.answers(viewed.trained.model, [prepared], top=_ALL)[0], prepared[0].shape[-2:]
 
 
 def add_viewed(parser: argparse.ArgumentParser) -> None:

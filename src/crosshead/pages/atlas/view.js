@@ -1,11 +1,15 @@
 // @ts-check
 /* What a person sees and does: the query, the heads, the switches. Numbers come from engine.js and data.js. */
 import { readPage } from "./data.js";
-import { landmarkRows, rowsOf } from "./engine.js";
+import { rowsOf } from "./engine.js";
 import { colourOf, paint } from "./colours.js";
+import { outline, ring, same } from "./marks.js";
+import { highest, extremes, percent, sum } from "./numbers.js";
+import { describe, drawLandmarks } from "./panels.js";
+import { followTheme } from "./theme.js";
 
 /** @typedef {import("./engine.js").Block} Block */
-/** @typedef {{x: number, y: number, prefix: number | null}} Query  x and y from 0 to 1; prefix: a token before the grid */
+/** @typedef {import("./marks.js").Query} Query */
 /** @typedef {{run: number, block: Block, head: number, button: HTMLButtonElement, canvas: HTMLCanvasElement, name: HTMLElement}} Cell */
 
 const page = readPage(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "{}");
@@ -87,13 +91,15 @@ function draw() {
     }
     drawCell(cell, rows.rows, rows.window);
   }
-  drawMarks();
   const chosen = cells.find(isChosen) ?? cells.find((cell) => cell.run === state.run) ?? cells[0];
   const rows = chosen && found.get(chosen.block);
-  if (chosen && rows) {
-    describe(chosen, rows.rows, rows.window);
-    drawLandmarks(chosen.block, rows.token);
-  }
+  drawMarks(chosen?.block);
+  if (!chosen || !rows) return;
+  const { block, head } = chosen;
+  const name = `${page.runs.length > 1 ? `${page.runs[chosen.run].name}, b` : "B"}lock ${block.block}, head ${head}`;
+  describe(at("strongest"), name, block, rows.rows.subarray(head * block.tokens, (head + 1) * block.tokens), rows.window);
+  at("query-name").textContent = queryName(block);
+  drawLandmarks(at("landmarks"), block, state.picture, head, rows.token, switches(block));
 }
 
 /**
@@ -107,10 +113,10 @@ function drawCell(cell, rows, window) {
   const among = state.scale === "block" ? rows : row;
   paint(cell.canvas, block, row, window, highest(among, block.tokens, block.prefix), block.signed);
   cell.button.setAttribute("aria-pressed", String(isChosen(cell)));
-  const top = highest(row, block.tokens, block.prefix);
+  const says = block.signed ? extremes(row, block.prefix) : `highest ${percent(highest(row, block.tokens, block.prefix))}`;
   const rest = block.prefix ? `, off the grid ${percent(sum(row.subarray(0, block.prefix)))}` : "";
-  cell.name.textContent = state.all ? `${head}` : `head ${head}: highest ${percent(top)}${rest}`;
-  cell.button.setAttribute("aria-label", `block ${block.block}, head ${head}, highest ${percent(top)}`);
+  cell.name.textContent = state.all ? `${head}` : `head ${head}: ${says}${rest}`;
+  cell.button.setAttribute("aria-label", `block ${block.block}, head ${head}, ${says}`);
 }
 
 /** @param {Cell} cell */
@@ -118,87 +124,17 @@ function isChosen(cell) {
   return cell.run === state.run && cell.head === state.head && cell.block.block === state.block;
 }
 
-function drawMarks() {
+/** @param {Block | undefined} block whose patch the query falls on */
+function drawMarks(block) {
   const marks = document.getElementById("marks");
   if (!marks) return;
   const picture = page.pictures[state.picture];
   marks.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
   marks.replaceChildren();
   state.pins.forEach((pin, i) => pin.prefix === null && ring(marks, pin, picture, 0.022, String(i + 1)));
-  if (state.query.prefix === null) ring(marks, state.query, picture, 0.03, "");
-}
-
-/**
- * @param {Element} marks
- * @param {Query} query
- * @param {{width: number, height: number}} picture
- * @param {number} size
- * @param {string} name
- */
-function ring(marks, query, picture, size, name) {
-  const radius = size * Math.max(picture.width, picture.height);
-  for (const [colour, width] of [["#000", radius * 0.7], ["#fff", radius * 0.3]]) {
-    const circle = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-    circle.setAttribute("cx", String(query.x * picture.width));
-    circle.setAttribute("cy", String(query.y * picture.height));
-    circle.setAttribute("r", String(radius));
-    circle.setAttribute("fill", "none");
-    circle.setAttribute("stroke", String(colour));
-    circle.setAttribute("stroke-width", String(width));
-    marks.append(circle);
-  }
-  if (!name) return;
-  const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
-  text.setAttribute("x", String(query.x * picture.width + 1.4 * radius));
-  text.setAttribute("y", String(query.y * picture.height));
-  text.setAttribute("font-size", String(radius * 2.4));
-  text.setAttribute("fill", "#fff");
-  text.setAttribute("stroke", "#000");
-  text.setAttribute("stroke-width", String(radius * 0.35));
-  text.setAttribute("paint-order", "stroke");
-  text.textContent = name;
-  marks.append(text);
-}
-
-/**
- * The table beside the colours: where the chosen head looks most.
- * @param {Cell} cell
- * @param {Float32Array} rows
- * @param {number} window
- */
-function describe(cell, rows, window) {
-  const { block, head } = cell;
-  const row = rows.subarray(head * block.tokens, (head + 1) * block.tokens);
-  const order = [...row.keys()].sort((a, b) => Math.abs(row[b]) - Math.abs(row[a])).slice(0, 10);
-  const table = at("strongest");
-  /** @type {HTMLElement} */ (table.querySelector("caption")).textContent =
-    `${page.runs.length > 1 ? `${page.runs[cell.run].name}, b` : "B"}lock ${block.block}, head ${head}: where it looks most`;
-  /** @type {HTMLElement} */ (table.querySelector("thead")).innerHTML =
-    "<tr><th scope='col'>token</th><th scope='col'>row</th><th scope='col'>column</th><th scope='col'>weight</th></tr>";
-  const body = /** @type {HTMLElement} */ (table.querySelector("tbody"));
-  body.replaceChildren(...order.map((token) => tableRow(block, window, token, row[token])));
-  at("query-name").textContent = queryName(block);
-}
-
-/**
- * @param {Block} block
- * @param {number} window
- * @param {number} token
- * @param {number} weight
- */
-function tableRow(block, window, token, weight) {
-  const line = document.createElement("tr");
-  const onGrid = token >= block.prefix;
-  const place = block.places ? block.places[window * block.tokens + token] : token - block.prefix;
-  const cellsOfRow = onGrid
-    ? [`${place}`, `${Math.floor(place / block.columns)}`, `${place % block.columns}`]
-    : [`before the grid, ${token}`, "", ""];
-  for (const text of [...cellsOfRow, percent(weight)]) {
-    const cell = document.createElement("td");
-    cell.textContent = text;
-    line.append(cell);
-  }
-  return line;
+  if (state.query.prefix !== null) return;
+  if (block) outline(marks, state.query, block, picture);
+  ring(marks, state.query, picture, 0.03, "");
 }
 
 /** @param {Block} block */
@@ -207,54 +143,6 @@ function queryName(block) {
   const row = Math.min(Math.floor(state.query.y * block.rows), block.rows - 1);
   const column = Math.min(Math.floor(state.query.x * block.columns), block.columns - 1);
   return `Query: patch in row ${row}, column ${column} of ${block.rows} by ${block.columns}${state.frozen ? ", pinned" : ""}`;
-}
-
-/**
- * From the query to the landmarks, and from the strongest of them to the keys.
- * @param {Block} block
- * @param {number} token
- */
-function drawLandmarks(block, token) {
-  const panel = at("landmarks");
-  panel.hidden = !block.landmarks;
-  if (!block.landmarks) return;
-  const way = landmarkRows(block, block.sights[state.picture], token, switches(block));
-  const shares = way.toLandmarks.subarray(state.head * way.count, (state.head + 1) * way.count);
-  let strongest = block.prefix;
-  shares.forEach((share, l) => {
-    if (l >= block.prefix && Math.abs(share) > Math.abs(shares[strongest])) strongest = l;
-  });
-  const cell = strongest - block.prefix;
-  /** @type {HTMLElement} */ (panel.querySelector("p")).textContent =
-    `Head ${state.head} asks ${way.count} landmarks; the strongest on the grid is row ${Math.floor(cell / block.landmarks.columns)}, ` +
-    `column ${cell % block.landmarks.columns}, with ${percent(shares[strongest])}. Left: query to landmarks. Right: that landmark to the tokens.`;
-  const [left, right] = panel.querySelectorAll("canvas").length ? panel.querySelectorAll("canvas") : landmarkCanvases(panel);
-  const coarse = { ...block, rows: block.landmarks.rows, columns: block.landmarks.columns, places: null };
-  paint(left, coarse, shares, 0, highest(shares, way.count, block.prefix), block.signed);
-  const from = (state.head * way.count + strongest) * block.tokens;
-  const keys = way.fromLandmarks.subarray(from, from + block.tokens);
-  paint(right, block, keys, 0, highest(keys, block.tokens, block.prefix), block.signed);
-}
-
-/** @param {HTMLElement} panel */
-function landmarkCanvases(panel) {
-  const maps = /** @type {HTMLElement} */ (panel.querySelector(".maps"));
-  const made = ["query to landmarks", "strongest landmark to tokens"].map((name) => {
-    const holder = document.createElement("div");
-    holder.className = "head";
-    const cell = document.createElement("span");
-    cell.className = "cell";
-    cell.style.aspectRatio = "1";
-    const canvas = document.createElement("canvas");
-    cell.append(canvas);
-    const label = document.createElement("span");
-    label.className = "name";
-    label.textContent = name;
-    holder.append(cell, label);
-    maps.append(holder);
-    return canvas;
-  });
-  return made;
 }
 
 /** Lays out the heads of the block, or of all blocks, of every run. */
@@ -320,9 +208,11 @@ function layOutBlock(run, block) {
   return [title, maps];
 }
 
-/** Switches that do nothing in the block that is shown are greyed, and say so. */
+/** Switches that do nothing in the block that is shown are greyed, and say so; scales that colour none are hidden. */
 function adviseSwitches() {
   const blocks = page.runs.flatMap((run) => run.blocks.filter((block) => state.all || block.block === state.block));
+  at("legend").hidden = blocks.every((block) => block.signed);
+  at("legend-signed").hidden = !blocks.some((block) => block.signed);
   const borrows = blocks.some((block) => block.own[1] - block.own[0] < block.width);
   const mixes = blocks.some(
     (block) => block.talking || block.landmarks?.mixQuery || block.theta || block.sights[0].matrices,
@@ -385,12 +275,6 @@ function layOutPins() {
   at("pins").replaceChildren(...buttons);
 }
 
-/**
- * @param {Query} a
- * @param {Query} b
- */
-const same = (a, b) => a.x === b.x && a.y === b.y && a.prefix === b.prefix;
-
 /** @param {string} key */
 function step(key) {
   const block = page.runs.flatMap((run) => run.blocks).find((each) => each.block === state.block) ?? page.runs[0].blocks[0];
@@ -447,7 +331,6 @@ function listen() {
       act();
     });
   }
-  at("theme").addEventListener("click", changeTheme);
 }
 
 /** @param {KeyboardEvent} event */
@@ -475,20 +358,6 @@ function chooseRun() {
   redraw();
 }
 
-function changeTheme() {
-  const root = document.documentElement;
-  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = isDark ? "light" : "dark";
-  nameTheme();
-}
-
-function nameTheme() {
-  const root = document.documentElement;
-  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  at("theme").textContent = isDark ? "Light" : "Dark";
-  at("theme").setAttribute("aria-pressed", String(isDark));
-}
-
 function layOutPictures() {
   const group = at("pictures");
   page.pictures.forEach((picture, i) => {
@@ -509,35 +378,17 @@ function layOutPictures() {
   });
 }
 
-/**
- * The largest magnitude on the grid.
- * @param {Float32Array} rows
- * @param {number} length
- * @param {number} prefix
- */
-function highest(rows, length, prefix) {
-  let found = 0;
-  for (let i = 0; i < rows.length; i += 1) if (i % length >= prefix) found = Math.max(found, Math.abs(rows[i]));
-  return found;
-}
-
-/** @param {Float32Array} values */
-const sum = (values) => values.reduce((total, value) => total + value, 0);
-
-/** @param {number} value */
-const percent = (value) => `${(100 * value).toFixed(Math.abs(value) < 0.0995 ? 2 : 1)} %`;
-
 function start() {
   const slider = /** @type {HTMLInputElement} */ (at("block"));
   slider.max = String(page.depth - 1);
   state.block = page.runs[0].blocks[page.runs[0].blocks.length - 1].block;
-  const signed = page.runs.some((run) => run.blocks.some((block) => block.signed));
-  const stops = Array.from({ length: 9 }, (_, i) => colourOf(i / 8, false)).map(([r, g, b]) => `rgb(${r} ${g} ${b})`);
-  at("legend").style.background = `linear-gradient(90deg, ${stops.join(",")})`;
-  at("legend").title = signed ? "0 to the highest weight; blue is negative, red positive where maps are signed" : "0 to the highest weight";
+  for (const [id, isSigned] of /** @type {[string, boolean][]} */ ([["legend", false], ["legend-signed", true]])) {
+    const stops = Array.from({ length: 9 }, (_, i) => colourOf(i / 8, isSigned)).map(([r, g, b]) => `rgb(${r} ${g} ${b})`);
+    /** @type {HTMLElement} */ (at(id).querySelector("span")).style.background = `linear-gradient(90deg, ${stops.join(",")})`;
+  }
   layOutPictures();
   listen();
-  nameTheme();
+  followTheme(at("theme"));
   choosePicture();
 }
 

@@ -1,0 +1,35 @@
+// @ts-check
+/* Weights as a person reads them. */
+
+/**
+ * The largest magnitude on the grid.
+ * @param {Float32Array} rows
+ * @param {number} length
+ * @param {number} prefix
+ */
+export function highest(rows, length, prefix) {
+  let found = 0;
+  for (let i = 0; i < rows.length; i += 1) if (i % length >= prefix) found = Math.max(found, Math.abs(rows[i]));
+  return found;
+}
+
+/** @param {Float32Array} values */
+export const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+/** @param {number} value */
+export const percent = (value) => `${(100 * value).toFixed(Math.abs(value) < 0.0995 ? 2 : 1)} %`;
+
+/**
+ * A head's largest weight on the grid, and its lowest where that is below 0.
+ * @param {Float32Array} row
+ * @param {number} prefix
+ */
+export function extremes(row, prefix) {
+  const onGrid = row.subarray(prefix);
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of onGrid) {
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  return low < 0 ? `${percent(low)} to ${percent(high)}` : `highest ${percent(high)}`;
+}
