@@ -174,13 +174,13 @@ def _caption(viewed: Viewed, file: Path, tensor: "Tensor") -> str:
         with torch.inference_mode():
             shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
         best = int(shares.argmax())
-        return f"{file.name}: {viewed.classes[best]} {shares[best]:.0%}"
+        return f"{file.name} ({viewed.classes[best]} {shares[best]:.0%})"
     if task not in ("segment", "detect"):
         return file.name
     answer, _ = found_in(viewed, file)
-    said = [(each["class"], each["score"]) for each in answer.get("objects", [])]
-    said = said or [(each["class"], each["share"]) for each in answer.get("segments", [])]
-    return ": ".join([file.name, ", ".join(f"{name} {share:.0%}" for name, share in said[:_SAID])])
+    said = [f"{each['class']} at {each['score']:.0%}" for each in answer.get("objects", [])]
+    said += [f"{each['share']:.0%} {each['class']}" for each in answer.get("segments", [])]
+    return f"{file.name} ({', '.join(said[:_SAID]) or 'nothing found'})"
 
 
 def _describe(viewed: Viewed) -> str:
