@@ -1,5 +1,6 @@
 """Sheets of maps over a picture: a row a block, a column a head."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +52,17 @@ def draw_sheet(
     columns = 1 + max(len(block.heads) for block in blocks)
     height, width = picture.shape[:2]
     cell = 1.35
-    size = (cell * columns + 0.8, cell * height / width * len(blocks) + 0.32 * len(blocks) + 0.55)
+    wide = cell * columns + 0.8
+    said = textwrap.wrap(title, int(13.5 * wide)) + textwrap.wrap(_scales(blocks, shared), int(13.5 * wide))
+    size = (wide, cell * height / width * len(blocks) + 0.42 * len(blocks) + 0.3 + 0.15 * len(said))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    figure.suptitle("\n".join(said), fontsize=8.5, x=0.01, ha="left")
     axes = figure.subplots(len(blocks), columns, squeeze=False)
     for row, block in zip(axes, blocks, strict=True):
         for ax in row:
             ax.set_axis_off()
-        _show_picture(row[0], picture, query, block.label)
+        _show_picture(row[0], picture, query, f"{block.label}{_even(block.maps)}")
         scale = _scale(block.maps, block.signed) if shared else None
         for ax, head, values in zip(row[1:], block.heads, block.maps, strict=False):
             ax.set_title(_head_title(head, values), fontsize=6.5, pad=2)
@@ -141,6 +144,17 @@ def _scale(values: Array, signed: bool) -> tuple[float, float]:
     highest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     highest = highest or 1.0
     return (-highest, highest) if signed else (0.0, highest)
+
+
+def _scales(blocks: Sequence[BlockMaps], shared: bool) -> str:
+    """What the colours mean."""
+    scale = "the heads of a block share a scale" if shared else "each head has a scale of its own"
+    return scale + ("; red above 0, blue below" if any(block.signed for block in blocks) else "")
+
+
+def _even(maps: Array) -> str:
+    """What each patch would have if all had the same, where all may be seen: a map near it is one of one colour."""
+    return "" if np.isnan(maps).any() else f"\n(even: {1 / maps[0].size:.2g})"
 
 
 def _head_title(head: int, values: Array) -> str:

@@ -174,7 +174,7 @@ def _caption(viewed: Viewed, file: Path, tensor: "Tensor") -> str:
         with torch.inference_mode():
             shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
         best = int(shares.argmax())
-        return f"{file.name} ({viewed.classes[best]} {shares[best]:.0%})"
+        return f"{file.name} ({viewed.classes[best]} at {shares[best]:.0%})"
     if task not in ("segment", "detect"):
         return file.name
     answer, _ = found_in(viewed, file)

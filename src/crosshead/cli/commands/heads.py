@@ -89,17 +89,18 @@ COLUMNS = (
     ("entropy", "entropy", 2),
     ("confidence", "confidence", 2),
     ("map_similarity_mean", "maps alike", 2),
-    ("effective_heads_map", "effective", 1),
+    ("effective_heads_map", "by maps", 1),
     ("cka_mean", "CKA", 2),
-    ("effective_heads_cka", "effective", 1),
+    ("effective_heads_cka", "by CKA", 1),
     ("output_variance", "variance", 2),
     ("change", "changed", 2),
     ("alignment", "alignment", 2),
 )
 _EXPLAINED = """\
 distance: how far heads look, over uniform attention's; entropy: 1 is uniform; confidence: the largest weight of a row;
-maps alike: cosine of two heads' centred maps; CKA: of two heads' outputs; effective: how many heads that amounts to;
-variance: of the outputs between heads; changed: total variation between a head's map and the one that it has alone."""
+maps alike: cosine of two heads' centred maps; CKA: of two heads' outputs; by maps, by CKA: effective heads, how many
+they amount to; variance: of the outputs between heads; changed: total variation between a head's map and the one that
+it has alone."""
 
 
 def print_table(found: dict[str, Any]) -> None:
@@ -121,6 +122,8 @@ def print_table(found: dict[str, Any]) -> None:
         table.add_row(str(layer["block"]), layer["kind"], str(layer["heads"]), *cells)
     table_console().print(table)
     print(_EXPLAINED)
+    if any("alignment" in layer["values"] for layer in found["layers"]):
+        print("alignment: of what a head looks at most with the objects; 0 is chance, 1 a match.")
     if any(layer["signed"] for layer in found["layers"]):
         print(
             "Mixed maps may be negative: their distance, entropy and confidence are those of their magnitudes."

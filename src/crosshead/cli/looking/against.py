@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -124,4 +125,5 @@ def _name(runs: list[str]) -> str:
     """What the runs' folders have in common, or the first one's name."""
     first, *others = (Path(run).resolve().name for run in runs)
     same = [all(other.startswith(first[: i + 1]) for other in others) for i in range(len(first))]
-    return first[: sum(same)].rstrip("_-.0123456789") or first
+    common = first[: sum(same)].rstrip("_-.0123456789")
+    return re.sub(r"[_.-](s|seed)$", "", common) or first
