@@ -64,9 +64,8 @@ class WindowedViT(nn.Module):
             else:
                 tokens = self._block(block, tokens, (height, width), inside)
         patches = tokens[:, vit.num_prefix_tokens :]
-        return patches.transpose(1, 2).reshape(
-            images.shape[0], -1, height, width
-        )  # len() would bind an export to it
+        # Not len(images): it would bind an exported program to that number.
+        return patches.transpose(1, 2).reshape(images.shape[0], -1, height, width)
 
     def _block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], window: int | None) -> Tensor:
         if window is None or max(grid) <= window:
