@@ -142,7 +142,7 @@ def test_sizes_that_fill_the_memory_are_broken_pictures(scenes):
 
 def test_settings_that_overrule_each_other_are_refused(scenes):
     augment = PLAIN.model_copy(update={"short_sides": [10], "jitter_range": (0.1, 2.0)})
-    with pytest.raises(ValueError, match="jitter_range and augment.short_sides"):
+    with pytest.raises(ValueError, match=r"jitter_range and augment\.short_sides"):
         ObjectAugmentation(DATA, augment, scenes.info)
     with pytest.raises(ValueError, match=r"data\.image_size is null"):
         jitter = PLAIN.model_copy(update={"jitter_range": (0.1, 2.0)})

@@ -45,8 +45,8 @@ from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import is_sharded, shard
 from crosshead.train.processes.watchdog import Watchdog
 from crosshead.train.starting import check_presumed_weights, settle
-from crosshead.train.telling.further import further_observers
-from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
+from crosshead.train.telling.gathering import gather_audience
+from crosshead.train.telling.observers import Audience
 from crosshead.train.telling.outcome import (
     finished_result,
     result_of,
@@ -158,7 +158,11 @@ def _train(
         if before is not None:
             return _repeated(before, observer, world)
     events += world.lead(lambda: set_result_aside(folder, state.progress.step))
-    audience = _audience(folder, recipe, observer, world)
+    audience = (
+        gather_audience(folder, recipe, observer, task, splits.validation, state)
+        if world.leads
+        else Audience([])
+    )
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
     if world.leads:
@@ -348,17 +352,6 @@ def _wrap(model: nn.Module, recipe: Recipe, device: torch.device, world: World) 
     return DistributedDataParallel(
         model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
     )
-
-
-def _audience(folder: Path, recipe: Recipe, observer: Observer | None, world: World) -> Audience:
-    if not world.leads:
-        return Audience([])
-    log = recipe.log
-    observers: list[Observer] = [JsonLines(folder, log.every_steps)]
-    if log.tensorboard:
-        observers.append(TensorBoard(folder, log.every_steps))
-    observers += further_observers(folder, recipe)
-    return Audience([*observers, *([] if observer is None else [observer])])
 
 
 def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:

@@ -81,8 +81,8 @@ def _nearest(begin: int, length: int, size: int, first: int, count: int) -> NDAr
 class ObjectAugmentation:
     """A picture and its objects -> (C, h, w) float32, and a dict as ``TrainingObjects`` describes it.
 
-    A piece with ``crop_chance``; its shorter side one of ``short_sides`` or ``data.eval_resize``, its longer one at most
-    ``data.longest``, or else large-scale jitter (Ghiasi et al., arXiv 2012.07177); a flip; photometric distortion.
+    A piece with ``crop_chance``; its shorter side one of ``short_sides`` or ``data.eval_resize``, its longer one at
+    most ``data.longest``, or else large-scale jitter (Ghiasi et al., arXiv 2012.07177); a flip; photometric distortion.
     Objects of which less than a pixel is left are left out; an object that was cut has the box of what is left of its
     mask, where it has one. Draws from PyTorch's global generator alone.
 

@@ -12,6 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crosshead.train.keeping.manifest import replace_file
 from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
 
@@ -137,6 +140,11 @@ class TensorBoard:
     def on_eval(self, record: EvalRecord) -> None:
         for name, value in record.metrics.items():
             self._writer.add_scalar(f"{record.split}/{name}", value, record.step)
+        self._writer.flush()
+
+    def add_picture(self, name: str, pixels: NDArray[np.uint8], step: int) -> None:
+        """``pixels`` (height, width, 3)."""
+        self._writer.add_image(name, pixels, step, dataformats="HWC")
         self._writer.flush()
 
     def on_event(self, record: EventRecord) -> None:
