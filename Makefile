@@ -45,7 +45,7 @@ check-pages:    ## type check and lint the pages' scripts (needs npm)
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
-		input_pipeline engine "engine --checkpoint" dense; do \
+		input_pipeline engine "engine --checkpoint" dense detection_step; do \
 		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
 
 gpu: $(READY)   ## on a GPU: every operator against its equations, then what it costs

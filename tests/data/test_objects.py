@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from crosshead.data.annotations.objects import Objects, no_objects
-from crosshead.data.annotations.rle import encode
+from crosshead.data.annotations.rle import RLE, decode, decode_columns, encode
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.loader import evaluation_loader, training_loader
 from crosshead.data.loading.objects import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.sets.catalog import open_splits
-from crosshead.data.transforms.objects import ObjectAugmentation, boxes_of, whole_object_picture
+from crosshead.data.transforms.objects import ObjectAugmentation, Window, boxes_of, whole_object_picture
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 PLAIN = AugmentConfig(horizontal_flip=0.0)
@@ -102,6 +102,37 @@ def test_masks_lie_on_the_pixels_that_they_mark(scenes, way):
 
 def _grown(mask):
     return torch.nn.functional.max_pool2d(mask[None], 3, 1, 1)[0]
+
+
+def test_masks_in_a_window_are_those_of_whole_masks_there():
+    """Masks that are empty, full, of one pixel, at every edge; windows that cut, enlarge, and see nothing of them."""
+    draw = np.random.default_rng(0)
+    masks = [np.zeros((7, 9), bool), np.ones((7, 9), bool), draw.random((7, 9)) < 0.3]
+    for row, column in ((0, 0), (6, 8), (0, 8), (6, 0), (3, 4)):
+        masks.append(np.zeros((7, 9), bool))
+        masks[-1][row, column] = True
+    masks.append(np.pad(np.ones((7, 3), bool), ((0, 0), (3, 3))))
+    coded = [*map(encode, masks), RLE((7, 9), np.array([0, 0, 63]))]
+    for rle in coded:
+        first, strip = decode_columns(rle)
+        whole = np.zeros((9, 7), bool)
+        whole[first : first + len(strip)] = strip
+        assert (decode(rle) == whole.T).all() and len(strip) in (0, 1, 3, 9)
+    for window in (
+        Window((0, 0, 7, 9), (7, 9), (0, 0, 7, 9)),
+        Window((0, 0, 7, 9), (15, 20), (2, 3, 11, 13)),
+        Window((2, 3, 4, 5), (3, 4), (0, 0, 3, 4)),
+        Window((1, 5, 6, 4), (13, 9), (5, 4, 3, 5)),
+    ):
+        rows, columns = (
+            window.piece[k]
+            + (
+                (np.arange(window.kept[k + 2]) + window.kept[k] + 0.5) * window.piece[k + 2] / window.size[k]
+            ).astype(int)
+            for k in (0, 1)
+        )
+        wanted = np.stack([decode(rle)[np.ix_(rows, columns)] for rle in coded])
+        assert (window.masks(coded).numpy() == wanted).all()
 
 
 def test_without_masks_and_without_objects(scenes):

@@ -55,6 +55,22 @@ def decode(rle: RLE) -> NDArray[np.bool_]:
     return np.repeat(values, rle.counts).reshape(rle.size, order="F")
 
 
+def decode_columns(rle: RLE) -> tuple[int, NDArray[np.bool_]]:
+    """Which column is the first with a pixel of the object, and from it to the last one the columns, (n, height): of a
+    small object far less than the whole mask."""
+    height, width = rle.size
+    counts = rle.counts
+    if not rle.area:
+        return 0, np.zeros((0, height), bool)
+    first = int(counts[0]) // height
+    behind = int(counts[-1]) if len(counts) % 2 else 0
+    last = width - behind // height
+    counts = counts.copy()
+    counts[0] -= first * height
+    counts[-1] -= (width - last) * height
+    return first, np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(last - first, height)
+
+
 def parse(value: Any, size: tuple[int, int]) -> RLE:
     """COCO's ``{"size": [height, width], "counts": [...] or "..."}`` of a picture of ``size``.
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from crosshead.data.loading.batch import Batch
 from crosshead.data.loading.batches import Batches, EpochBatches
@@ -96,9 +95,10 @@ def padded(
     height, width = (-(-max(sides) // multiple) * multiple for sides in zip(*sizes, strict=True))
     if not images:
         return torch.empty(0, channels, height, width)
-    return torch.stack(
-        [functional.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image in images]
-    )
+    batch = images[0].new_zeros(len(images), channels, height, width)
+    for place, image in zip(batch, images, strict=True):
+        place[:, : image.shape[-2], : image.shape[-1]] = image
+    return batch
 
 
 def _batch(

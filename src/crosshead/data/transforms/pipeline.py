@@ -103,8 +103,9 @@ def normalise(pictures: Any, info: DatasetInfo) -> Tensor:
         pictures = F.pil_to_tensor(pictures.convert("L" if info.channels == 1 else "RGB")).contiguous()
     elif pictures.shape[-3] != info.channels:
         pictures = F.rgb_to_grayscale(pictures, num_output_channels=info.channels)
-    scaled = pictures.float() / 255 if pictures.dtype == torch.uint8 else pictures
-    return F.normalize(scaled, list(info.mean), list(info.std))
+    own = pictures.dtype == torch.uint8  # then what is made of it is no one else's
+    scaled = pictures.float().div_(255) if own else pictures
+    return F.normalize(scaled, list(info.mean), list(info.std), inplace=own)
 
 
 def has_affine(augment: AugmentConfig) -> bool:
