@@ -6,16 +6,16 @@ import time
 from runs import assert_same_ending, start, tiny_recipe, wait
 
 
-def kill_until_done(recipe, folder, *, kills, processes=1, seed=0, longest=1.5):
+def kill_until_done(recipe, folder, *, kills, processes=1, seed=0, longest=1.5, prepare=None):
     """Start, kill -9 one process after a random time, start again ...; the last start runs to its end."""
     times = random.Random(seed)
     for number in range(kills):
-        running = start(recipe, folder, resume=number > 0, processes=processes)
+        running = start(recipe, folder, resume=number > 0, processes=processes, prepare=prepare)
         victim = times.choice(running)
         time.sleep(times.uniform(0.05, longest))
         victim.kill()
         wait(running)
-    codes = wait(start(recipe, folder, resume=True, processes=processes))
+    codes = wait(start(recipe, folder, resume=True, processes=processes, prepare=prepare))
     assert codes == [0] * processes
 
 

@@ -48,14 +48,14 @@ def steps_to_repeat(folder):
     return max(done - (step_of(path) if path else 0), 0)
 
 
-def kill_many(kind, recipe, whole, base, *, kills, processes, moment):
+def kill_many(kind, recipe, whole, base, *, kills, processes, moment, prepare=None):
     """Kill one process of a run at ``moment(folder, processes)``, again and again, over as many runs as it takes."""
     choice, killed, number = random.Random(kills), 0, 0
     while killed < kills:
         folder, pending = base / f"run-{number}", []
         number += 1
         while killed + len(pending) < kills:
-            running = start(recipe, folder, resume=True, processes=processes)
+            running = start(recipe, folder, resume=True, processes=processes, prepare=prepare)
             moment(folder, running)
             victim = choice.choice(running)
             if not victim.is_alive():
@@ -66,7 +66,10 @@ def kill_many(kind, recipe, whole, base, *, kills, processes, moment):
             if victim.exitcode == -signal.SIGKILL:
                 pending.append(steps_to_repeat(folder))
         else:
-            assert wait(start(recipe, folder, resume=True, processes=processes)) == [0] * processes
+            assert (
+                wait(start(recipe, folder, resume=True, processes=processes, prepare=prepare))
+                == [0] * processes
+            )
         same = True
         try:
             assert_same_ending(folder, whole)
