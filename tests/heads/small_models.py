@@ -5,6 +5,7 @@ import torch
 
 import crosshead
 from crosshead import swap_attention
+from crosshead.models.pyramid import Maps
 
 VIT = dict(img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5)
 
@@ -15,6 +16,15 @@ def vit(kind=None, **options):
     if kind is not None:
         swap_attention(model, kind, init="paper", **options)
     return randomised(model)
+
+
+def windowed(kind=None, **options):
+    """A ViT of 4 x 4 patches in windows of 3 x 3, but for its last block, with a class token."""
+    torch.manual_seed(0)
+    vit = timm.models.VisionTransformer(**VIT, dynamic_img_size=True)
+    if kind is not None:
+        swap_attention(vit, kind, init="paper", **options)
+    return randomised(Maps(vit, window=3, global_blocks=[1]))
 
 
 def swin(overlap=None):

@@ -4,22 +4,12 @@ import pytest
 import timm
 import torch
 
-from crosshead import swap_attention
 from crosshead.heads import head_layers, measure_heads, reading
 from crosshead.heads.looking import attention_maps
 from crosshead.heads.measures import naive
 from crosshead.models.pyramid import Maps, Pyramid
 from crosshead.models.segmenters import SemanticFPN
-from heads.small_models import VIT, images, randomised
-
-
-def windowed(kind=None, **options):
-    """A ViT of 4 x 4 patches in windows of 3 x 3, but for its last block, with a class token."""
-    torch.manual_seed(0)
-    vit = timm.models.VisionTransformer(**VIT, dynamic_img_size=True)
-    if kind is not None:
-        swap_attention(vit, kind, init="paper", **options)
-    return randomised(Maps(vit, window=3, global_blocks=[1]))
+from heads.small_models import images, randomised, windowed
 
 
 def hierarchical(attn):

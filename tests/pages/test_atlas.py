@@ -10,7 +10,7 @@ import torch
 from crosshead.heads import head_layers, reading
 from crosshead.heads.embedding import embed_blocks
 from crosshead.pages.assemble import atlas_page
-from heads.small_models import MODELS, images, vit
+from heads.small_models import MODELS, images, vit, windowed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -27,6 +27,7 @@ KINDS = {
     "re-attention": lambda: (vit("reattention"), 16),
     "knocking": lambda: (vit("knocking"), 16),
     "dcmha": lambda: (vit("dcmha"), 16),
+    "windowed": lambda: (windowed("overlap", overlap="constant:2"), 16),
 }
 
 
@@ -124,6 +125,15 @@ def test_switches_take_away_what_heads_give_each_other(opened, name):
     for (_, _, rows), (_, _, want) in zip(got, rows_in_torch(model, size, own=True), strict=True):
         apart = (torch.tensor(rows).view(want.shape) - want).abs().sum(-1) / 2
         assert apart.max() <= 0.03
+
+
+def test_landmarks_in_windows_are_not_in_the_page():
+    model = windowed("imhsa", landmarks=2)
+    with pytest.raises(
+        ValueError, match="block 0 attends to landmarks within windows, which the page does not know"
+    ):
+        embed_blocks(model, images(16))
+    assert len(embed_blocks(model, images(16), [1])) == 1
 
 
 def test_one_head_without_its_neighbours(opened):
