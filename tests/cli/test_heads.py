@@ -72,6 +72,8 @@ def test_a_page_is_written(place, tmp_path, capsys, monkeypatch):
     assert "Heads of lapped0 and plain0" in text and "http://" not in text.replace(
         "http://www.w3.org/2000/svg", ""
     )
+    assert main(["atlas", *words, "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "atlas.html").read_text() == text
     monkeypatch.setattr(embedding, "block_size", lambda block: 30_000)
     assert main(["atlas", *words, "--output", str(page), "--limit-mb", "0.15"]) == 0
     assert "lapped0: 1 of 2 blocks fit the page's size: 1." in capsys.readouterr().out
@@ -109,6 +111,7 @@ def test_any_timm_model_with_weights(place, tmp_path, capsys):
         (["heads", "{run}", "--pictures", "{folder}", "--masks"], "--masks"),
         (["heads", "vit_tiny_patch16_224"], "has no weights here"),
         (["atlas", "{run}"], "at least one picture"),
+        (["atlas", "{run}", "{ramp}", "--output", "page"], "ends in .html"),
         (["atlas", "{run}", "{ramp}", "--limit-mb", "-1"], "--limit-mb: wanted a size above 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

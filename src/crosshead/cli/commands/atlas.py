@@ -58,15 +58,26 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError("wanted a run and at least one picture: crosshead atlas RUN PICTURE ...")
     if not args.limit_mb > 0:
         raise ValueError(f"--limit-mb: wanted a size above 0, came {args.limit_mb:g}")
+    file = _place(Path(args.output))
     files = find_pictures(args.words[1:])
     models = [open_viewed(word, args) for word in (args.words[0], *([args.beside] if args.beside else []))]
     page, notes = make_page(models, files, args.block, args.limit_mb)
-    file = Path(args.output)
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
     for note in notes:
         print(note)
     print(f"{file} ({len(page) / 1e6:.1f} MB): open it in a browser")
     return 0
+
+
+def _place(output: Path) -> Path:
+    """The page's file; in a folder that is named, ``atlas.html``."""
+    file = output / "atlas.html" if output.is_dir() else output
+    if file.suffix not in (".html", ".htm"):
+        raise ValueError(
+            f"--output: wanted a folder, or a name that ends in .html so that a browser opens it; came {output}"
+        )
+    return file
 
 
 def make_page(
