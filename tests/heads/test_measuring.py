@@ -7,7 +7,8 @@ import torch
 from crosshead.heads import head_layers, measure_heads, reading
 from crosshead.heads import measuring as streams
 from crosshead.heads.measures import naive
-from heads.small_models import MODELS, images, vit
+from crosshead.heads.measures.alignment import alignment
+from heads.small_models import MODELS, images, vit, windowed
 
 
 def whole_calls(model, pictures):
@@ -130,6 +131,29 @@ def test_an_object_is_found_in_the_attention_to_it():
     found = measure_heads(vit(), [(pictures, mask)])[0]
     assert len(found.values["alignment"]) == 3 and all(-1 <= each <= 1 for each in found.values["alignment"])
     assert "alignment" not in measure_heads(vit(), [pictures])[0].values
+
+
+@pytest.mark.parametrize("name", ["overlapped swin", "windowed vit"])
+def test_in_windows_an_object_is_found_in_what_its_tokens_receive_from_all(name):
+    """Query by query, laid onto the grid and added up; what fills a window up neither asks nor receives."""
+    model, size = MODELS[name]() if name in MODELS else (windowed("overlap", overlap="constant:2"), 16)
+    pictures, mask = images(size), torch.zeros(2, size, size, dtype=torch.bool)
+    mask[:, : size // 2, size // 4 :] = True
+    found = {layer.path: layer for layer in measure_heads(model, [(pictures, mask)]) if layer.windows > 1}
+    assert found
+    maps, places, _ = whole_calls(model, pictures)
+    for path, layer in found.items():
+        where = places[path]
+        received = torch.zeros(2, layer.heads, where.rows, where.columns, dtype=torch.float64)
+        for row in range(where.rows):
+            for column in range(where.columns):
+                window, token = where.query_at((column + 0.5) / where.columns, (row + 0.5) / where.rows)
+                rows = maps[path].unflatten(0, (2, where.windows))[:, window, :, token, where.prefix :]
+                received += where.on_grid(rows, window).nan_to_num(0.0)
+        step = size // where.rows
+        on_grid = mask.unfold(1, step, step).unfold(2, step, step).double().mean((-1, -2)) >= 0.5
+        want = alignment(received.flatten(2), on_grid.flatten(1))["alignment"].mean(0)
+        check(layer, "alignment", want)
 
 
 def test_sampled_queries_come_near_to_all():

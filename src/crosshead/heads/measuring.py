@@ -121,7 +121,7 @@ class _Gathered:
         if factors is not None:
             for name, matrix in (("entropy_query", factors.query), ("entropy_key", factors.key)):
                 self.means.add(name, _entropy(matrix))
-        if mask is not None and call.places.windows == 1:
+        if mask is not None:
             self._align(call, mask)
 
     def _rows(self, call: Call, factors: AttentionFactors | None) -> Iterator[Rows]:
@@ -158,8 +158,13 @@ class _Gathered:
 
     def _align(self, call: Call, mask: Tensor) -> None:
         places, prefix = call.places, call.places.prefix
-        queries = [0] if prefix else [i for i in self.picked]
-        rows = call.weights(None, queries).float().abs().mean(2)[..., prefix:]
+        # Windows have a class token each, if any; what an image's tokens receive from one another is one map.
+        queries = [0] if prefix and places.windows == 1 else [i + prefix for i in self.picked]
+        weights = call.weights(None, queries).float().abs()
+        if places.windows > 1:
+            asked = places.real[:, self.picked].to(weights).repeat(len(weights) // places.windows, 1)
+            weights = weights * asked[:, None, :, None]
+        rows = places.laid(weights.mean(2)[..., prefix:])
         # The grid may cover padding, below the image and to the right of it.
         below, right = (round(whole) - side for whole, side in zip(places.size, mask.shape[-2:], strict=True))
         marked = F.pad(mask.float()[:, None], (0, right, 0, below))

@@ -63,6 +63,16 @@ class Places:
         window, token = (self.tokens == row * self.columns + column).nonzero()[0].tolist()
         return window, self.prefix + token
 
+    def laid(self, rows: Tensor) -> Tensor:
+        """Rows of all windows (images · windows, heads, count), on the grid: (images, heads, rows · columns)."""
+        if self.windows == 1:
+            return rows
+        rows = rows.unflatten(0, (-1, self.windows)).transpose(1, 2)
+        whole = rows.new_empty(*rows.shape[:2], self.rows * self.columns)
+        real = self.real.to(rows.device)
+        whole[..., self.tokens.to(rows.device)[real]] = rows[..., real]
+        return whole
+
     def on_grid(self, row: Tensor, window: int) -> Tensor:
         """Weights of a window's tokens (..., count) laid onto the grid (..., rows, columns); NaN outside the window."""
         laid = row.new_full((*row.shape[:-1], self.rows * self.columns), torch.nan)
