@@ -120,6 +120,7 @@ def _train(
     stack.callback(lock.release)
 
     splits = open_splits(recipe.data, seed=recipe.split_seed)
+    splits.refuse_known_faults(recipe.data)
     task = open_task(recipe, splits.info)
     lengths = Lengths.of(recipe, len(splits.train), world.size)
     store = CheckpointStore(folder)

@@ -13,13 +13,13 @@ from crosshead.data.annotations.rle import RLE, decode
 class Objects:
     """Of a picture of ``size`` (height, width) in pixels.
 
-    ``boxes`` (n, 4) float32, x1, y1, x2, y2 in pixels; ``labels`` (n,) int64 from 0; ``crowd`` (n,) bool: what is
+    ``boxes`` (n, 4) float64, x1, y1, x2, y2 in pixels; ``labels`` (n,) int64 from 0; ``crowd`` (n,) bool: what is
     neither right nor wrong to find (COCO's iscrowd); ``areas`` (n,) float64 in pixels; ``masks`` run lengths of each
     object, or None where there are boxes alone.
     """
 
     size: tuple[int, int]
-    boxes: NDArray[np.float32]
+    boxes: NDArray[np.float64]
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
     areas: NDArray[np.float64]
@@ -40,7 +40,7 @@ def no_objects(size: tuple[int, int], *, masks: bool) -> Objects:
     """A picture without any."""
     return Objects(
         size,
-        np.zeros((0, 4), np.float32),
+        np.zeros((0, 4)),
         np.zeros(0, np.int64),
         np.zeros(0, bool),
         np.zeros(0),

@@ -81,18 +81,25 @@ def parse(value: Any, size: tuple[int, int]) -> RLE:
         raise ValueError("run lengths need size and counts")
     if value["size"] != [*size]:
         raise ValueError(f"run lengths of size {value['size']!r:.60}, but the picture has {[*size]}")
-    counts = value["counts"]
-    if isinstance(counts, str | bytes):
-        counts = _uncompressed(
-            counts.encode() if isinstance(counts, str) else counts, limit=size[0] * size[1]
-        )
-    elif not isinstance(counts, list) or not all(type(count) is int for count in counts):
-        raise ValueError("the counts of run lengths are neither text nor a list of whole numbers")
+    counts = read_counts(value["counts"], limit=size[0] * size[1])
     if any(not 0 <= count <= size[0] * size[1] for count in counts):
         raise ValueError("a count of the run lengths is negative or above the picture's pixels")
     if sum(counts) != size[0] * size[1]:
         raise ValueError(f"run lengths of {sum(counts)} pixels, but the picture has {size[0] * size[1]}")
     return RLE(size, np.asarray(counts, dtype=np.int64))
+
+
+def read_counts(counts: Any, *, limit: int) -> list[int]:
+    """The counts of run lengths from COCO's compressed text, or from a list of whole numbers as it is.
+
+    Raises:
+        ValueError: neither, damaged text, or one in text that is negative or above ``limit``.
+    """
+    if isinstance(counts, str | bytes):
+        return _uncompressed(counts.encode() if isinstance(counts, str) else counts, limit=limit)
+    if not isinstance(counts, list) or not all(type(count) is int for count in counts):
+        raise ValueError("the counts of run lengths are neither text nor a list of whole numbers")
+    return counts
 
 
 def _uncompressed(text: bytes, *, limit: int) -> list[int]:

@@ -4,7 +4,18 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Protocol
 
-from crosshead.data.sets import ade20k, cifar, imagenet, map_folder, map_shards, shards, tiny_imagenet, voc
+from crosshead.data.sets import (
+    ade20k,
+    cifar,
+    coco,
+    coco_folder,
+    imagenet,
+    map_folder,
+    map_shards,
+    shards,
+    tiny_imagenet,
+    voc,
+)
 from crosshead.data.sets.common import Splits
 from crosshead.data.sets.digits import open_digits
 from crosshead.data.sets.fashion_mnist import open_fashion_mnist
@@ -63,6 +74,10 @@ register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT
 )
 register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LAYOUT}")(
     map_shards.open_map_shards
+)
+register_dataset("coco", f"123,287 pictures with objects of 80 classes: {coco.LAYOUT}")(coco.open_coco)
+register_dataset("coco-folder", f"your own pictures with objects: {coco_folder.LAYOUT}")(
+    coco_folder.open_coco_folder
 )
 register_dataset("csv", f"pictures that a table names: {LISTED}")(open_listed)
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)

@@ -113,7 +113,8 @@ class FileImages:
 @dataclass(frozen=True)
 class DatasetInfo:
     """``class_names`` by class index; ``mean`` and ``std`` of pixels in 0 ... 1, one a channel. ``scale`` is the mean
-    and standard deviation of the training set's numbers, where its pictures have numbers."""
+    and standard deviation of the training set's numbers, where its pictures have numbers. ``class_ids`` are the numbers
+    by which the data's own files name the classes, where they don't count from 0."""
 
     name: str
     class_names: tuple[str, ...]
@@ -121,6 +122,7 @@ class DatasetInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: tuple[float, float] | None = None
+    class_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,13 +161,30 @@ class Splits:
         training = split == "train" or (split == "validation" and self.held_out)
         return "on_broken_train" if training else "on_broken_eval"
 
+    def refuse_known_faults(self, data: DataConfig) -> None:
+        """``BrokenImage`` where a split holds what its policy does not pass over, as far as that is known without
+        reading pictures (``known_faults``, of sets that have it): training would end there hours later."""
+        for split, images in self.parts().items():
+            faults = getattr(images, "known_faults", [])
+            policy = self.broken_policy(split)
+            if faults and getattr(data, policy) == "fail":
+                name, reason = faults[0]
+                more = f" (and {len(faults) - 1} more of {split})" if len(faults) > 1 else ""
+                remedy = f"mend or remove it (crosshead data check lists all), or set data.{policy}=skip"
+                raise BrokenImage(name, reason + more, remedy)
+
 
 def dataset_info(
-    data: DataConfig, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]
+    data: DataConfig,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_ids: Sequence[int] | None = None,
 ) -> DatasetInfo:
     """The data set's own statistics brought to ``data.channels``, unless the recipe gives others."""
     own_mean, own_std = dataset_statistics(data, mean, std)
-    return DatasetInfo(data.name, tuple(class_names), data.channels, own_mean, own_std)
+    ids = None if class_ids is None else tuple(class_ids)
+    return DatasetInfo(data.name, tuple(class_names), data.channels, own_mean, own_std, class_ids=ids)
 
 
 def dataset_statistics(

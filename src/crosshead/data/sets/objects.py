@@ -5,6 +5,7 @@ from typing import Protocol
 from PIL import Image
 
 from crosshead.data.annotations.objects import Objects
+from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.common import ImageSet
 
 
@@ -19,3 +20,35 @@ class ObjectSet(ImageSet, Protocol):
 
     def picture_id(self, i: int) -> int:
         """The number by which COCO's results name picture ``i``; its place, from 1, where it has none."""
+
+
+class Marked:
+    """What sets of pictures with objects share, wherever both are kept: objects are checked with their picture."""
+
+    counted = "objects"
+    masked: bool
+
+    def load(self, i: int) -> Image.Image:
+        raise NotImplementedError
+
+    def name(self, i: int) -> str:
+        raise NotImplementedError
+
+    def objects(self, i: int) -> Objects:
+        """Those of picture ``i``. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
+    def encoded(self, i: int) -> tuple[bytes, bytes]:
+        """The bytes of picture ``i`` as they are kept, and its objects as a COCO file of their own, without the
+        categories. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
+    def sample(self, i: int) -> tuple[Image.Image, Objects]:
+        objects, picture = self.objects(i), self.load(i)
+        height, width = objects.size
+        if (width, height) != picture.size:
+            reason = (
+                f"{picture.width} x {picture.height} pixels, but its annotations are for {width} x {height}"
+            )
+            raise BrokenImage(self.name(i), reason)
+        return picture, objects

@@ -167,7 +167,7 @@ def _objects(
 ) -> Objects:
     """Those of which anything is to be seen."""
     seen = [i for i, mask in enumerate(masks) if mask.any()]
-    boxes = np.zeros((len(seen), 4), np.float32)
+    boxes = np.zeros((len(seen), 4))
     for row, i in enumerate(seen):
         rows, columns = np.flatnonzero(masks[i].any(1)), np.flatnonzero(masks[i].any(0))
         boxes[row] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

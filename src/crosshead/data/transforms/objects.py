@@ -51,7 +51,7 @@ class Window:
         piece = pixels[..., top : top + height, left : left + width]
         return resized(piece, self.size, data)[..., y : y + high, x : x + wide]
 
-    def boxes(self, boxes: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    def boxes(self, boxes: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         """(n, 4), not yet cut off at the borders of what is seen, and cut off."""
         (top, left, height, width), (y, x, high, wide) = self.piece, self.kept
         scale = self.size[1] / width, self.size[0] / height

@@ -109,6 +109,7 @@ def read_info(folder: Path) -> DatasetInfo:
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
         scale=None if values.get("scale") is None else tuple(values["scale"]),
+        class_ids=None if values.get("class_ids") is None else tuple(values["class_ids"]),
     )
 
 

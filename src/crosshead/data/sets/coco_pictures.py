@@ -1,0 +1,195 @@
+"""A COCO file and the pictures that it names."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from crosshead.data.annotations.instances import POLYGONS, Instances
+from crosshead.data.annotations.library import coco_library
+from crosshead.data.annotations.objects import Objects
+from crosshead.data.annotations.reading import Read, read_instances
+from crosshead.data.files.archives import leaves_archive
+from crosshead.data.files.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
+from crosshead.data.sets.common import Indices
+from crosshead.data.sets.image_folder import refused_links
+from crosshead.data.sets.objects import Marked
+from crosshead.recipe.schema import DataConfig
+
+_SHOWN = 3
+
+
+class CocoObjects(Marked):
+    """The pictures of ``rows`` in ``instances``, which lie below ``folder``.
+
+    Args:
+        faults: the reason for pictures that are not to be used, by their row.
+    """
+
+    def __init__(
+        self, instances: Instances, rows: Indices, folder: Path, faults: dict[int, str], max_megapixels: float
+    ) -> None:
+        self.instances, self.rows, self.folder, self.faults = instances, rows, folder, faults
+        self.max_megapixels, self.masked = max_megapixels, instances.masked
+
+    @property
+    def targets(self) -> list[str]:
+        return [self.instances.file_names[row] for row in self.rows.tolist()]
+
+    @property
+    def known_faults(self) -> list[tuple[str, str]]:
+        """(name, reason) of every picture of which it is known without reading it that it is broken."""
+        return [
+            (self.name(i), self.faults[row]) for i, row in enumerate(self.rows.tolist()) if row in self.faults
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, i: int) -> Image.Image:
+        self._check(i)
+        return decode_image(self._path(i), max_megapixels=self.max_megapixels)
+
+    def objects(self, i: int) -> Objects:
+        self._check(i)
+        return self.instances.objects(int(self.rows[i]))
+
+    def encoded(self, i: int) -> tuple[bytes, bytes]:
+        self._check(i)
+        own = self.instances.as_coco(int(self.rows[i]))
+        return read_file(self._path(i)), json.dumps(own, ensure_ascii=False).encode()
+
+    def picture_id(self, i: int) -> int:
+        return int(self.instances.image_ids[self.rows[i]])
+
+    def name(self, i: int) -> str:
+        return display_name(self._path(i))
+
+    def subset(self, indices: Indices) -> "CocoObjects":
+        rows = self.rows[indices]
+        return CocoObjects(self.instances, rows, self.folder, self.faults, self.max_megapixels)
+
+    def _path(self, i: int) -> Path:
+        return self.folder / self.instances.file_names[self.rows[i]]
+
+    def _check(self, i: int) -> None:
+        if (reason := self.faults.get(int(self.rows[i]))) is not None:
+            raise BrokenImage(self.name(i), reason)
+
+
+@dataclass(frozen=True)
+class CocoPart:
+    """What a file holds; ``unlisted`` are pictures that lie in its folder and that it does not name."""
+
+    images: CocoObjects
+    notes: tuple[str, ...]
+    unlisted: tuple[str, ...]
+
+
+def read_coco(file: Path, folders: Sequence[Path], data: DataConfig, *, inside: Path) -> CocoPart:
+    """The pictures of ``file``, which lie below that one of ``folders`` in which most of them are.
+
+    A picture that is missing, a link that leaves ``inside`` (unless ``data.follow_links``), or one of whose entries
+    something is wrong, counts as broken.
+
+    Raises:
+        ValueError: no COCO file, or more that are broken than ``data.max_broken``.
+    """
+    where = display_name(file)
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            read = read_instances(stream, max_megapixels=data.max_megapixels)
+    except OSError as error:
+        raise ValueError(f"{where}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    instances = read.instances
+    if (instances.outlines.kinds == POLYGONS).any():
+        coco_library()  # now, not at the first picture
+    folder, there = _folder_of(instances.file_names, folders)
+    faults = _without_picture(instances.file_names, folder, there, inside, data) | read.faults
+    names = [f"{display_name(folder / instances.file_names[row])}: {faults[row]}" for row in sorted(faults)]
+    _check(names, len(instances), read, where, data)
+    rows = np.arange(len(instances))
+    images = CocoObjects(instances, rows, folder, faults, data.max_megapixels)
+    listed = set(instances.file_names)
+    unlisted = sorted(name for name in there if name not in listed and name.lower().endswith(SUFFIXES))
+    return CocoPart(images, _notes(names, read, where), tuple(str(folder / name) for name in unlisted))
+
+
+def _folder_of(names: Sequence[str], folders: Sequence[Path]) -> tuple[Path, dict[str, bool]]:
+    """The folder, and what lies in it, by name: whether it is a link."""
+    best: tuple[int, Path, dict[str, bool]] = (-1, folders[0], {})
+    for folder in folders:
+        there = _listed(folder, names)
+        found = sum(name in there for name in names)
+        if found > best[0]:
+            best = found, folder, there
+        if found == len(names):
+            break
+    return best[1], best[2]
+
+
+def _listed(folder: Path, names: Sequence[str]) -> dict[str, bool]:
+    """The files beside those that ``names`` say, by their names below ``folder``: whether each is a link."""
+    there: dict[str, bool] = {}
+    for parent in {os.path.dirname(name) for name in names if not leaves_archive(name)}:
+        try:
+            entries = list(os.scandir(folder / parent))
+        except OSError:
+            continue
+        head = f"{parent}/" if parent else ""
+        there |= {head + entry.name: entry.is_symlink() for entry in entries if not entry.is_dir()}
+    return there
+
+
+def _without_picture(
+    names: Sequence[str], folder: Path, there: dict[str, bool], inside: Path, data: DataConfig
+) -> dict[int, str]:
+    faults = {}
+    for row, name in enumerate(names):
+        if leaves_archive(name):
+            faults[row] = f"its file_name {display_name(name)!r} leaves the data folder"
+        elif name not in there:
+            faults[row] = f"the picture is missing below {display_name(folder)}"
+        elif there[name] and (refused := refused_links([folder / name], inside, data)):
+            faults[row] = next(iter(refused.values()))
+    return faults
+
+
+def _check(faults: list[str], count: int, read: Read, where: str, data: DataConfig) -> None:
+    """ValueError where all pictures are broken, or more than are allowed."""
+    limit = f"data.max_broken is {data.max_broken}"
+    if faults and (len(faults) == count or len(faults) > data.max_broken):
+        raise ValueError(f"{where}: {len(faults)} of {count} pictures are broken ({limit}): {_few(faults)}")
+    if len(read.stray) > data.max_broken:
+        raise ValueError(f"{where}: {_strays(read)} ({limit})")
+
+
+def _few(words: Sequence[str]) -> str:
+    more = len(words) - _SHOWN
+    return "; ".join(words[:_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+def _strays(read: Read) -> str:
+    return f"{len(read.stray):,} annotations are of no picture in it: {_few(read.stray)}"
+
+
+def _notes(faults: list[str], read: Read, where: str) -> tuple[str, ...]:
+    notes = []
+    if faults:
+        notes.append(
+            f"{where}: {len(faults):,} of {len(read.instances):,} pictures count as broken: {_few(faults)}"
+        )
+    if read.stray:
+        notes.append(f"{where}: {_strays(read)}; they are left out")
+    if read.beyond:
+        notes.append(
+            f"{where}: {read.beyond:,} boxes reach beyond their pictures by more than a pixel; training cuts them off, "
+            "evaluation takes them as they are"
+        )
+    return tuple(notes)
