@@ -11,10 +11,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+import crosshead.data.sets.scenes as scenes
 from coco_files import SIZE, coco, coco_folder, instances, write
+from crosshead.cli import main
 from crosshead.data.annotations import sections
 from crosshead.data.annotations.reading import read_instances
+from crosshead.data.files.check import check_images
 from crosshead.data.files.images import BrokenImage
+from crosshead.data.files.pack import pack
 from crosshead.data.sets.catalog import open_splits
 from crosshead.recipe.schema import DataConfig
 
@@ -300,3 +304,83 @@ def test_what_a_policy_does_not_pass_over_is_refused_before_training(tmp_path):
     (tmp_path / "images" / "000011.png").unlink()
     with pytest.raises(BrokenImage, match=r"000011\.png.*data.on_broken_eval=skip"):
         open_splits(config(tmp_path), seed=0).refuse_known_faults(config(tmp_path))
+
+
+def test_packed_objects_are_those_of_the_files(tmp_path):
+    root, out = coco(tmp_path / "data", train=7), tmp_path / "out"
+    (root / "train2017" / "000003.png").write_bytes(b"")
+    data = config(root, "coco")
+    report = pack(data, out, shard_megabytes=0.01)
+    assert report.dataset == "object-shards" and report.samples == {"train": 6, "val": 3}
+    assert report.shards["train"] > 2 and [name[-10:] for name, _ in report.broken] == ["000003.png"]
+    before, after = open_splits(data, seed=0), open_splits(config(out, "object-shards"), seed=0)
+    assert after.info.class_names == before.info.class_names and after.info.class_ids == (1, 13, 90)
+    assert all(images.masked for images in after.parts().values())
+    for part, images in before.parts().items():
+        mine = {digest(images, i) for i in range(len(images)) if images.picture_id(i) != 3}
+        packed = getattr(after, part)
+        assert mine == {digest(packed, i) for i in range(len(packed))}
+        assert "@" in packed.subset(np.array([0])).name(0)
+    for shard in (out / "objects").glob("*.index.json"):
+        shard.unlink()
+    again = open_splits(config(out, "object-shards"), seed=0)
+    assert digest(again.train, 4) == digest(after.train, 4)
+    assert pack(config(out, "object-shards"), tmp_path / "anew").samples == report.samples
+    for shard in (out / "objects").glob("val*"):
+        shard.unlink()
+    with pytest.raises(ValueError, match="of val in images and in objects"):
+        open_splits(config(out, "object-shards"), seed=0)
+    (out / "objects.json").write_text(
+        '{"categories": [{"id": 2, "name": "a"}, {"id": 1, "name": "b"}], "masked": true}'
+    )
+    with pytest.raises(ValueError, match=r"objects\.json: wanted categories with rising ids"):
+        open_splits(config(out, "object-shards"), seed=0)
+
+
+def digest(images, i):
+    picture, objects = images.sample(i)
+    own = [each.tolist() for each in (objects.boxes, objects.labels, objects.crowd, objects.areas)]
+    return repr((images.picture_id(i), own)), picture.tobytes(), objects.whole_masks().tobytes()
+
+
+def test_objects_in_shards_are_checked_as_those_in_files(tmp_path):
+    pack(config(coco(tmp_path / "data"), "coco"), tmp_path / "out")
+    (shard,) = (tmp_path / "out" / "objects").glob("train*.tar")
+    body = shard.read_bytes()
+    for old, new, reason in (
+        (b'"bbox": [2.5, 3.0, 10.0', b'"bbox": [2.5, 3.0, -9.0', "annotation 10: box .* is empty"),
+        (b'"image_id": 1,', b'"image_id": 7,', "annotation 10 of image 7"),
+        (b'"category_id": 90, ', b'"category_id": 91, ', "annotation 11: category 91"),
+        (b'"annotations"', b'"annotation\xff"', "can't decode"),
+    ):
+        shard.write_bytes(body.replace(old, new))
+        train = open_splits(config(tmp_path / "out", "object-shards"), seed=0).train
+        whys = []
+        for i in range(len(train)):
+            try:
+                train.sample(i)
+            except BrokenImage as broken:
+                whys.append(str(broken))
+        assert whys and any(
+            re.search(f"its objects .*objects/train.*json: .*{reason}", why) for why in whys
+        ), whys
+
+
+def test_the_check_counts_objects(tmp_path, capsys):
+    root = coco(tmp_path)
+    (root / "val2017" / "000102.png").unlink()
+    (root / "train2017" / "more.heic").write_bytes(b"x")
+    Image.new("RGB", SIZE).save(root / "train2017" / "more.png")
+    train = check_images(config(root, "coco")).splits["train"]
+    assert train.counted == "objects" and train.counts == (3, 0, 3) and train.readable == 4
+    assert train.objects == {"small": 6, "medium": 0, "large": 0, "crowds": 3, "empty pictures": 1}
+    assert main(["data", "check", "coco", "--data-path", str(root)]) == 1
+    out, err = capsys.readouterr()
+    assert "objects of class" in out and "empty pictures" in out and "person are 50.0% of the objects" in out
+    assert "000102.png: the picture is missing" in err and "no entry in a COCO file" in err
+
+
+def test_the_check_counts_objects_of_scenes(monkeypatch):
+    monkeypatch.setattr(scenes, "LENGTHS", {"train": 4, "validation": 2, "test": 2})
+    train = check_images(DataConfig(name="scenes", image_size=96)).splits["train"]
+    assert sum(train.counts) + train.objects["crowds"] >= 8 and train.objects["large"] == 0

@@ -108,7 +108,11 @@ def test_what_is_found_comes_back_into_the_pictures_own_pixels():
     assert np.allclose(found.boxes, [[20.1, 39.6, 60.3, 79.2], [0, 0, 201, 99]], atol=1e-5)
     assert found.boxes.max() <= 201 and parse(found.masks[1], (99, 201)).area > 0.98 * 99 * 201
     entry = answer(found, (99, 201), ("cat", "dog"))["objects"][0]
-    assert entry["class"] == "dog" and entry["bbox"] == [20.1, 39.6, 40.2, 39.6]
+    assert (
+        entry["class"] == "dog" and entry["bbox"] == [20.1, 39.6, 40.2, 39.6] and "category_id" not in entry
+    )
+    numbered = answer(found, (99, 201), ("cat", "dog"), (17, 90))["objects"]
+    assert [entry["category_id"] for entry in numbered] == [90, 17]
 
 
 @pytest.mark.parametrize("detector", ["mask_rcnn", "retinanet"])

@@ -131,6 +131,7 @@ def _as_data(report: "CheckReport") -> dict[str, Any]:
             "classes": dict(zip(names, part.counts, strict=True)),
             "sizes": {f"{width}x{height}": count for (width, height), count in part.sizes.items()},
             "grey": part.grey,
+            "objects": part.objects,
             "mean": part.mean,
             "std": part.std,
             "repeated": report.repeated.get(split, 0),

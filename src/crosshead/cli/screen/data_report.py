@@ -31,13 +31,16 @@ def print_report(report: "CheckReport") -> None:
 
 
 def _classes(report: "CheckReport") -> Table:
-    what = "class" if report.splits["train"].counted == "images" else "pixels of class"
+    counted = report.splits["train"].counted
+    what = "class" if counted == "images" else f"{counted} of class"
     table = Table(what, *report.splits, box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for index, name in enumerate(report.info.class_names):
         table.add_row(name, *[f"{part.counts[index]:,}" for part in report.splits.values()])
     table.add_section()
+    for kind in report.splits["train"].objects:
+        table.add_row(kind, *[f"{part.objects[kind]:,}" for part in report.splits.values()])
     table.add_row("readable", *[f"{part.readable:,}" for part in report.splits.values()])
     table.add_row("broken", *[f"{len(part.broken):,}" for part in report.splits.values()])
     return table
@@ -49,7 +52,9 @@ def _balance(names: tuple[str, ...], train: "SplitReport") -> str:
     share = most / max(sum(train.counts), 1)
     ratio = f"{most / least:.1f} to 1" if least else "of some there are none"
     always = f"always saying {of_most} is right in {share:.1%}"
-    if train.counted != "images":
+    if train.counted == "objects":
+        always = f"{of_most} are {share:.1%} of the objects"
+    elif train.counted == "pixels":
         always = f"{of_most} everywhere is right in {share:.1%} of the {train.counted}"
     return f"balance: most {of_most} ({most:,}), fewest {of_least} ({least:,}), {ratio}; {always}"
 

@@ -11,19 +11,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from crosshead.data.annotations.objects import Objects
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import DatasetInfo, ImageSet
 from crosshead.data.sets.mapped import IGNORED, MapSet
+from crosshead.data.sets.objects import ObjectSet
 from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
+# Of objects: by their area in pixels as COCO's numbers part them, and those that are in no class's count.
+KINDS = ("small", "medium", "large", "crowds")
+_AREAS = (32**2, 96**2)
 
 
 @dataclass(frozen=True)
 class Facts:
     """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest, and
-    how much there is of each class: the one picture, or its pixels where there is a map."""
+    how much there is of each class: the one picture, or its pixels where there is a map, or its objects; and ``kinds``
+    of objects, see ``KINDS``."""
 
     width: int
     height: int
@@ -32,15 +38,17 @@ class Facts:
     square: NDArray[np.float64]
     digest: bytes
     counts: NDArray[np.int64]
+    kinds: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """``counts`` by class index of ``counted``: whole pictures, or pixels of their maps; ``readable`` is how many
-    pictures are whole; ``broken`` (name, reason), in the order of the split.
+    """``counts`` by class index of ``counted``: whole pictures, pixels of their maps, or their objects;
+    ``readable`` is how many pictures are whole; ``broken`` (name, reason), in the order of the split.
 
     ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
-    0 ... 1, red, green, blue, every picture weighing the same.
+    0 ... 1, red, green, blue, every picture weighing the same. ``objects`` counts by ``KINDS``, and pictures without
+    any.
     """
 
     counts: tuple[int, ...]
@@ -52,6 +60,7 @@ class SplitReport:
     std: tuple[float, ...] = ()
     readable: int = 0
     counted: str = "images"
+    objects: dict[str, int] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -123,7 +132,8 @@ class _Tally:
     def __init__(self, classes: int) -> None:
         self.counts, self.broken = np.zeros(classes, np.int64), list[tuple[str, str]]()
         self.sizes: Counter[tuple[int, int]] = Counter()
-        self.grey = 0
+        self.grey = self.empty = 0
+        self.kinds = np.zeros(len(KINDS), np.int64)
         self.mean, self.square = np.zeros(3), np.zeros(3)
 
     def add(self, facts: Facts) -> None:
@@ -132,6 +142,9 @@ class _Tally:
         self.grey += facts.grey
         self.mean += facts.mean
         self.square += facts.square
+        if facts.kinds is not None:
+            self.kinds += facts.kinds
+            self.empty += not facts.kinds.any()
 
     def report(self, origin: str, counted: str) -> SplitReport:
         readable = sum(self.sizes.values())
@@ -148,6 +161,9 @@ class _Tally:
             tuple(std.tolist()),
             readable,
             counted,
+            dict(zip(KINDS, self.kinds.tolist(), strict=True)) | {"empty pictures": self.empty}
+            if counted == "objects"
+            else {},
         )
 
 
@@ -166,7 +182,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
 
     def _verdict(self, i: int) -> str | Facts:
         try:
-            image, counts = self._read(i)
+            image, counts, kinds = self._read(i)
         except BrokenImage as broken:
             return broken.reason
         pixels = np.asarray(image)
@@ -178,13 +194,26 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         )  # a picture has 256 levels: their counts give its mean and its mean square
         mean, square = (np.array([level @ powers for level in levels]) for powers in (values, values**2))
         grey = image.mode == "L" or bool((flat == flat[:, :1]).all())
-        return Facts(*image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts)
+        return Facts(
+            *image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts, kinds
+        )
 
-    def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64]]:
-        if getattr(self.images, "counted", "images") == "pixels":
+    def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None]:
+        counted = getattr(self.images, "counted", "images")
+        if counted == "pixels":
             image, classes = cast(MapSet, self.images).sample(i)
-            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes)
-        return self.images.load(i), _counts(self.images.targets[i], self.classes)
+            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
+        if counted == "objects":
+            image, objects = cast(ObjectSet, self.images).sample(i)
+            return image, *_counted(objects, self.classes)
+        return self.images.load(i), _counts(self.images.targets[i], self.classes), None
+
+
+def _counted(objects: Objects, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each class, and of each of ``KINDS``."""
+    told = ~objects.crowd
+    sizes = np.bincount(np.digitize(objects.areas[told], _AREAS), minlength=len(_AREAS) + 1)
+    return np.bincount(objects.labels[told], minlength=classes), np.append(sizes, np.count_nonzero(~told))
 
 
 def _counts(target: Any, classes: int) -> NDArray[np.int64]:

@@ -7,15 +7,17 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crosshead.data.files.archives import ArchivedImages
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.loading.keys import permutation
+from crosshead.data.sets import map_shards, object_shards
 from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import FileImages, ImageSet
-from crosshead.data.sets.map_shards import DESCRIPTION
+from crosshead.data.sets.common import FileImages, ImageSet, Splits
 from crosshead.data.sets.mapped import Mapped
-from crosshead.data.sets.shards import CLASSES, Sample, write_index
+from crosshead.data.sets.objects import Marked
+from crosshead.data.sets.shards import CLASSES, OBJECTS_SUFFIX, Sample, write_index
 from crosshead.recipe.schema import DataConfig
 
 Progress = Callable[[int, int], None]
@@ -52,7 +54,7 @@ def pack(
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
     for images in parts.values():
-        if not isinstance(images, FileImages | ArchivedImages | Mapped):
+        if not isinstance(images, FileImages | ArchivedImages | Mapped | Marked):
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
     _make_empty(out)
     total, done = sum(len(images) for images in parts.values()), 0
@@ -77,13 +79,22 @@ def pack(
             writer.close()
         samples[part] = writers[0].samples_written
         shards[part] = sum(writer.shards_written for writer in writers)
+    dataset, file, described = _description(splits)
+    _write_whole(out / file, json.dumps(described, ensure_ascii=False).encode())
+    return PackReport(samples, shards, tuple(broken), dataset)
+
+
+def _description(splits: Splits) -> tuple[str, str, Any]:
+    """The name of the data set that reads the shards, and what stands in which file beside them."""
     names = list(splits.info.class_names)
     if isinstance(splits.train, Mapped):
         described = {"classes": names, "zero_is_ignored": splits.train.zero_is_ignored}
-        _write_whole(out / DESCRIPTION, json.dumps(described, ensure_ascii=False).encode())
-        return PackReport(samples, shards, tuple(broken), "map-shards")
-    _write_whole(out / CLASSES, json.dumps(names, ensure_ascii=False).encode())
-    return PackReport(samples, shards, tuple(broken))
+        return "map-shards", map_shards.DESCRIPTION, described
+    if isinstance(splits.train, Marked):
+        ids = splits.info.class_ids or tuple(range(len(names)))
+        described = object_shards.description(splits.train, splits.info.class_names, ids)
+        return "object-shards", object_shards.DESCRIPTION, described
+    return "shards", CLASSES, names
 
 
 def _make_empty(out: Path) -> None:
@@ -97,10 +108,10 @@ def _make_empty(out: Path) -> None:
 
 
 def _places(out: Path, images: ImageSet) -> list[Path]:
-    """Where the shards lie: those of pictures with maps in two folders."""
-    if not isinstance(images, Mapped):
+    """Where the shards lie: those of pictures with maps or with objects in two folders."""
+    if not isinstance(images, Mapped | Marked):
         return [out]
-    places = [out / "images", out / "maps"]
+    places = [out / "images", out / ("maps" if isinstance(images, Mapped) else "objects")]
     for place in places:
         place.mkdir(exist_ok=True)
     return places
@@ -111,6 +122,9 @@ def _members(images: ImageSet, i: int) -> list[tuple[str, bytes, int]]:
     if isinstance(images, Mapped):
         picture, its_map = images.encoded(i)
         return [(_suffix(images.name(i)), picture, 0), (_suffix(images.map_name(i)), its_map, 0)]
+    if isinstance(images, Marked):
+        picture, objects = images.encoded(i)
+        return [(_suffix(images.name(i)), picture, 0), (OBJECTS_SUFFIX, objects, 0)]
     assert isinstance(images, FileImages | ArchivedImages)
     if not isinstance(images.targets[i], int):
         raise ValueError(

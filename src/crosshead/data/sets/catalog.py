@@ -12,6 +12,7 @@ from crosshead.data.sets import (
     imagenet,
     map_folder,
     map_shards,
+    object_shards,
     shards,
     tiny_imagenet,
     voc,
@@ -78,6 +79,9 @@ register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LA
 register_dataset("coco", f"123,287 pictures with objects of 80 classes: {coco.LAYOUT}")(coco.open_coco)
 register_dataset("coco-folder", f"your own pictures with objects: {coco_folder.LAYOUT}")(
     coco_folder.open_coco_folder
+)
+register_dataset("object-shards", f"pictures with objects in tar files: {object_shards.LAYOUT}")(
+    object_shards.open_object_shards
 )
 register_dataset("csv", f"pictures that a table names: {LISTED}")(open_listed)
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)

@@ -73,7 +73,7 @@ def open_map_shards(data: DataConfig, *, seed: int) -> Splits:
             raise ValueError(f"{display_name(root)}: wanted shards of {part} in images and in maps: {LAYOUT}")
         if pictures:
             both = read_shards(pictures, data), read_shards(maps, data)
-            _check_pairs(root, part, *both)
+            check_pairs(root, part, *both, "maps")
             sets[part] = PackedMaps(*both, len(names), zero_is_ignored=zero_is_ignored)
     train, validation = sets["train"], sets.get("val")
     if validation is None:
@@ -99,10 +99,11 @@ def _described(file: Path) -> tuple[list[str], bool]:
     return names, zero_is_ignored
 
 
-def _check_pairs(root: Path, part: str, images: ArchivedImages, maps: ArchivedImages) -> None:
-    keys = [[name.partition(".")[0] for name in kind.names] for kind in (images, maps)]
+def check_pairs(root: Path, part: str, images: ArchivedImages, others: ArchivedImages, what: str) -> None:
+    """ValueError where shards of pictures and of ``what`` belongs to them have other keys."""
+    keys = [[name.partition(".")[0] for name in kind.names] for kind in (images, others)]
     if keys[0] != keys[1]:
         raise ValueError(
-            f"{display_name(root)}: {len(images)} pictures of {part} and {len(maps)} maps, which don't belong "
+            f"{display_name(root)}: {len(images)} pictures of {part} and {len(others)} {what}, which don't belong "
             "together; copy all shards again, or pack the data anew"
         )

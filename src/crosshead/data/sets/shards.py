@@ -22,6 +22,7 @@ from crosshead.recipe.schema import DataConfig
 LAYOUT = "ROOT/train-000000.tar ... (and val-*.tar, test-*.tar; or in folders train/, val/, test/), with classes.json"
 CLASSES = "classes.json"
 INDEX_SUFFIX = ".index.json"
+OBJECTS_SUFFIX = ".objects.json"  # of the objects of a picture, in shards of their own
 _END = bytes(1024)  # a tar file ends in two empty blocks
 _MOST_DIGITS = 9
 _MOST_UNNAMED = 100_000  # classes without classes.json: a damaged number must not fill the memory
@@ -143,7 +144,9 @@ def _scanned(shard: Path) -> Iterator[Sample]:
     members = ((_key(member.name), member, body) for member, body in _members(shard))
     for _, run in groupby(members, key=lambda item: item[0]):
         files = [(member, body) for _, member, body in run]
-        pictures = [member for member, _ in files if member.name.lower().endswith(SUFFIXES)]
+        pictures = [
+            member for member, _ in files if member.name.lower().endswith((*SUFFIXES, OBJECTS_SUFFIX))
+        ]
         classes = [body for member, body in files if member.name.endswith(".cls")]
         if pictures or classes:
             yield _sample_of(shard, files[0][0].name, pictures, classes)

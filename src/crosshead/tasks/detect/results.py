@@ -47,8 +47,11 @@ def masks_of(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> lis
     return found
 
 
-def answer(found: Found, own: tuple[int, int], class_names: Sequence[str]) -> dict[str, Any]:
-    """Objects in falling order of their scores, as COCO's results have them: ``bbox`` x, y, width, height."""
+def answer(
+    found: Found, own: tuple[int, int], class_names: Sequence[str], class_ids: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Objects in falling order of their scores, as COCO's results have them: ``bbox`` x, y, width, height, and
+    ``category_id`` out of ``class_ids`` where the data's files number their classes."""
     objects = []
     for i in np.argsort(-found.scores, kind="stable").tolist():
         x1, y1, x2, y2 = map(float, found.boxes[i])
@@ -59,6 +62,8 @@ def answer(found: Found, own: tuple[int, int], class_names: Sequence[str]) -> di
             "score": round(float(found.scores[i]), 6),
             "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
         }
+        if class_ids is not None:
+            entry["category_id"] = class_ids[label]
         if found.masks is not None:
             entry["segmentation"] = found.masks[i]
         objects.append(entry)

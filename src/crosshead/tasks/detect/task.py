@@ -162,7 +162,9 @@ class DetectTask:
                 best = {
                     name: values[likely][: _MOST if top is None else top] for name, values in each.items()
                 }
-                answers.append(answer(in_own_pixels(best, size, own), own, self.info.class_names))
+                answers.append(
+                    answer(in_own_pixels(best, size, own), own, self.info.class_names, self.info.class_ids)
+                )
         return answers
 
     def lines(self, answer: dict[str, Any]) -> list[str]:
