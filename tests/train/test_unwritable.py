@@ -1,6 +1,7 @@
 """Checkpoints that cannot be written at the wrong moment: the last one, the best one."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from crosshead.train import EXIT_UNSAVED, load_trained, train
 from crosshead.train.keeping import rescue, saving
 from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
 from crosshead.train.keeping.doctor import examine
+from crosshead.train.loading import find_weights
 from crosshead.train.telling import outcome
 from crosshead.train.telling.result import RESULT_FILE
 
@@ -118,6 +120,36 @@ def test_weights_that_can_be_kept_nowhere_are_said_to_be_lost(tmp_path, unstoppe
     assert result.validation["accuracy"] == 0.2, "the metrics are those of the weights that are there"
     monkeypatch.undo()
     assert train(tiny_recipe(), folder=folder, resume=True).exit_code == 0
+
+
+@pytest.mark.parametrize("nowhere", [False, True], ids=["kept elsewhere", "kept nowhere"])
+def test_weights_that_could_not_be_put_back_are_named_where_they_lie(
+    tmp_path, few_pictures, monkeypatch, nowhere
+):
+    """The disk takes no more renames from the moment at which the best one, which is there, is being replaced."""
+    folder, original, seen = tmp_path / "run", os.rename, []
+    judge_as(monkeypatch, [0.9, 0.5, 0.7])
+    recipe = tiny_recipe(data={**few_pictures, "batch_size": 4}, train={"epochs": 2})
+
+    def rename(source, target):
+        seen.append(Path(target).name)
+        if seen.count("step-00000003") > 1:
+            raise OSError(28, "No space left on device", str(target))
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        if nowhere:
+            patch.setattr(rescue, "places", lambda folder: [])
+        watcher = Watcher()
+        result = train(recipe, folder=folder, observer=watcher)
+    assert result.exit_code == EXIT_UNSAVED and result.weights is not None and result.weights.is_file()
+    assert (result.selected_step, result.validation["accuracy"]) == (3, 0.9)
+    assert ("after step 3 is lost" in watcher.end.message) == nowhere
+    assert find_weights(folder, "last") == result.weights
+    assert examine(folder).newest_good == result.weights.parent
+    again = train(recipe, folder=folder, resume=True)
+    assert (again.exit_code, again.step) == (0, 6) and again.weights.is_file()
 
 
 def test_a_stopped_run_whose_checkpoint_cannot_be_written_says_so(tmp_path, unstopped, monkeypatch):

@@ -42,11 +42,18 @@ class CheckpointStore:
         self.folder = run_folder / FOLDER
 
     def path(self, step: int) -> Path:
+        """Where the checkpoint of ``step`` lies, or would lie: beside its place where replacing it was broken off."""
+        place = self._place(step)
+        replaced = _replaced(place)
+        return replaced if os.path.lexists(replaced) and not os.path.lexists(place) else place
+
+    def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
         """Every step that has a checkpoint, whole or not, in order."""
-        numbers = (re.fullmatch(r"step-([0-9]+)", path.name) for path in self.folder.glob("step-*"))
+        names = (path.name.removesuffix(_REPLACED) for path in self.folder.glob("step-*"))
+        numbers = (re.fullmatch(r"step-([0-9]+)", name) for name in names)
         steps = sorted({int(number[1]) for number in numbers if number})
         return [
             step for step in steps if os.path.lexists(self.path(step))
@@ -58,7 +65,7 @@ class CheckpointStore:
         Raises:
             OSError, Damaged: it could not be written or did not read back; what was there before still is.
         """
-        target, aside = self.path(step), self.folder / f"{_ASIDE}{step:08d}"
+        target, aside = self._place(step), self.folder / f"{_ASIDE}{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         _delete(aside)
         try:
@@ -79,28 +86,30 @@ class CheckpointStore:
         return target
 
     def _put(self, aside: Path, target: Path) -> None:
-        replaced = target.with_name(target.name + _REPLACED)
+        replaced = _replaced(target)
         if os.path.lexists(target):
             _delete(replaced)  # where deleting it failed before
             os.rename(target, replaced)
         try:
             os.rename(aside, target)
         except OSError:
-            if os.path.lexists(replaced):
-                os.rename(replaced, target)
+            with contextlib.suppress(OSError):  # where that fails too, it is found beside its place
+                _put_back(target)
             raise
         flush_folder(self.folder)
         with contextlib.suppress(OSError):
             _delete(replaced)
 
+    def put_back(self, step: int) -> None:
+        """Undo a replacement of the checkpoint of ``step`` that was broken off. Raises OSError where it can't be."""
+        _put_back(self._place(step))
+
     def recover(self) -> None:
         """Finish or undo what a killed writer left behind."""
         for replaced in self.folder.glob(f"step-*{_REPLACED}"):
             target = replaced.with_name(replaced.name.removesuffix(_REPLACED))
-            if target.exists():
-                _delete(replaced)
-            else:
-                os.rename(replaced, target)
+            _put_back(target)
+            _delete(replaced)
         for leftover in (*self.folder.glob(f"{_ASIDE}*"), *self.folder.glob(f"{_DELETING}*")):
             _delete(leftover)
 
@@ -134,7 +143,7 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(path, aside)
         verify(aside)
-        self._put(aside, self.path(step))
+        self._put(aside, self._place(step))
 
     def prune(self, keep_last: int, best_step: int | None) -> None:
         """Delete all but the newest ``keep_last`` and the best, and what a failed deletion left."""
@@ -180,7 +189,17 @@ def run_of(path: Path) -> Path:
 
 
 def step_of(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+    return int(path.name.removeprefix("step-").removesuffix(_REPLACED))
+
+
+def _replaced(place: Path) -> Path:
+    return place.with_name(place.name + _REPLACED)
+
+
+def _put_back(place: Path) -> None:
+    replaced = _replaced(place)
+    if os.path.lexists(replaced) and not os.path.lexists(place):
+        os.rename(replaced, place)
 
 
 def read_state(path: Path) -> dict[str, Any]:

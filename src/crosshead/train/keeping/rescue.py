@@ -100,7 +100,7 @@ def _take_best_along(copy: Copy, store: CheckpointStore, folder: Path) -> None:
     if copy.best_step is None or not target.steps():
         return
     if copy.best_step != copy.step:
-        target.adopt(store.path(copy.best_step), copy.best_step)
+        target.adopt(store.find(copy.best_step) or store.path(copy.best_step), copy.best_step)
     target.point_best(copy.best_step)
 
 

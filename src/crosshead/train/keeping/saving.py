@@ -78,7 +78,14 @@ class Saver:
         if step is None or os.path.isdir(self.store.path(step)):
             self._kept_best = step, progress.best, progress.details
         elif step != progress.step:
-            progress.best_step, progress.best, progress.details = self._kept_best
+            self._fall_back(progress)
+
+    def _fall_back(self, progress: Progress) -> None:
+        """Take the last best that was written for the best, where it is still there."""
+        step = self._kept_best[0]
+        if step is not None and not os.path.isdir(self.store.path(step)):
+            self._kept_best = (None, {}, {})
+        progress.best_step, progress.best, progress.details = self._kept_best
 
     def poll(self) -> list[EventRecord]:
         """Events about the checkpoints that have been written, or could not be, since the last call."""
@@ -120,7 +127,7 @@ class Saver:
     def give_up(self, progress: Progress) -> None:
         """The last state is lost: fall back to the best that was written where it was the best."""
         if progress.best_step == progress.step:
-            progress.best_step, progress.best, progress.details = self._kept_best
+            self._fall_back(progress)
 
     def __enter__(self) -> "Saver":
         return self
@@ -146,6 +153,7 @@ class Saver:
         doing = "best could not be pointed at the best one"
         try:
             if best_step is not None and os.path.isdir(self.store.path(best_step)):
+                self.store.put_back(best_step)
                 self.store.point_best(best_step)
             doing = "older ones could not be deleted"
             self.store.prune(self.config.keep_last, best_step)

@@ -1,5 +1,6 @@
 """The end of a run: the selected weights, the one look at the test split, and the result."""
 
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -32,12 +33,13 @@ def stopped_result(run: Run, info: RunInfo, seconds: float) -> Result:
 
 def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Result:
     """What is left of a run whose last checkpoint could not be written: the best of what is there."""
-    progress, store = run.state.progress, run.saver.store
+    progress, best = run.state.progress, run.state.progress.best_step
     step, weights = progress.step, left.weights
-    validation = {} if weights is None else progress.latest
-    if progress.best_step is not None and progress.best_step != left.copy.step:
-        step, validation = progress.best_step, progress.best
-        weights = store.path(step) / f"{run.state.evaluated_weights}.safetensors"
+    validation = progress.latest if best == step and weights is not None else {}
+    found = None if best is None or best == left.copy.step else run.saver.store.find(best)
+    if best is not None and found is not None:
+        step, validation = best, progress.best
+        weights = found / f"{run.state.evaluated_weights}.safetensors"
     return _result("unsaved", run.state, info, run.epochs, seconds, step, weights, validation, {})
 
 
@@ -109,8 +111,9 @@ def result_of(store: CheckpointStore, step: int) -> Result | None:
         result = Result.load(store.run_folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
         return None
-    whole = store.find(result.selected_step) if result.weights is not None else None
-    return result if result.step == step and whole is not None else None
+    if result.weights is None or not result.weights.is_file():
+        return None
+    return result if result.step == step and store.find(result.selected_step) is not None else None
 
 
 def set_result_aside(folder: Path, step: int) -> list[EventRecord]:
@@ -138,6 +141,8 @@ def _select(
     for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
         if step is None:
             continue
+        with contextlib.suppress(OSError):  # it is found where it lies
+            store.put_back(step)
         found, path = store.find(step), store.path(step)
         try:
             if found is None:
