@@ -24,7 +24,7 @@ def instances(first: int = 1, count: int = 3, size: tuple[int, int] = SIZE, head
             (
                 13,
                 [30, 0, 5, height],
-                {"size": [height, width], "counts": [30 * height, 5 * height, 5 * height]},
+                {"size": [height, width], "counts": [30 * height, 5 * height, (width - 35) * height]},
                 1,
             ),
         ]
