@@ -20,6 +20,7 @@ from crosshead.data.files.check import check_images
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.files.pack import pack
 from crosshead.data.sets.catalog import open_splits
+from crosshead.data.sets.fingerprint import describe_changes, fingerprint
 from crosshead.recipe.schema import DataConfig
 
 
@@ -384,3 +385,15 @@ def test_the_check_counts_objects_of_scenes(monkeypatch):
     monkeypatch.setattr(scenes, "LENGTHS", {"train": 4, "validation": 2, "test": 2})
     train = check_images(DataConfig(name="scenes", image_size=96)).splits["train"]
     assert sum(train.counts) + train.objects["crowds"] >= 8 and train.objects["large"] == 0
+
+
+def test_a_run_that_goes_on_is_told_of_other_objects(tmp_path):
+    root = coco(tmp_path)
+    before = fingerprint(open_splits(config(root, "coco"), seed=0), str(root))
+    assert describe_changes(before, fingerprint(open_splits(config(root, "coco"), seed=0), str(root))) == ""
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["segmentation"][0][2] += 1
+    file.write_text(json.dumps(content))
+    now = fingerprint(open_splits(config(root, "coco"), seed=0), str(root))
+    assert describe_changes(before, now) == "4 train pictures, as before, with other objects"

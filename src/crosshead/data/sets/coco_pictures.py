@@ -69,6 +69,10 @@ class CocoObjects(Marked):
     def name(self, i: int) -> str:
         return display_name(self._path(i))
 
+    def digest(self) -> str:
+        """Of the objects, to tell whether they have changed."""
+        return self.instances.digest()
+
     def subset(self, indices: Indices) -> "CocoObjects":
         rows = self.rows[indices]
         return CocoObjects(self.instances, rows, self.folder, self.faults, self.max_megapixels)

@@ -14,7 +14,8 @@ _MOST_CLASSES = 1000  # remembered one by one; a checkpoint's text is not to out
 def fingerprint(splits: Splits, root: str | None) -> dict[str, Any]:
     """The training and validation pictures: count, a digest of their names and order, and both for each class.
 
-    Names count from ``root`` on, so that data may move. What the pictures show is not looked at.
+    Names count from ``root`` on, so that data may move. What the pictures show is not looked at; of objects that are
+    held in memory there is a digest too.
     """
     names = splits.info.class_names
     return {part: _of(getattr(splits, part), names, root) for part in ("train", "validation")}
@@ -33,7 +34,9 @@ def _of(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dic
             counts[label] = counts.get(label, 0) + 1
             parts.setdefault(label, hashlib.sha256()).update(name)
     classes = {label: [counts[label], parts[label].hexdigest()[:16]] for label in sorted(counts)}
-    return {"count": len(images), "names": whole.hexdigest(), "classes": classes}
+    found: dict[str, Any] = {"count": len(images), "names": whole.hexdigest(), "classes": classes}
+    digest = getattr(images, "digest", None)
+    return found if digest is None else found | {"objects": digest()}
 
 
 def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -46,7 +49,10 @@ def _describe(part: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     counts += ", as before" if now["count"] == before["count"] else f" instead of {before['count']:,}"
     classes = [*_changed_classes(before["classes"], now["classes"])]
     shown = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more classes" if len(classes) > 5 else "")
-    return f"{counts} ({shown})" if shown else f"{counts}, with other names or in another order"
+    if shown:
+        return f"{counts} ({shown})"
+    other = "names or in another order" if now["names"] != before["names"] else "objects"
+    return f"{counts}, with other {other}"
 
 
 def _changed_classes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
