@@ -124,6 +124,7 @@ WRONG = [
     ({"bbox": [1, 2, 0, 4]}, r"box \[1, 2, 0, 4\] is empty"),
     ({"bbox": [41, 2, 5, 4]}, r"box \[41, 2, 5, 4\] lies outside the picture of 40 x 30"),
     ({"bbox": [1, -9, 5, 4]}, "lies outside"),
+    ({"bbox": [1, 2, 5, 1e300]}, "reaches far outside the picture of 40 x 30"),
     ({"bbox": [1, 2, 3]}, r"bbox is \[1, 2, 3\], wanted x, y, width, height"),
     ({"bbox": [1, 2, 3, "4"]}, "wanted x, y, width, height"),
     ({"area": INF}, "area is inf"),

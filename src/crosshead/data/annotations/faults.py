@@ -10,7 +10,7 @@ from crosshead.data.annotations.instances import NO_MASK, POLYGONS, RUN_LENGTHS,
 Bools = NDArray[np.bool_]
 Fault = tuple[int, str]  # of an object, or a picture: its row, and why
 _FEWEST = 6  # numbers of a polygon
-_FAR = 1  # pictures' sides that a polygon may lie beyond its picture
+_FAR = 1  # of a picture's longer sides that a box or a polygon may reach beyond it
 _SLACK = 1.0  # pixels by which rounding may carry a box beyond its picture
 
 
@@ -78,11 +78,16 @@ def _boxes(instances: Instances, sizes: Ints) -> Iterator[Fault]:
     unsound: Bools = ~np.all(np.isfinite(instances.boxes), axis=1)
     empty: Bools = ~((wide > 0) & (high > 0))
     outside = (x >= sizes[:, 1]) | (y >= sizes[:, 0]) | (x + wide <= 0) | (y + high <= 0)
-    for row in np.flatnonzero(outside | unsound | empty).tolist():
+    longest = sizes.max(1, initial=0)
+    far = (np.minimum(x, y) < -_FAR * longest) | (np.maximum(x + wide, y + high) > (1 + _FAR) * longest)
+    for row in np.flatnonzero(outside | far | unsound | empty).tolist():
         height, width = sizes[row]
         box = "[" + ", ".join(f"{side:g}" for side in instances.boxes[row]) + "]"
-        why = "is not finite" if unsound[row] else "is empty" if empty[row] else ""
-        yield row, f"box {box} {why or f'lies outside the picture of {width} x {height}'}"
+        if unsound[row] or empty[row]:
+            yield row, f"box {box} is {'not finite' if unsound[row] else 'empty'}"
+        else:
+            how = "lies" if outside[row] else "reaches far"
+            yield row, f"box {box} {how} outside the picture of {width} x {height}"
     for row in np.flatnonzero(~(np.isfinite(instances.areas) & (instances.areas >= 0))).tolist():
         yield row, f"area is {instances.areas[row]:g}"
 

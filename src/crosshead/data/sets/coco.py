@@ -59,6 +59,8 @@ def check_same_categories(file: Path, part: CocoPart, other_file: Path, other: C
 
 def unlisted(parts: list[CocoPart]) -> tuple[tuple[str, str], ...]:
     """Pictures beside those of the files that none of these names."""
+    if not any(part.unlisted for part in parts):
+        return ()
     named = {part.images.name(i) for part in parts for i in range(len(part.images))}
     others = sorted({display_name(path) for part in parts for path in part.unlisted} - named)
     return tuple((path, "no entry in a COCO file") for path in others)
