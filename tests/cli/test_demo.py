@@ -4,7 +4,9 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
+import crosshead.data.sets.scenes as scenes
 from crosshead.cli import main
 from crosshead.cli.commands.demo import free_folder, interval
 
@@ -43,5 +45,22 @@ def test_a_second_demo_finds_a_folder_of_its_own(tmp_path):
     assert free_folder(tmp_path) == tmp_path / "demo-2"
 
 
+def test_the_dense_demo_draws_test_scenes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(scenes, "LENGTHS", {"train": 8, "validation": 2, "test": 3})
+    tiny = ["train.steps=2", "schedule.warmup_steps=1", "data.batch_size=4", "model.args.dims=[8,12,16]"]
+    words = [*tiny, "model.args.num_heads=[1,2,2]", "--device", "cpu", "--output", str(tmp_path)]
+    assert main(["demo", "dense", *words]) == 0
+    said = capsys.readouterr().out
+    for name, shown in (("scenes_semantic_fpn", "mIoU"), ("scenes_mask_rcnn", "mask AP50")):
+        run = tmp_path / "demo-1" / name
+        assert json.loads((run / "result.json").read_text())["test"]["count"] == 3
+        assert shown in said
+        pictures = sorted((run / "pictures").iterdir())
+        assert len(pictures) == 3 and all(str(picture) in said for picture in pictures)
+        with Image.open(pictures[0]) as picture:
+            assert picture.width > 2 * picture.height and picture.height >= 448
+
+
 def test_a_mistake_is_one_clean_line(fails, tmp_path):
     assert "the nearest one is 'optimizer.lr'" in fails("demo", "optimizer.lrr=1", "--output", tmp_path)
+    assert "there is no demo 'dence'" in fails("demo", "dence", "--output", tmp_path)

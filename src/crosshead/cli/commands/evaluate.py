@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def print_run(
 ) -> int:
     """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
     what the model said of each image into the file ``predictions``."""
-    from crosshead.cli.screen.tables import class_table
+    from crosshead.cli.screen.tables import class_table, number_table
     from crosshead.train.loading import evaluate_trained, load_trained
     from crosshead.train.processes import distributed
 
@@ -84,10 +85,11 @@ def print_run(
         _write_csv(found.predictions, predictions)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
-        say(json.dumps({**where, **found.metrics, **found.details}))
+        metrics = {name: None if math.isnan(value) else value for name, value in found.metrics.items()}
+        say(json.dumps({**where, **metrics, **found.details}, allow_nan=False))
     else:
-        say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}"))
-        for line in class_table(found.details):
+        say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}", trained.task.shown))
+        for line in number_table(found.details) + class_table(found.details):
             say(line)
     return 0
 
@@ -101,8 +103,9 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     recipe = settle(recipe)
 
     splits = open_splits(recipe.data, seed=recipe.split_seed)
-    found = evaluate_on(load_for_recipe(recipe, splits.info, weights, device=device), splits)
-    say(_line(found, str(weights)))
+    trained = load_for_recipe(recipe, splits.info, weights, device=device)
+    found = evaluate_on(trained, splits)
+    say(_line(found, str(weights), trained.task.shown))
     return 0
 
 
@@ -123,8 +126,9 @@ def _named(checkpoint: str, step: int | None) -> str:
     return f"step {step}" if checkpoint == str(step) else f"{checkpoint} (step {step})"
 
 
-def _line(found: "Evaluated", weights: str) -> str:
+def _line(found: "Evaluated", weights: str, shown: tuple[str, ...]) -> str:
+    """All metrics, or those that are ``shown`` where a table follows with the others."""
     from crosshead.cli.screen.wording import figures
 
-    names = [name for name in found.metrics if name != "count"]
+    names = [name for name in (shown if "numbers" in found.details else found.metrics) if name != "count"]
     return f"{found.split}: {figures(found.metrics, names)} ({found.metrics['count']:.0f} images, {weights})"

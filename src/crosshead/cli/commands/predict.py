@@ -49,7 +49,7 @@ def register(commands: Commands) -> None:
         "--window",
         type=int,
         metavar="PIXELS",
-        help="of a run that tells pixels apart: larger pictures go through in overlapping windows of this side",
+        help="of a run that segments or detects: larger pictures go through in overlapping windows of this side",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -90,8 +90,10 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _in_windows(trained: "Trained", window: int) -> "Trained":
+    from crosshead.tasks import Drawing
+
     recipe = trained.recipe
-    if recipe.task.name != "segment":
+    if not isinstance(trained.task, Drawing):
         raise ValueError(
             f"--window: a run of task.name={recipe.task.name} sees each picture whole; leave it out"
         )

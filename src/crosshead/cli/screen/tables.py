@@ -1,4 +1,4 @@
-"""What an evaluation found of each class, as a table."""
+"""What an evaluation found, as tables: of each class, and COCO's numbers."""
 
 from typing import Any
 
@@ -16,11 +16,7 @@ def class_table(details: dict[str, Any]) -> list[str]:
     if len(classes) > _MOST and judged:
         known = [row for row in classes if row[judged[0]] is not None]
         rows = sorted(known, key=lambda row: row[judged[0]])[: _MOST // 2]
-    cells = [titles, *([_cell(row[title]) for title in titles] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
-    ]
+    lines = _table(rows)
     if len(rows) < len(classes):
         lines.append(f"the {len(rows)} of {len(classes)} classes with the lowest {judged[0]}; --json has all")
     never = [row["class"] for row in classes if row.get("recall") == 0.0]
@@ -28,6 +24,21 @@ def class_table(details: dict[str, Any]) -> list[str]:
         shown = ", ".join(never[:8]) + (f" and {len(never) - 8} more" if len(never) > 8 else "")
         lines.append(f"never found: {shown}")
     return lines
+
+
+def number_table(details: dict[str, Any]) -> list[str]:
+    """The lines of a table of ``details["numbers"]``; none where there is none."""
+    return _table(details["numbers"]) if details.get("numbers") else []
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a row, under the names of its columns."""
+    titles = list(rows[0])
+    cells = [titles, *([_cell(row[title]) for title in titles] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
+    ]
 
 
 def _cell(value: Any) -> str:

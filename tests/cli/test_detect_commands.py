@@ -1,0 +1,91 @@
+"""The commands on a run that finds objects: eval, predict, data check, augment, profile, doctor, sweep."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import crosshead.data.sets.scenes as scenes
+from crosshead.cli import main
+
+WORDS = [
+    "data.batch_size=4", "model.args.depths=[1,1,1]", "model.args.dims=[8,12,16]", "model.args.num_heads=[1,2,2]",
+    "train.steps=2", "train.device=cpu", "schedule.warmup_steps=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory):
+    """The folder of a short run of Mask R-CNN, whose objects need no score."""
+    folder = tmp_path_factory.mktemp("detected")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scenes, "LENGTHS", {"train": 8, "validation": 3, "test": 4})
+        words = ["scenes_mask_rcnn", *WORDS, "task.score_threshold=0", "--output", str(folder)]
+        assert main(["train", *words]) == 0
+    return folder / "scenes_mask_rcnn"
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(scenes, "LENGTHS", {"train": 8, "validation": 3, "test": 4})
+
+
+def test_eval_tells_cocos_numbers_and_every_class(detected, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(detected)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "mask AP50" in lines[0] and "(4 images, best" in lines[0] and "nan" not in "".join(lines)
+    assert lines[1].split() == ["number", "mask", "box"] and lines[2].split()[0] == "AP"
+    assert [line.split()[0] for line in lines[-10:]] == [*"0123456789"]
+    assert main(["eval", str(detected), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert told["mask_apl"] is None and told["count"] == 4 and len(told["numbers"]) == 12
+    kept = json.loads((detected / "result.json").read_text())
+    assert kept["test"]["box_ap"] == pytest.approx(told["box_ap"], abs=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "turned", "one pixel wide"])
+def test_predict_draws_and_writes_cocos_results(detected, tmp_path, capsys, mode):
+    """In the picture's own pixels, as a person sees it."""
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 120, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    if mode == "one pixel wide":
+        picture = picture.crop((0, 0, 1, 70))
+    elif mode != "turned":
+        picture = picture.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if mode == "turned" else 1  # orientation: a quarter turn
+    picture.save(tmp_path / "a.png", exif=exif)
+    wide, high = (70, 120) if mode == "turned" else picture.size
+    capsys.readouterr()
+    words = [str(detected), str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--json", "--top", "7"]
+    assert main(["predict", *words]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["size"] == [high, wide] and len(answer["objects"]) <= 7
+    for found in answer["objects"]:
+        x, y, w, h = found["bbox"]
+        assert 0 <= x <= x + w <= wide + 1e-3 and 0 <= y <= y + h <= high + 1e-3
+        assert found["segmentation"]["size"] == [high, wide] and found["class"] in "0123456789"
+    with Image.open(answer["drawn"]) as drawn:
+        assert drawn.size == (wide, high)
+    if mode == "RGB":
+        assert answer["objects"]
+        assert main(["predict", *words, "--window", "64"]) == 0
+        (pieces,) = json.loads(capsys.readouterr().out)
+        assert pieces["size"] == answer["size"] and pieces["objects"] != answer["objects"]
+
+
+def test_other_commands_serve_it(detected, tmp_path, capsys):
+    assert main(["doctor", str(detected)]) == 0
+    assert main(["data", "check", "scenes_mask_rcnn"]) == 0
+    assert (
+        main(["augment", "scenes_mask_rcnn", "data.batch_size=4", "--out", str(tmp_path / "sheet.png")]) == 0
+    )
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 96
+    assert main(["profile", "scenes_mask_rcnn", *WORDS, "--steps", "1"]) == 0
+    capsys.readouterr()
+    words = ["scenes_mask_rcnn", *WORDS, "train.steps=1", "--seeds", "0,1", "--output", str(tmp_path)]
+    assert main(["sweep", *words]) == 0
+    assert "mask AP" in capsys.readouterr().out
