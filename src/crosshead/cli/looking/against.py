@@ -100,7 +100,9 @@ def draw(
         ax.tick_params(labelsize=8)
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(fontsize=7, frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    # Beside the panels, where it covers no point.
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     for suffix in ("png", "pdf"):
         figure.savefig(folder / f"{PICTURE}.{suffix}")
 
