@@ -78,6 +78,26 @@ def test_a_warm_up_shrinks_with_an_override_that_shortens_training(write):
         load_recipe(write("b.yaml", "train: {epochs: 10}\n"))
 
 
+def test_a_warm_up_keeps_its_share_of_a_length_in_steps(write):
+    in_epochs = write("a.yaml", "train: {epochs: 50}\nschedule: {warmup_epochs: 5}\n")
+    in_steps = write("b.yaml", "train: {steps: 1000}\nschedule: {warmup_steps: 100}\n")
+    for path, words, warmup, warmup_steps in (
+        (in_epochs, ["train.steps=12"], 5, 1),
+        (in_epochs, ["train.steps=3"], 5, 0),
+        (in_epochs, ["train.steps=12", "schedule.warmup_steps=4"], 5, 4),
+        (in_epochs, ["train.steps=12", "schedule.warmup_epochs=2"], 2, None),
+        (in_steps, ["train.steps=40"], 20, 4),
+        (in_steps, ["train.steps=4000"], 20, 100),
+        (in_steps, ["train.steps=40", "schedule.warmup_steps=0"], 20, 0),
+        (in_steps, [], 20, 100),
+    ):
+        schedule = load_recipe(path, words).schedule
+        assert (schedule.warmup_epochs, schedule.warmup_steps) == (warmup, warmup_steps), words
+    path = write("c.yaml", "train: {steps: 1000}\nschedule: {warmup_epochs: 2}\n")
+    assert load_recipe(path, ["train.steps=500"]).schedule.warmup_epochs == 1
+    assert load_recipe("scenes_mask_rcnn", ["train.steps=24"]).schedule.warmup_steps == 1
+
+
 def test_overrides_win_in_their_order(write):
     path = write("a.yaml", "train:\n  epochs: 30\n")
     overrides = ["train.epochs=50", "train.epochs=40", "model.overlap=[0,1]", "optimizer.lr=1e-3"]

@@ -229,6 +229,15 @@ def test_tables_are_those_of_the_best_that_was_written(tmp_path, few_pictures, m
     assert (result.selected_step, result.validation["accuracy"], result.details["of"]) == (3, 0.9, 0.9)
 
 
+def test_patience_goes_on_where_a_stopped_run_left_it(tmp_path, few_pictures, monkeypatch):
+    judge_as(monkeypatch, [0.9, 0.8, 0.7, 0.6])
+    recipe = tiny_recipe(data={**few_pictures, "batch_size": 4}, train={"epochs": 9, "patience": 2})
+    stopped = train(recipe, folder=tmp_path / "run", observer=StopAfter(7))
+    assert stopped.step == 8 and stopped.exit_code != 0
+    result = train(recipe, folder=tmp_path / "run", resume=True)
+    assert (result.step, result.selected_step, result.status) == (9, 3, "finished")
+
+
 def test_a_run_without_patience_left_is_finished_and_told_as_it_was(
     tmp_path, few_pictures, monkeypatch, capfd
 ):

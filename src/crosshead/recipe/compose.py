@@ -23,7 +23,8 @@ from crosshead.recipe.yaml import (
     write_document,
 )
 
-_EPOCHS, _WARMUP = "train.epochs", "schedule.warmup_epochs"
+_LENGTHS = ("train.epochs", "train.steps")
+_WARMUPS = ("schedule.warmup_epochs", "schedule.warmup_steps")
 _SHARED = "shared"  # the folder of parts that are only there to be a base
 
 
@@ -81,7 +82,7 @@ def _finish(
     overrides: Sequence[str],
     values: Mapping[str, Any] | None,
 ) -> Recipe:
-    written = {key: _get(key, data) for key in (_EPOCHS, _WARMUP)}
+    written = {key: _get(key, data) for key in (*_LENGTHS, *_WARMUPS)}
     for override in overrides:
         place = f"command line, {override}"
         _set(*_parse(override, place), place, data, places)
@@ -92,14 +93,38 @@ def _finish(
 
 
 def _shorten_warmup(written: Mapping[str, Any], data: dict[str, Any]) -> None:
-    """Where the command line shortens training and says nothing of the warm-up, that keeps its share of it."""
-    epochs, warmup = _get(_EPOCHS, data), _get(_WARMUP, data)
-    numbers = (epochs, warmup, *written.values())
-    if not all(isinstance(number, int | float) and number > 0 for number in numbers):
+    """Where the command line shortens training and says nothing of the warm-up, that keeps its share of it.
+
+    Of a recipe whose length is in epochs and that is given one in steps, nobody knows yet which is shorter: the
+    warm-up keeps its share there in any case.
+    """
+    now = {key: _get(key, data) for key in written}
+    if any(now[key] != written[key] for key in _WARMUPS):
+        return
+    if not all(_is_positive(value) for value in (*written.values(), *now.values()) if value is not None):
         return  # checked later, with a message
-    if epochs < written[_EPOCHS] and warmup == written[_WARMUP]:
-        shorter = float(f"{warmup * epochs / written[_EPOCHS]:.6g}")
-        data["schedule"] = {**(data.get("schedule") or {}), "warmup_epochs": shorter}
+    epochs, steps = (now[key] for key in _LENGTHS)
+    epochs_before, steps_before = (written[key] for key in _LENGTHS)
+    warmup, warmup_steps = (now[key] for key in _WARMUPS)
+    if steps is not None and steps_before is None:
+        if warmup_steps is None:
+            _say("warmup_steps", int(steps * warmup / epochs_before), data)
+        return
+    share = epochs / epochs_before if steps is None or steps_before is None else steps / steps_before
+    if share >= 1:
+        return
+    if warmup_steps is None:
+        _say("warmup_epochs", float(f"{warmup * share:.6g}"), data)
+    else:
+        _say("warmup_steps", int(warmup_steps * share), data)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _say(key: str, value: float, data: dict[str, Any]) -> None:
+    data["schedule"] = {**(data.get("schedule") or {}), key: value}
 
 
 def _get(key: str, data: Mapping[str, Any]) -> Any:

@@ -77,7 +77,7 @@ def metric_name(kind: str, number: str) -> str:
 
 
 def _pair(size: Tensor) -> tuple[int, int]:
-    height, width = size.tolist()
+    height, width = size.cpu().tolist()
     return height, width
 
 
