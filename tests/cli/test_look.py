@@ -38,6 +38,13 @@ def test_models_are_listed_with_their_parameters(capsys):
     assert (models[1]["widths"], models[1]["blocks"], models[1]["heads"]) == ([192], [12], [12])
 
 
+def test_all_models_are_listed_and_built_by_their_names_alone(capsys):
+    lines = said(capsys, "models").splitlines()
+    listed = {line.split()[0] for line in lines[1:-1]}
+    assert {"ivit_tiny", "mohsa_vit_tiny_patch16_224"} < listed
+    assert all(name.startswith(("mohsa_", "plain_", "ivit_")) for name in listed)
+
+
 def test_models_that_are_not_there(fails):
     assert "no model is like 'xyz*'; wanted one of" in fails("models", "--filter", "xyz*")
 

@@ -52,11 +52,13 @@ def _shape(model: dict[str, Any]) -> list[str]:
 
 
 def _own_models() -> list[str]:
+    """Those that a name alone builds; what a saved model is read by is none of them."""
     import timm
 
-    return [
-        name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("crosshead.")
-    ]
+    from crosshead.models.saved import SWAPPED
+
+    ours = [n for n in timm.list_models() if timm.model_entrypoint(n).__module__.startswith("crosshead.")]
+    return [name for name in ours if name != SWAPPED]
 
 
 def _describe(name: str) -> dict[str, Any]:
