@@ -104,6 +104,21 @@ def fail():
     raise RuntimeError("the disk of machine B is on fire")
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_under_batch_norm_all_processes_judge_the_statistics_that_are_saved(tmp_path, ema):
+    """Each process has its own; those of rank 0 are the checkpoint's."""
+    recipe = tiny_recipe(
+        model={"name": "test_byobnet", "args": {}, "drop_path_rate": 0.0},
+        data={"batch_size": 6, "image_size": 32},
+        train={"steps": 6, "ema_decay": ema},
+        schedule={"warmup_steps": 0},
+    )
+    assert wait(start(recipe, tmp_path / "run", resume=False, processes=2)) == [0, 0]
+    recorded = json.loads((tmp_path / "run" / "result.json").read_text())
+    for split in ("validation", "test"):
+        assert evaluate_run(tmp_path / "run", split=split) == pytest.approx(recorded[split], rel=1e-6)
+
+
 def test_a_process_that_hangs_ends_the_group_in_time_and_is_named(tmp_path):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})

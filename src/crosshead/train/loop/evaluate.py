@@ -51,6 +51,8 @@ def evaluate(
     device = next(model.parameters()).device
     evaluation = task.evaluation(predictions=True) if predictions else task.evaluation()
     model.eval()
+    # Each process has statistics of its own batches under batch norm; what is judged is rank 0's, which is saved.
+    world.share(model.buffers())
     rounds = max(world.gather(len(loader))) if is_sharded(model) else 0
     seen: list[int] = []
     skipped: list[tuple[str, str]] = []

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -33,6 +33,20 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process rank 0's values of ``tensors``, which are of the same shapes and types in all."""
+        if self.size == 1:
+            return
+        own = [tensor.detach() for tensor in tensors]
+        # As bytes, all at once: of any type, booleans too, which gloo doesn't know.
+        parts = [tensor.cpu().contiguous().view(-1).view(torch.uint8) for tensor in own]
+        sent = torch.cat([*parts, torch.zeros(1, dtype=torch.uint8)])
+        dist.broadcast(sent, src=0)
+        if not self.leads:
+            with torch.no_grad():
+                for tensor, part in zip(own, sent[:-1].split([len(part) for part in parts]), strict=True):
+                    tensor.copy_(part.clone().view(tensor.dtype).view(tensor.shape))
 
     def gather(self, value: T) -> list[T]:
         """Every process's ``value``, by rank."""
