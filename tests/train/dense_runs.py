@@ -40,5 +40,6 @@ def dense_recipe(task, *words):
 
 
 def for_two(task, *words):
-    """The same for two processes."""
-    return dense_recipe(task, "data.batch_size=2", "train.accumulation_steps=1", *words)
+    """The same for two processes; one whose rank 0 is killed before they met waits for up to three times the limit."""
+    own = ["data.batch_size=2", "train.accumulation_steps=1", "train.rank_timeout_s=30"]
+    return dense_recipe(task, *own, *words)
