@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,15 @@ class CheckpointStore:
 
     def _place(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+    def is_there(self, step: int) -> bool | None:
+        """Whether ``step`` has a checkpoint, whole or not; None where the folder can't be looked into now."""
+        try:
+            return stat.S_ISDIR(os.stat(self.path(step)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return None
 
     def steps(self) -> list[int]:
         """Every step that has a checkpoint, whole or not, in order."""

@@ -75,15 +75,16 @@ class Saver:
         So every checkpoint names a best that is there, or itself.
         """
         step = progress.best_step
-        if step is None or os.path.isdir(self.store.path(step)):
+        there = True if step is None else self.store.is_there(step)
+        if there:
             self._kept_best = step, progress.best, progress.details
-        elif step != progress.step:
+        elif there is False and step != progress.step:
             self._fall_back(progress)
 
     def _fall_back(self, progress: Progress) -> None:
         """Take the last best that was written for the best, where it is still there."""
         step = self._kept_best[0]
-        if step is not None and not os.path.isdir(self.store.path(step)):
+        if step is not None and self.store.is_there(step) is False:
             self._kept_best = (None, {}, {})
         progress.best_step, progress.best, progress.details = self._kept_best
 
