@@ -71,6 +71,17 @@ def test_what_is_wrong_with_a_map_is_said_of_its_picture(tmp_path, spoil, reason
             [part.sample(i) for i in range(4)]
 
 
+def test_a_validation_map_that_is_missing_is_refused_before_training(tmp_path):
+    root = ade20k(tmp_path)
+    (missing,) = (root / "annotations" / "validation").glob("*_00000002.png")
+    missing.unlink()
+    data = DataConfig(name="ade20k", root=str(root))
+    with pytest.raises(BrokenImage, match=r"_00000002\.jpg.*no map; wanted"):
+        open_splits(data, seed=0).refuse_known_faults(data)
+    passing = data.model_copy(update={"on_broken_eval": "skip"})
+    open_splits(passing, seed=0).refuse_known_faults(passing)
+
+
 def test_the_check_counts_pixels(tmp_path):
     report = check_images(DataConfig(name="map-folder", root=str(map_folder(tmp_path)), validation=0.5))
     train = report.splits["train"]

@@ -109,6 +109,11 @@ class MappedImages(Mapped):
         self.classes, self.max_megapixels = classes, max_megapixels
         self.zero_is_ignored, self.refused = zero_is_ignored, refused or {}
 
+    @property
+    def known_faults(self) -> list[tuple[str, str]]:
+        """(name, reason) of every picture of which it is known without reading it that it is broken."""
+        return [(self.name(i), self.refused[p]) for i, p in enumerate(self.paths) if p in self.refused]
+
     def __len__(self) -> int:
         return len(self.paths)
 
