@@ -227,6 +227,9 @@ class TrainConfig(Section):
     epochs: Positive = 100
     steps: Positive | None = None  # the run's length in optimizer steps, in place of epochs
     seed: Annotated[int, Field(ge=0)] = 0
+    paired_init: bool = (
+        False  # initial tensors keyed on (seed, name), so that unlike models start as alike as can be
+    )
     accumulation_steps: Positive = 1
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

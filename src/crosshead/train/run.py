@@ -20,6 +20,7 @@ from crosshead.data.sets.common import ImageSet, Splits
 from crosshead.data.sets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
+from crosshead.train.design import describe_design, tensor_digests, write_design
 from crosshead.train.keeping.checkpoint import CheckpointStore
 from crosshead.train.keeping.folder import changed_versions, describe_run
 from crosshead.train.keeping.lock import FolderLock
@@ -40,6 +41,7 @@ from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 from crosshead.train.loop.signals import StopRequest
+from crosshead.train.paired_init import build_paired
 from crosshead.train.processes import distributed
 from crosshead.train.processes.distributed import World
 from crosshead.train.processes.sharding import is_sharded, shard
@@ -128,6 +130,7 @@ def _train(
     if not start.state:
         check_presumed_weights(recipe)
     model = _build_model(recipe, task, from_weights=not start.state)
+    tensors = tensor_digests(model) if world.leads and not start.state else {}
     gmacs = count_gmacs(*task.example(model))
     state = _build_state(model, recipe, device, world)
     network = _wrap(state.model, recipe, device, world)
@@ -171,6 +174,8 @@ def _train(
             EventRecord("versions_changed", words, state.progress.step) for words in changed_versions(folder)
         ]
         describe_run(folder, recipe, splits.info)
+        if not start.state:
+            write_design(folder, describe_design(recipe, splits, task, context, tensors))
     source = _source(recipe, splits, task, world)
     run = Run(recipe, task, source, lengths, state, network, set_rate, saver, audience, stop, world, watchdog)
     info = _run_info(run, folder, splits, gmacs)
@@ -311,8 +316,11 @@ def _source(recipe: Recipe, splits: Splits, task: Task, world: World) -> Source:
 
 
 def _build_model(recipe: Recipe, task: Task, *, from_weights: bool) -> nn.Module:
-    torch.manual_seed(recipe.train.seed)
-    model = task.build_model(from_weights=from_weights)
+    if recipe.train.paired_init:
+        model = build_paired(lambda: task.build_model(from_weights=from_weights), recipe.train.seed)
+    else:
+        torch.manual_seed(recipe.train.seed)
+        model = task.build_model(from_weights=from_weights)
     if recipe.train.grad_checkpointing:
         _checkpoint_activations(model, recipe.model.name)
     return model

@@ -18,10 +18,11 @@ def fingerprint(splits: Splits, root: str | None) -> dict[str, Any]:
     held in memory there is a digest too.
     """
     names = splits.info.class_names
-    return {part: _of(getattr(splits, part), names, root) for part in ("train", "validation")}
+    return {part: describe_images(getattr(splits, part), names, root) for part in ("train", "validation")}
 
 
-def _of(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dict[str, Any]:
+def describe_images(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dict[str, Any]:
+    """Count, a digest of names and order, and both for each class."""
     above = "" if root is None else display_name(Path(root).expanduser()) + "/"
     whole = hashlib.sha256()
     counts: dict[str, int] = {}

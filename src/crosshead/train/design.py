@@ -1,0 +1,66 @@
+"""What says later whether two runs pair: the seed, the order of the data, and what each tensor began as."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crosshead.data.loading.order import samples_per_epoch
+from crosshead.data.sets.common import Splits
+from crosshead.data.sets.fingerprint import describe_images
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import Task
+from crosshead.train.keeping.manifest import replace_file
+
+DESIGN_FILE = "design.json"
+
+
+def tensor_digests(model: nn.Module) -> dict[str, str]:
+    """Shape and digest of every parameter, by name."""
+    return {name: _digest(tensor.detach()) for name, tensor in model.named_parameters()}
+
+
+def describe_design(
+    recipe: Recipe, splits: Splits, task: Task, context: dict[str, Any], tensors: dict[str, str]
+) -> dict[str, Any]:
+    """What ``design.json`` holds. Everything random in training is a function of (seed, epoch, index), so that the
+    first epoch's order stands for all. ``context``: what the run's checkpoints remember of data and processes."""
+    data, processes = recipe.data, context["processes"]
+    length, step = len(splits.train), recipe.train.accumulation_steps
+    used = samples_per_epoch(length, data.batch_size, processes, step)
+    order = task.training_batches(splits.train, seed=recipe.train.seed, epoch=0).order(used)
+    sampled = hashlib.sha256(order.tobytes())
+    sampled.update(json.dumps([data.batch_size * processes * step, recipe.augment.model_dump()]).encode())
+    names, test = splits.info.class_names, splits.test
+
+    return {
+        "seed": recipe.train.seed,
+        "order": sampled.hexdigest(),
+        **context["data"],
+        "test": None if test is None else describe_images(test, names, data.root),
+        "tensors": tensors,
+    }
+
+
+def write_design(folder: Path, design: dict[str, Any]) -> None:
+    replace_file(folder / DESIGN_FILE, (json.dumps(design, indent=1) + "\n").encode())
+
+
+def read_design(folder: Path) -> dict[str, Any] | None:
+    """None where a run has none, as those of before have not."""
+    try:
+        return json.loads((folder / DESIGN_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    raw = (
+        tensor.cpu().contiguous().view(torch.uint8)
+        if tensor.dim()
+        else tensor.cpu().view(1).view(torch.uint8)
+    )
+    return f"{'x'.join(map(str, tensor.shape))} {hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:16]}"
