@@ -11,17 +11,18 @@ ROOT = Path(crosshead.__file__).parent
 
 # A room, and the rooms that it may import from.
 MAY_IMPORT = {
+    "files": set(),
     "ops": set(),
     "layers": {"ops"},
     "swap": {"ops", "layers"},
-    "models": {"ops", "layers", "swap"},
+    "models": {"files", "ops", "layers", "swap"},
     "pages": set(),
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
     "recipe": {"layers"},
-    "data": {"recipe"},
+    "data": {"files", "recipe"},
     "tasks": {"recipe", "data", "models"},
-    "train": {"ops", "recipe", "data", "tasks", "models"},
+    "train": {"files", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"train"},
     "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }

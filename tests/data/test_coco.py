@@ -139,7 +139,6 @@ WRONG = [
     ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "a polygon lies far outside the picture of 40 x 30"),
     ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "holds something that is no number"),
     ({"segmentation": [1, 2, 3, 4, 5, 6]}, "one list of numbers, wanted a list of polygons"),
-    ({"segmentation": []}, "no segmentation, though others have one"),
     ({"segmentation": "none"}, "segmentation is 'none'"),
     ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "run lengths of 1000000 x 1000000 pixels, but"),
     ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "run lengths of 30 x 40 pixels, but the picture has 40"),
@@ -297,7 +296,7 @@ def test_what_a_policy_does_not_pass_over_is_refused_before_training(tmp_path):
     write(tmp_path / "train.json", content, tmp_path / "images")
     write(tmp_path / "val.json", instances(11), tmp_path / "images")
     (tmp_path / "images" / "000001.png").unlink()
-    data = config(tmp_path, on_broken_train="fail")
+    data = config(tmp_path, on_broken_train="fail", on_broken_object="picture")
     splits = open_splits(data, seed=0)
     wanted = r"000001\.png: the picture is missing .* \(and 1 more of train\); .*data.on_broken_train=skip"
     with pytest.raises(BrokenImage, match=wanted):

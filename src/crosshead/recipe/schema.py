@@ -141,7 +141,10 @@ class DataConfig(Section):
     num_workers: Annotated[int, Field(ge=0)] = 0
     on_broken_train: Literal["fail", "skip"] = "skip"
     on_broken_eval: Literal["fail", "skip"] = "fail"
-    max_broken: Annotated[int, Field(ge=0)] = 100
+    # Of an object that is broken, a box of no width for one: it is left out, or its whole picture counts as broken.
+    on_broken_object: Literal["skip", "picture"] = "skip"
+    max_broken: Annotated[int, Field(ge=0)] = 100  # pictures, and objects
+    max_objects: Positive = 1000  # of a picture: one with more counts as broken
     max_megapixels: Annotated[float, Field(gt=0)] = 64.0
     follow_links: bool = False  # whether links may lead out of the data folder
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from crosshead.data.annotations.instances import NO_MASK, POLYGONS, RUN_LENGTHS, Instances, Ints
+from crosshead.data.annotations.instances import POLYGONS, RUN_LENGTHS, Instances, Ints
 
 Bools = NDArray[np.bool_]
 Fault = tuple[int, str]  # of an object, or a picture: its row, and why
@@ -15,14 +15,19 @@ _SLACK = 1.0  # pixels by which rounding may carry a box beyond its picture
 
 
 def find_faults(
-    instances: Instances, of_image: Ints, images: Ints, found: Iterable[Fault], max_megapixels: float
-) -> tuple[dict[int, str], tuple[str, ...], int]:
-    """By picture, why it is broken; the objects whose picture ``images`` (A,) the file does not have, in words; and how
-    many boxes reach beyond their pictures.
+    instances: Instances,
+    of_image: Ints,
+    images: Ints,
+    found: Iterable[Fault],
+    max_megapixels: float,
+    max_objects: int | None,
+) -> tuple[dict[int, str], dict[int, str], tuple[str, ...], int]:
+    """By picture, why it is broken; by object, why it is; the objects whose picture ``images`` (A,) the file does not
+    have, in words; and how many boxes reach beyond their pictures.
 
     ``of_image`` (A,) is each object's picture, -1 where there is none; ``found`` are faults of objects known already.
     """
-    faults = dict(_of_pictures(instances, max_megapixels))
+    faults = dict(_of_pictures(instances, max_megapixels, max_objects))
     objects: dict[int, str] = {}
     with np.errstate(invalid="ignore", over="ignore"):
         sizes = instances.sizes[of_image]
@@ -30,22 +35,40 @@ def find_faults(
     for check in checks:
         for row, why in check:
             objects.setdefault(row, why)
-    by_picture: dict[int, list[str]] = {}
-    for row in sorted(objects):
-        place = int(of_image[row])
-        if place >= 0:
-            by_picture.setdefault(place, []).append(f"annotation {instances.ids[row]}: {objects[row]}")
-    for place, reasons in by_picture.items():
-        more = f" (and {len(reasons) - 1} more of its annotations are wrong)" if len(reasons) > 1 else ""
-        faults.setdefault(place, reasons[0] + more)
+    words = {
+        row: f"annotation {instances.ids[row]}: {objects[row]}"
+        for row in sorted(objects)
+        if of_image[row] >= 0
+    }
     stray = tuple(
         f"annotation {instances.ids[row]} of image {images[row]}"
         for row in np.flatnonzero(of_image < 0).tolist()
     )
-    return faults, stray, _beyond(instances, sizes, of_image >= 0)
+    return faults, words, stray, _beyond(instances, sizes, of_image >= 0)
 
 
-def _of_pictures(instances: Instances, max_megapixels: float) -> Iterator[Fault]:
+def of_pictures(objects: dict[int, str], of_image: Ints) -> dict[int, str]:
+    """By picture, what is wrong with its objects."""
+    by_picture: dict[int, list[str]] = {}
+    for row, why in objects.items():
+        by_picture.setdefault(int(of_image[row]), []).append(why)
+    return {
+        place: reasons[0]
+        + (f" (and {len(reasons) - 1} more of its annotations are wrong)" if len(reasons) > 1 else "")
+        for place, reasons in by_picture.items()
+    }
+
+
+def _of_pictures(instances: Instances, max_megapixels: float, max_objects: int | None) -> Iterator[Fault]:
+    counts = np.diff(instances.bounds)
+    for row in np.flatnonzero(
+        counts > (counts.max(initial=0) if max_objects is None else max_objects)
+    ).tolist():
+        yield (
+            row,
+            f"image {instances.image_ids[row]} has {counts[row]:,} objects, above the limit of {max_objects:,} "
+            "(data.max_objects)",
+        )
     height, width = instances.sizes.T
     least = instances.sizes.min(1, initial=1)
     large = height.astype(float) * width > max_megapixels * 1e6
@@ -100,9 +123,6 @@ def _beyond(instances: Instances, sizes: Ints, there: np.ndarray) -> int:
 
 def _outlines(instances: Instances, sizes: Ints) -> Iterator[Fault]:
     outlines = instances.outlines
-    if instances.masked:
-        for row in np.flatnonzero(outlines.kinds == NO_MASK).tolist():
-            yield row, "no segmentation, though others have one"
     lengths = np.diff(outlines.begin)
     rows = np.repeat(np.arange(len(outlines.kinds)), np.diff(outlines.first))
     low, high = (np.zeros(len(lengths)) for _ in range(2))

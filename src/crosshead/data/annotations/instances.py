@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,8 @@ class Outlines:
 class Instances:
     """``image_ids`` (N,), ``sizes`` (N, 2) as (height, width), ``file_names``; of every object its number ``ids`` (A,),
     ``labels`` (A,) from 0, in rising order of ``category_ids`` (C,); ``boxes`` (A, 4) x, y, width, height; ``areas``,
-    ``crowd`` (A,). The objects of picture ``i`` are ``order[bounds[i] : bounds[i + 1]]``. ``masked``: they have masks.
+    ``crowd`` (A,). The objects of picture ``i`` are ``order[bounds[i] : bounds[i + 1]]``. ``masked``: they have masks,
+    all or some.
     """
 
     image_ids: Ints
@@ -104,9 +105,23 @@ class Instances:
         """Which objects are those of picture ``i``, in the file's order."""
         return self.order[self.bounds[i] : self.bounds[i + 1]]
 
-    def objects(self, i: int) -> Objects:
-        """Of picture ``i``, about which nothing is wrong."""
+    def without(self, rows: Ints) -> "Instances":
+        """The same, but that the objects ``rows`` belong to no picture."""
+        kept = ~np.isin(self.order, rows)
+        bounds = np.concatenate([[0], np.cumsum(kept)])[self.bounds].astype(np.int64)
+        return replace(self, order=self.order[kept], bounds=bounds)
+
+    @property
+    def unmasked(self) -> int:
+        """How many objects have no mask."""
+        return int(np.count_nonzero(self.outlines.kinds[self.order] == NO_MASK))
+
+    def objects(self, i: int, *, masked: bool | None = None) -> Objects:
+        """Of picture ``i``, about which nothing is wrong. With masks those alone that have one."""
         rows, size = self.rows(i), self.size(i)
+        masked = self.masked if masked is None else masked
+        if masked:
+            rows = rows[self.outlines.kinds[rows] != NO_MASK]
         boxes = self.boxes[rows]
         boxes[:, 2:] += boxes[:, :2]
         return Objects(
@@ -115,7 +130,7 @@ class Instances:
             self.labels[rows].astype(np.int64),
             self.crowd[rows],
             self.areas[rows],
-            tuple(self.outlines.mask(k, size) for k in rows.tolist()) if self.masked else None,
+            tuple(self.outlines.mask(k, size) for k in rows.tolist()) if masked else None,
         )
 
     def as_coco(self, i: int) -> dict[str, Any]:

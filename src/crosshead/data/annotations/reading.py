@@ -11,7 +11,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from crosshead.data.annotations.faults import Fault, find_faults
+from crosshead.data.annotations.conventions import apart_from_outlines, check_convention
+from crosshead.data.annotations.faults import Fault, find_faults, of_pictures
 from crosshead.data.annotations.instances import (
     NO_MASK,
     POLYGONS,
@@ -39,12 +40,15 @@ class Categories:
 @dataclass(frozen=True)
 class Read:
     """``faults``: by picture, why it is broken. ``stray`` says of objects that belong to no picture which they are;
-    ``beyond`` counts boxes that reach beyond their pictures by more than a pixel."""
+    ``beyond`` counts boxes that reach beyond their pictures by more than a pixel; ``left_out`` says of broken objects
+    what is wrong, where they cost no more than themselves; ``apart`` why masks and boxes can't both be right."""
 
     instances: Instances
     faults: dict[int, str]
     stray: tuple[str, ...]
     beyond: int
+    left_out: tuple[str, ...] = ()
+    apart: str | None = None
 
 
 def read_instances(
@@ -53,11 +57,15 @@ def read_instances(
     max_megapixels: float,
     categories: Categories | None = None,
     masked: bool | None = None,
+    skip_objects: bool = False,
+    max_objects: int | None = None,
 ) -> Read:
     """``categories`` and ``masked`` are the file's own unless given; a file is masked if any of its objects is.
+    A broken object makes its picture broken, or with ``skip_objects`` is left out; more than ``max_objects`` do too.
 
     Raises:
-        ValueError: damaged, lists missing, or entries whose numbers and names are none.
+        ValueError: damaged, lists missing, entries whose numbers and names are none, or, in a file with categories of
+            its own, boxes that are none of COCO's.
     """
     reader = _Reader()
     take = {"images": reader.image, "annotations": reader.annotation, "categories": reader.category}
@@ -66,8 +74,19 @@ def read_instances(
     there = read_sections(stream, take)
     if missing := [key for key in take if key not in there]:
         raise ValueError(f"no list of {' and of '.join(missing)} in it: it is no COCO file of instances")
-    found = categories or reader.categories()
-    return reader.finished(found, max_megapixels, masked)
+    instances, of_image, images, known = reader.finished(categories or reader.categories(), masked)
+    if categories is None:
+        check_convention(instances, of_image)
+    faults, objects, stray, beyond = find_faults(
+        instances, of_image, images, known, max_megapixels, max_objects
+    )
+    left_out: tuple[str, ...] = ()
+    if skip_objects:
+        instances = instances.without(np.array([*objects], np.int64))
+        left_out = tuple(objects.values())
+    else:
+        faults = of_pictures(objects, of_image) | faults
+    return Read(instances, faults, stray, beyond, left_out, apart_from_outlines(instances, of_image))
 
 
 class _Reader:
@@ -90,7 +109,8 @@ class _Reader:
             raise ValueError(f"{what} (id {number}): file_name is {name!r:.40}, wanted the picture's name")
         self.image_ids.append(number)
         self.sides.extend((height, width))
-        self.file_names.append(name)
+        # As written on Windows; in a file of COCO's a path has slashes.
+        self.file_names.append(name.replace("\\", "/"))
 
     def category(self, entry: Any) -> None:
         what = f"categories[{len(self.names)}]"
@@ -171,7 +191,11 @@ class _Reader:
             raise ValueError(f"two categories are called {twice!r}; give each its own name")
         return Categories(np.array(sorted(self.names), np.int64), names)
 
-    def finished(self, categories: Categories, max_megapixels: float, masked: bool | None) -> Read:
+    def finished(
+        self, categories: Categories, masked: bool | None
+    ) -> tuple[Instances, Ints, Ints, list[Fault]]:
+        """What was read, each object's place among the pictures (-1: none) and its picture's number, and the faults
+        that were met."""
         if not self.file_names:
             raise ValueError("no picture in it")
         image_ids, images = _ints(self.image_ids), _ints(self.images)
@@ -191,8 +215,7 @@ class _Reader:
             bool(kinds.any()) if masked is None else masked,
         )  # fmt: skip
         named = _ints(self.labels)
-        faults = [*self.faults, *_unknown(named, known)]
-        return Read(instances, *find_faults(instances, of_image, images, faults, max_megapixels))
+        return instances, of_image, images, [*self.faults, *_unknown(named, known)]
 
 
 class _Wrong(Exception):
@@ -205,6 +228,8 @@ def _is_number(value: Any) -> bool:
 
 def _whole(entry: Any, key: str, what: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
+    if type(value) is float and value.is_integer():  # 64.0, as pandas writes a column with gaps
+        value = int(value)
     if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{what}: {key} is {value!r:.40}, wanted a whole number")
     return value

@@ -172,6 +172,8 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
 
     def __init__(self, images: ImageSet, classes: int) -> None:
         self.images, self.classes = images, classes
+        # Objects without a mask count as well.
+        self.objects = images.boxes_alone() if getattr(images, "partly", False) else images  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return -(-len(self.images) // CHUNK)
@@ -204,7 +206,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
             image, classes = cast(MapSet, self.images).sample(i)
             return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
         if counted == "objects":
-            image, objects = cast(ObjectSet, self.images).sample(i)
+            image, objects = cast(ObjectSet, self.objects).sample(i)
             return image, *_counted(objects, self.classes)
         return self.images.load(i), _counts(self.images.targets[i], self.classes), None
 

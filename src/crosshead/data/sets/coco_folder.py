@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from crosshead.data.annotations.forms import named_forms
 from crosshead.data.files.images import display_name
 from crosshead.data.sets.coco import check_same_categories, coco_info, unlisted
 from crosshead.data.sets.coco_pictures import CocoPart, read_coco
 from crosshead.data.sets.common import Splits, stratified_split
-from crosshead.data.sets.image_folder import data_root
+from crosshead.data.sets.image_folder import data_root, files_below
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = (
@@ -64,7 +65,10 @@ def _files(root: Path) -> dict[str, Path]:
     # Beside objects COCO itself has files of captions and of people's joints.
     files = [file for file in files if "instances" in file.name] or files
     if not files:
-        raise ValueError(f"{display_name(root)}: no COCO file; wanted {LAYOUT}")
+        others = (Path(path) for path in files_below(root, root)[2])
+        raise ValueError(f"{display_name(root)}: no COCO file; wanted {LAYOUT}{named_forms(others)}")
+    if forms := named_forms(files):
+        raise ValueError(f"{display_name(root)}: wanted {LAYOUT}{forms}")
     if len(files) == 1:
         return {"train": files[0]}
     found: dict[str, Path] = {}

@@ -3,12 +3,14 @@
 import json
 import os
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from crosshead.data.annotations.forms import named_forms
 from crosshead.data.annotations.instances import POLYGONS, Instances
 from crosshead.data.annotations.library import coco_library
 from crosshead.data.annotations.objects import Objects
@@ -18,6 +20,7 @@ from crosshead.data.files.images import SUFFIXES, BrokenImage, decode_image, dis
 from crosshead.data.sets.common import Indices
 from crosshead.data.sets.image_folder import refused_links
 from crosshead.data.sets.objects import Marked
+from crosshead.files import regular
 from crosshead.recipe.schema import DataConfig
 
 _SHOWN = 3
@@ -28,13 +31,21 @@ class CocoObjects(Marked):
 
     Args:
         faults: the reason for pictures that are not to be used, by their row.
+        mask_fault: why the masks can't be learned from.
     """
 
     def __init__(
-        self, instances: Instances, rows: Indices, folder: Path, faults: dict[int, str], max_megapixels: float
+        self,
+        instances: Instances,
+        rows: Indices,
+        folder: Path,
+        faults: dict[int, str],
+        max_megapixels: float,
+        mask_fault: str | None = None,
     ) -> None:
         self.instances, self.rows, self.folder, self.faults = instances, rows, folder, faults
         self.max_megapixels, self.masked = max_megapixels, instances.masked
+        self.partly, self.mask_fault = instances.masked and instances.unmasked > 0, mask_fault
 
     @property
     def targets(self) -> list[str]:
@@ -56,7 +67,7 @@ class CocoObjects(Marked):
 
     def objects(self, i: int) -> Objects:
         self._check(i)
-        return self.instances.objects(int(self.rows[i]))
+        return self.instances.objects(int(self.rows[i]), masked=self.masked)
 
     def encoded(self, i: int) -> tuple[bytes, bytes]:
         self._check(i)
@@ -74,8 +85,9 @@ class CocoObjects(Marked):
         return self.instances.digest()
 
     def subset(self, indices: Indices) -> "CocoObjects":
-        rows = self.rows[indices]
-        return CocoObjects(self.instances, rows, self.folder, self.faults, self.max_megapixels)
+        part = copy(self)
+        part.rows = self.rows[indices]
+        return part
 
     def _path(self, i: int) -> Path:
         return self.folder / self.instances.file_names[self.rows[i]]
@@ -105,12 +117,17 @@ def read_coco(file: Path, folders: Sequence[Path], data: DataConfig, *, inside: 
     """
     where = display_name(file)
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            read = read_instances(stream, max_megapixels=data.max_megapixels)
+        with open(file, encoding="utf-8-sig", opener=regular) as stream:
+            read = read_instances(
+                stream,
+                max_megapixels=data.max_megapixels,
+                skip_objects=data.on_broken_object == "skip",
+                max_objects=data.max_objects,
+            )
     except OSError as error:
         raise ValueError(f"{where}: can't be read ({error.strerror})") from None
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}: {error}{named_forms([file])}") from None
     instances = read.instances
     if (instances.outlines.kinds == POLYGONS).any():
         coco_library()  # now, not at the first picture
@@ -119,10 +136,11 @@ def read_coco(file: Path, folders: Sequence[Path], data: DataConfig, *, inside: 
     names = [f"{display_name(folder / instances.file_names[row])}: {faults[row]}" for row in sorted(faults)]
     _check(names, len(instances), read, where, data)
     rows = np.arange(len(instances))
-    images = CocoObjects(instances, rows, folder, faults, data.max_megapixels)
+    fault = _mask_fault(read, where, data)
+    images = CocoObjects(instances, rows, folder, faults, data.max_megapixels, fault)
     listed = set(instances.file_names)
     unlisted = sorted(name for name in there if name not in listed and name.lower().endswith(SUFFIXES))
-    return CocoPart(images, _notes(names, read, where), tuple(str(folder / name) for name in unlisted))
+    return CocoPart(images, _notes(names, read, where, fault), tuple(str(folder / name) for name in unlisted))
 
 
 def _folder_of(names: Sequence[str], folders: Sequence[Path]) -> tuple[Path, dict[str, bool]]:
@@ -172,6 +190,23 @@ def _check(faults: list[str], count: int, read: Read, where: str, data: DataConf
         raise ValueError(f"{where}: {len(faults)} of {count} pictures are broken ({limit}): {_few(faults)}")
     if len(read.stray) > data.max_broken:
         raise ValueError(f"{where}: {_strays(read)} ({limit})")
+    if (out := len(read.left_out)) and (out > data.max_broken or out == len(read.instances.ids)):
+        raise ValueError(f"{where}: {_left_out(read)} ({limit})")
+
+
+def _mask_fault(read: Read, where: str, data: DataConfig) -> str | None:
+    """Why masks can't be learned from, where boxes can."""
+    if not read.instances.masked:
+        return None
+    if read.apart is not None:
+        return f"{where}: {read.apart}"
+    if (without := read.instances.unmasked) > data.max_broken:
+        return (
+            f"{where}: {without:,} of {len(read.instances.order):,} objects have no mask (data.max_broken is "
+            f"{data.max_broken}): give them one, or learn from the boxes alone (model.detector.name=faster_rcnn or "
+            "retinanet)"
+        )
+    return None
 
 
 def _few(words: Sequence[str]) -> str:
@@ -183,7 +218,11 @@ def _strays(read: Read) -> str:
     return f"{len(read.stray):,} annotations are of no picture in it: {_few(read.stray)}"
 
 
-def _notes(faults: list[str], read: Read, where: str) -> tuple[str, ...]:
+def _left_out(read: Read) -> str:
+    return f"{len(read.left_out):,} of {len(read.instances.ids):,} objects are broken: {_few(read.left_out)}"
+
+
+def _notes(faults: list[str], read: Read, where: str, mask_fault: str | None) -> tuple[str, ...]:
     notes = []
     if faults:
         notes.append(
@@ -191,6 +230,17 @@ def _notes(faults: list[str], read: Read, where: str) -> tuple[str, ...]:
         )
     if read.stray:
         notes.append(f"{where}: {_strays(read)}; they are left out")
+    if read.left_out:
+        notes.append(
+            f"{where}: {_left_out(read)}; they are left out (data.on_broken_object=picture leaves out their pictures)"
+        )
+    if mask_fault is not None:
+        notes.append(mask_fault)
+    elif read.instances.masked and (without := read.instances.unmasked):
+        notes.append(
+            f"{where}: {without:,} of {len(read.instances.order):,} objects have no mask: a detector of boxes learns "
+            "from all, mask_rcnn from those that have one"
+        )
     if read.beyond:
         notes.append(
             f"{where}: {read.beyond:,} boxes reach beyond their pictures by more than a pixel; training cuts them off, "

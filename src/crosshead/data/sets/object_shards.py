@@ -6,6 +6,7 @@ order. What a picture's objects are is read with the picture: nothing of it is h
 
 import io
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,17 @@ class PackedObjects(Marked):
     """The pictures of ``images`` and, in the same order, their ``marks``: COCO files of one picture each."""
 
     def __init__(
-        self, images: ArchivedImages, marks: ArchivedImages, categories: Categories, *, masked: bool
+        self,
+        images: ArchivedImages,
+        marks: ArchivedImages,
+        categories: Categories,
+        *,
+        masked: bool,
+        partly: bool = False,
+        max_objects: int | None = None,
     ) -> None:
         self.images, self.marks, self.categories, self.masked = images, marks, categories, masked
+        self.partly, self.max_objects = partly, max_objects
         self.targets = marks.names
 
     def __len__(self) -> int:
@@ -51,7 +60,7 @@ class PackedObjects(Marked):
         return self.images.load(i)
 
     def objects(self, i: int) -> Objects:
-        return self._instances(i).objects(0)
+        return self._instances(i).objects(0, masked=self.masked)
 
     def encoded(self, i: int) -> tuple[bytes, bytes]:
         self._instances(i)
@@ -64,8 +73,10 @@ class PackedObjects(Marked):
         return self.images.name(i)
 
     def subset(self, indices: Indices) -> "PackedObjects":
-        images, marks = self.images.subset(indices), self.marks.subset(indices)
-        return PackedObjects(images, marks, self.categories, masked=self.masked)
+        part = copy(self)
+        part.images, part.marks = self.images.subset(indices), self.marks.subset(indices)
+        part.targets = part.marks.names
+        return part
 
     def _instances(self, i: int) -> Instances:
         body = self.marks.encoded(i)
@@ -75,6 +86,7 @@ class PackedObjects(Marked):
                 max_megapixels=self.images.max_megapixels,
                 categories=self.categories,
                 masked=self.masked,
+                max_objects=self.max_objects,
             )
         except ValueError as error:
             raise BrokenImage(self.name(i), f"its objects {self.marks.name(i)}: {error}") from None
@@ -88,7 +100,7 @@ class PackedObjects(Marked):
 def open_object_shards(data: DataConfig, *, seed: int) -> Splits:
     """Without ``val`` shards a share of ``train`` is held out, by seed."""
     root = data_root(data, LAYOUT)
-    categories, masked = _described(root / DESCRIPTION)
+    categories, masked, partly = _described(root / DESCRIPTION)
     sets = {}
     for part in ("train", "val", "test"):
         pictures, marks = (shard_files(root / kind, part) for kind in ("images", "objects"))
@@ -99,7 +111,9 @@ def open_object_shards(data: DataConfig, *, seed: int) -> Splits:
         if pictures:
             both = read_shards(pictures, data), read_shards(marks, data)
             check_pairs(root, part, *both, "sets of objects")
-            sets[part] = PackedObjects(*both, categories, masked=masked)
+            sets[part] = PackedObjects(
+                *both, categories, masked=masked, partly=partly, max_objects=data.max_objects
+            )
     train, validation = sets["train"], sets.get("val")
     if validation is None:
         rest, held = stratified_split(
@@ -113,15 +127,15 @@ def open_object_shards(data: DataConfig, *, seed: int) -> Splits:
 def description(train: Marked, class_names: tuple[str, ...], class_ids: tuple[int, ...]) -> dict[str, Any]:
     """What stands in ``objects.json``."""
     categories = [{"id": number, "name": name} for number, name in zip(class_ids, class_names, strict=True)]
-    return {"categories": categories, "masked": train.masked}
+    return {"categories": categories, "masked": train.masked, "partly": train.partly}
 
 
-def _described(file: Path) -> tuple[Categories, bool]:
+def _described(file: Path) -> tuple[Categories, bool, bool]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         numbers = [entry["id"] for entry in content["categories"]]
         names = [entry["name"] for entry in content["categories"]]
-        masked = content["masked"]
+        masked, partly = content["masked"], content.get("partly", False)  # packed by 0.5: all or none
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{display_name(file)}: can't be read ({error}); pack the data anew") from None
     whole = all(type(number) is int and abs(number) < 2**63 for number in numbers) and bool(numbers)
@@ -130,4 +144,4 @@ def _described(file: Path) -> tuple[Categories, bool]:
         raise ValueError(
             f"{display_name(file)}: wanted categories with rising ids and a name each; pack the data anew"
         )
-    return Categories(np.array(numbers, np.int64), tuple(names)), masked
+    return Categories(np.array(numbers, np.int64), tuple(names)), masked, partly is True

@@ -1,6 +1,7 @@
 """Pictures with objects: what a data set for detection and instance segmentation looks like to the loaders."""
 
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 from PIL import Image
 
@@ -10,7 +11,10 @@ from crosshead.data.sets.common import ImageSet
 
 
 class ObjectSet(ImageSet, Protocol):
-    """``counted`` is "objects"; ``masked`` says whether they have masks beside their boxes."""
+    """``counted`` is "objects"; ``masked`` says whether they have masks beside their boxes.
+
+    A set may say with ``partly`` that only some have, and then has ``boxes_alone``; with ``mask_fault`` why masks can't
+    be learned from."""
 
     counted: str
     masked: bool
@@ -27,6 +31,15 @@ class Marked:
 
     counted = "objects"
     masked: bool
+    partly = False
+    mask_fault: str | None = None
+
+    def boxes_alone(self) -> Self:
+        """The same pictures with all their objects, without masks."""
+        alone = copy(self)
+        alone.masked = alone.partly = False
+        alone.mask_fault = None
+        return alone
 
     def load(self, i: int) -> Image.Image:
         raise NotImplementedError

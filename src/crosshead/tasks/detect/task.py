@@ -103,7 +103,10 @@ class DetectTask:
             raise ValueError(
                 f"{named} masks, and model.detector.name=mask_rcnn learns from masks: take faster_rcnn or retinanet"
             )
-        return images  # type: ignore[return-value]
+        if self.masked and (fault := getattr(images, "mask_fault", None)):
+            raise ValueError(fault)
+        partly = not self.masked and getattr(images, "partly", False)
+        return images.boxes_alone() if partly else images  # type: ignore[return-value, attr-defined]
 
     def blank(self) -> Batch:
         height, width = image_size(self.recipe.data)
