@@ -76,6 +76,33 @@ def test_predict_draws_and_writes_cocos_results(detected, tmp_path, capsys, mode
         assert pieces["size"] == answer["size"] and pieces["objects"] != answer["objects"]
 
 
+def test_keys_change_how_a_run_is_used_and_not_what_it_has_learned(detected, tmp_path, capsys, fails):
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 120, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a=b.png")
+    capsys.readouterr()
+    words = [str(detected), str(tmp_path / "a=b.png"), "--json", "--top", "300"]
+
+    def found(*more):
+        assert main(["predict", *words, *more]) == 0
+        return json.loads(capsys.readouterr().out)[0]["objects"]
+
+    assert len(found("task.score_threshold=0.02")) > len(found("task.score_threshold=0.9"))
+    assert found("task.window=64") == found("--window", "64")
+    assert main(["eval", str(detected), "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert main(["eval", str(detected), "--json", "task.window=64"]) == 0
+    assert json.loads(capsys.readouterr().out)["numbers"] != whole["numbers"]
+    for key in (
+        "model.detector.name=retinanet",
+        "data.channels=1",
+        "data.split_seed=3",
+        "task.name=classify",
+    ):
+        assert "has learned" in fails("eval", detected, key)
+        assert "has learned" in fails("predict", detected, tmp_path / "a=b.png", key)
+    assert "task.score_threshold" in fails("eval", detected, "task.score_treshold=1")
+
+
 def test_other_commands_serve_it(detected, tmp_path, capsys):
     assert main(["doctor", str(detected)]) == 0
     assert main(["data", "check", "scenes_mask_rcnn"]) == 0

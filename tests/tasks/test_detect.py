@@ -233,6 +233,41 @@ def test_windows_find_each_object_once_and_whole():
     assert len(nothing["boxes"]) == 0
 
 
+class Crowded:
+    """Finds 25 objects, well apart, in every window of 128 pixels."""
+
+    nms_threshold, max_detections = 0.5, 25
+
+    def __call__(self, images, sizes):
+        places = torch.arange(6, 120, 24.0)
+        y, x = torch.meshgrid(places, places, indexing="ij")
+        boxes = torch.stack([x, y, x + 10, y + 10], -1).reshape(-1, 4)
+        labels = torch.zeros(25, dtype=torch.int64)
+        return [{"boxes": boxes, "scores": torch.linspace(0.9, 0.5, 25), "labels": labels} for _ in sizes]
+
+
+def test_how_many_objects_a_window_may_have_limits_no_picture():
+    counts = [
+        len(detect(Crowded(), torch.zeros(1, 1, side, side), [(side, side)], 128)[0]["boxes"])
+        for side in (128, 256, 512)
+    ]
+    assert counts[0] == 25 and counts[1] > 90 and counts[2] > 400
+
+
+def test_windows_are_cut_from_the_picture_at_its_own_size(splits):
+    """Nothing is shrunk to ``data.eval_resize`` before; a picture that a window holds goes as without one."""
+    own = lambda **task: built("retinanet", splits, data={"eval_resize": 48}, task=task)[0]  # noqa: E731
+    large, small = (Image.new("RGB", size) for size in ((300, 200), (60, 50)))
+    shape = lambda task, picture: tuple(task.prepared(picture)[0].shape[-2:])  # noqa: E731
+    assert shape(own(), large) == (48, 72)
+    assert shape(own(window=64), large) == (200, 300)
+    assert shape(own(window=64, window_scale=0.5), large) == (100, 150)
+    assert shape(own(window=64), small) == shape(own(), small) == (48, 58)
+    task = own(window=60)
+    batch = task.evaluation_batches(splits.validation)[0, np.array([0])]
+    assert batch.targets[0]["size"].tolist() == batch.targets[0]["own"].tolist()
+
+
 def test_answers_lie_in_the_pictures_own_pixels_and_are_drawn_on_it(splits):
     task, model = built("mask_rcnn", splits, data={"eval_resize": 48}, task={"score_threshold": 0.0})
     model.eval()

@@ -186,6 +186,19 @@ def test_answers_hold_the_map_and_are_drawn(tmp_path):
     assert len(task.lines(answer)) == len(answer["segments"])
 
 
+def test_windows_are_cut_from_the_picture_at_its_own_size(tmp_path):
+    splits = open_splits(segment_recipe(map_folder(tmp_path)).data, seed=0)
+
+    def shape(size, **task):
+        made = SegmentTask(segment_recipe(tmp_path, data={"eval_resize": 16}, task=task), splits.info)
+        batch = made.evaluation_batches(splits.validation)[0, np.array([0])]
+        return tuple(made.prepared(Image.new("RGB", size))[0].shape[-2:]), tuple(batch.images[0].shape[-2:])
+
+    assert shape((60, 40)) == ((16, 24), (16, 19))
+    assert shape((60, 40), window=22) == ((40, 60), (20, 24))
+    assert shape((60, 40), window=22, window_scale=0.5) == ((20, 30), (16, 19))
+
+
 def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.segmenter is not set"):
         SegmentTask(segment_recipe(model={"segmenter": None}), INFO)

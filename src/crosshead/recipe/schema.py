@@ -195,6 +195,7 @@ class TaskConfig(Section):
     window: Positive | None = (
         None  # segment, detect: larger pictures go in overlapping windows of so many pixels
     )
+    window_scale: Weight = 1.0  # of a picture that is cut into windows: to this share of its own size first
     score_threshold: Rate = 0.3  # detect: of what predict tells and draws; judged is all that the model finds
 
 

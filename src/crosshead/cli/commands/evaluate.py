@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
+from crosshead.cli.arguments.use import split_keys, used_with
 from crosshead.cli.screen.leading import say
 
 if TYPE_CHECKING:
@@ -20,11 +21,15 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run",
-        usage="crosshead eval RUN [options]",
-        description="Evaluates a run's weights on one of its splits; every image counts exactly once.",
+        usage="crosshead eval RUN [KEY=VALUE ...] [options]",
+        description="Evaluates a run's weights on one of its splits; every image counts exactly once.\n"
+        "KEY=VALUE changes how the run is used (task.window=1024).",
     )
     parser.add_argument(
-        "words", nargs="*", metavar="RUN", help="the folder of a run, such as runs/digits_mohsa"
+        "words",
+        nargs="*",
+        metavar="RUN [KEY=VALUE ...]",
+        help="the folder of a run, such as runs/digits_mohsa, and keys",
     )
     parser.add_argument(
         "--split",
@@ -44,9 +49,10 @@ def register(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    if len(args.words) != 1:
-        raise ValueError(f"wanted the folder of one run, came {len(args.words)} ({' '.join(args.words)})")
-    run, checkpoint = find_checkpoint(args.words[0])
+    words, overrides = split_keys(args.words)
+    if len(words) != 1:
+        raise ValueError(f"wanted the folder of one run, came {len(words)} ({' '.join(words)})")
+    run, checkpoint = find_checkpoint(words[0])
     predictions = None if args.predictions is None else Path(args.predictions)
     if predictions is not None and not predictions.absolute().parent.is_dir():
         raise ValueError(f"--predictions {predictions}: there is no folder {predictions.absolute().parent}")
@@ -56,6 +62,7 @@ def run_command(args: argparse.Namespace) -> int:
         args.split,
         args.device,
         args.data_path,
+        recipe=used_with(run, overrides),
         as_json=args.json,
         predictions=predictions,
     )

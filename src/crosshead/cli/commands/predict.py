@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
+from crosshead.cli.arguments.use import split_keys, used_with
 
 if TYPE_CHECKING:
     from crosshead.tasks import Task
@@ -20,6 +20,7 @@ examples:
   crosshead predict runs/digits_mohsa seven.png
   crosshead predict runs/pets photos/ --top 3 --json > predictions.json
   crosshead predict runs/ade20k_upernet street.jpg --out maps/
+  crosshead predict runs/coco huge.tif task.score_threshold=0.05 task.window=1024 --top 500
 """
 
 
@@ -27,14 +28,14 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="name what is in pictures",
-        usage="crosshead predict RUN IMAGE|FOLDER ... [options]",
+        usage="crosshead predict RUN IMAGE|FOLDER ... [KEY=VALUE ...] [options]",
         description="Prints the most probable classes of each picture, or the share of each class in it where a run\n"
-        "tells pixels apart; folders are searched through.",
+        "tells pixels apart; folders are searched through. KEY=VALUE changes how the run is used.",
         epilog=_EPILOG,
     )
     parser.add_argument("words", nargs="*", metavar="RUN IMAGE ...", help="the folder of a run, and pictures")
     parser.add_argument(
-        "--top", type=int, metavar="N", help="how many classes (default: 5), or objects (100)"
+        "--top", type=int, metavar="N", help="how many classes (default: 5) or objects (100) of a picture"
     )
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="pictures at a time (default: 32)"
@@ -49,7 +50,8 @@ def register(commands: Commands) -> None:
         "--window",
         type=int,
         metavar="PIXELS",
-        help="of a run that segments or detects: larger pictures go through in overlapping windows of this side",
+        help="of a run that segments or detects: larger pictures go through in overlapping windows of this side, at "
+        "their own size (task.window_scale); the same as task.window=PIXELS",
     )
     add_checkpoint(parser)
     add_device(parser)
@@ -58,21 +60,23 @@ def register(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    if len(args.words) < 2:
+    words, overrides = split_keys(args.words)
+    if args.window is not None:
+        overrides.append(f"task.window={args.window}")
+    if len(words) < 2:
         raise ValueError(
             "wanted the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
         )
     for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
         if number is not None and number < 1:
             raise ValueError(f"{name}: wanted at least 1, came {number}")
-    (run, checkpoint), places = find_checkpoint(args.words[0]), args.words[1:]
+    (run, checkpoint), places = find_checkpoint(words[0]), words[1:]
     files = find_pictures(places)
 
     from crosshead.train.loading import load_trained
 
-    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
-    if args.window is not None:
-        trained = _in_windows(trained, args.window)
+    recipe = used_with(run, overrides)
+    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
     show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
     broken = 0
@@ -87,20 +91,6 @@ def run_command(args: argparse.Namespace) -> int:
     if broken:
         raise ValueError(f"{broken} of {len(files)} pictures could not be read")
     return 0
-
-
-def _in_windows(trained: "Trained", window: int) -> "Trained":
-    from crosshead.tasks import Drawing
-
-    recipe = trained.recipe
-    if not isinstance(trained.task, Drawing):
-        raise ValueError(
-            f"--window: a run of task.name={recipe.task.name} sees each picture whole; leave it out"
-        )
-    if window < 1:
-        raise ValueError(f"--window: wanted at least 1 pixel, came {window}")
-    task = recipe.task.model_copy(update={"window": window})
-    return replace(trained, recipe=recipe.model_copy(update={"task": task}))
 
 
 def find_pictures(places: list[str]) -> list[Path]:

@@ -12,7 +12,7 @@ from crosshead.data.sets.common import DatasetInfo
 from crosshead.data.sets.mapped import MapSet
 from crosshead.data.transforms.maps import MapAugmentation, whole_picture
 from crosshead.data.transforms.pipeline import image_size
-from crosshead.recipe.schema import AugmentConfig, DataConfig
+from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 
 class TrainingMaps(EpochBatches[MapSet]):
@@ -59,16 +59,17 @@ class TrainingMaps(EpochBatches[MapSet]):
 class EvaluationMaps(Batches[MapSet]):
     """Whole pictures: images a list of (C, H, W), targets a list of (height, width) uint8 in the picture's own size."""
 
-    def __init__(self, images: MapSet, data: DataConfig, info: DatasetInfo) -> None:
+    def __init__(
+        self, images: MapSet, data: DataConfig, info: DatasetInfo, task: TaskConfig | None = None
+    ) -> None:
         super().__init__(images, data)
-        self.info = info
+        self.info, self.task = info, task
 
     def __getitem__(self, place: Place) -> Batch:
         def whole(k: int, i: int) -> tuple[Tensor, Tensor]:
             picture, classes = self.images.sample(i)
-            return whole_picture(picture, self.data, self.info), torch.from_numpy(
-                np.ascontiguousarray(classes)
-            )
+            image = whole_picture(picture, self.data, self.info, self.task)
+            return image, torch.from_numpy(np.ascontiguousarray(classes))
 
         pairs, kept, skipped = self.read(place[1], whole)
         return Batch(

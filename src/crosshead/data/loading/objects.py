@@ -14,7 +14,7 @@ from crosshead.data.sets.common import DatasetInfo, Indices
 from crosshead.data.sets.objects import ObjectSet
 from crosshead.data.transforms.objects import ObjectAugmentation, whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
-from crosshead.recipe.schema import AugmentConfig, DataConfig
+from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 MULTIPLE = 32  # of pixels, that a batch's height and width are: the stride of most backbones' last stage
 
@@ -66,14 +66,16 @@ class EvaluationObjects(Batches[ObjectSet]):
     ``objects``, crowds included, in the picture's own pixels; and ``id``, its number in COCO's results.
     """
 
-    def __init__(self, images: ObjectSet, data: DataConfig, info: DatasetInfo) -> None:
+    def __init__(
+        self, images: ObjectSet, data: DataConfig, info: DatasetInfo, task: TaskConfig | None = None
+    ) -> None:
         super().__init__(images, data)
-        self.info = info
+        self.info, self.task = info, task
 
     def __getitem__(self, place: Place) -> Batch:
         def whole(k: int, i: int) -> Sample:
             picture, objects = self.images.sample(i)
-            image = whole_object_picture(picture, self.data, self.info)
+            image = whole_object_picture(picture, self.data, self.info, self.task)
             return image, {
                 "size": torch.tensor(image.shape[-2:]),
                 "own": torch.tensor(objects.size),

@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as F
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.data.sets.mapped import IGNORED
-from crosshead.data.transforms.pipeline import image_size, normalise
-from crosshead.recipe.schema import AugmentConfig, DataConfig
+from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
+from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 _TRIES = 10  # of a piece, before one with too much of a class is taken
 _LONGEST = 4  # times the shorter side: what a resized picture's longer one may be, as 512 x 2048
@@ -77,11 +77,15 @@ class MapAugmentation:
         return top, left, height, width
 
 
-def whole_picture(picture: Image.Image, data: DataConfig, info: DatasetInfo) -> Tensor:
-    """Resized so that its shorter side is ``data.eval_resize``, where that is set, and normalised; (C, H, W)."""
+def whole_picture(
+    picture: Image.Image, data: DataConfig, info: DatasetInfo, task: TaskConfig | None = None
+) -> Tensor:
+    """Resized so that its shorter side is ``data.eval_resize``, where that is set, and normalised; (C, H, W). One that
+    ``task`` cuts into windows keeps its own size, times ``task.window_scale``."""
     channels = "L" if info.channels == 1 else "RGB"
     pixels = F.pil_to_tensor(picture.convert(channels))
-    return normalise(resized(pixels, _scaled(picture, _scale(picture, data), data), data), info)
+    scale = window_factor((picture.height, picture.width), task) or _scale(picture, data)
+    return normalise(resized(pixels, _scaled(picture, scale, data), data), info)
 
 
 def _scale(picture: Image.Image, data: DataConfig) -> float:

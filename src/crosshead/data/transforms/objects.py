@@ -23,8 +23,8 @@ from crosshead.data.annotations.rle import RLE, decode_columns
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.common import DatasetInfo
 from crosshead.data.transforms.maps import resized
-from crosshead.data.transforms.pipeline import image_size, normalise
-from crosshead.recipe.schema import AugmentConfig, DataConfig
+from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
+from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 Target = dict[str, Any]
 _LEAST = 1.0  # pixels that a box is wide and high, or it is none any more
@@ -145,12 +145,15 @@ class ObjectAugmentation:
         return Window(piece, size, (top, left, height, width))
 
 
-def whole_object_picture(picture: Image.Image, data: DataConfig, info: DatasetInfo) -> Tensor:
+def whole_object_picture(
+    picture: Image.Image, data: DataConfig, info: DatasetInfo, task: TaskConfig | None = None
+) -> Tensor:
     """Its shorter side ``data.eval_resize``, the longer one at most ``data.longest``, as far as these are set, and
-    normalised; (C, h, w)."""
+    normalised; (C, h, w). One that ``task`` cuts into windows keeps its own size, times ``task.window_scale``."""
     own = (picture.height, picture.width)
     pixels = F.pil_to_tensor(picture.convert("L" if info.channels == 1 else "RGB"))
-    size = scaled(own, _fitting(own, data.eval_resize, data.longest), data)
+    factor = window_factor(own, task) or _fitting(own, data.eval_resize, data.longest)
+    size = scaled(own, factor, data)
     return normalise(resized(pixels, size, data), info)
 
 

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.common import DatasetInfo
-from crosshead.recipe.schema import AugmentConfig, DataConfig
+from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")
 
@@ -106,6 +106,14 @@ def normalise(pictures: Any, info: DatasetInfo) -> Tensor:
     own = pictures.dtype == torch.uint8  # then what is made of it is no one else's
     scaled = pictures.float().div_(255) if own else pictures
     return F.normalize(scaled, list(info.mean), list(info.std), inplace=own)
+
+
+def window_factor(own: tuple[int, int], task: TaskConfig | None) -> float | None:
+    """By how much a picture of (height, width) ``own`` is resized before it is cut into windows: never down to what
+    whole pictures are resized to, in which small things are lost. None for one that a window holds whole."""
+    if task is None or task.window is None or max(own) * task.window_scale <= task.window:
+        return None
+    return task.window_scale
 
 
 def has_affine(augment: AugmentConfig) -> bool:

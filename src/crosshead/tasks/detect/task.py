@@ -90,7 +90,7 @@ class DetectTask:
         return TrainingObjects(self._objects(images), data, augment, self.info, seed=seed, epoch=epoch)
 
     def evaluation_batches(self, images: ImageSet) -> EvaluationObjects:
-        return EvaluationObjects(self._objects(images), self.recipe.data, self.info)
+        return EvaluationObjects(self._objects(images), self.recipe.data, self.info, self.recipe.task)
 
     def _objects(self, images: ImageSet) -> ObjectSet:
         named = f"the pictures of data.name={self.recipe.data.name} have no"
@@ -145,7 +145,8 @@ class DetectTask:
 
     def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
         """The picture as the model takes it, and its own (height, width)."""
-        return whole_object_picture(picture, self.recipe.data, self.info), (picture.height, picture.width)
+        image = whole_object_picture(picture, self.recipe.data, self.info, self.recipe.task)
+        return image, (picture.height, picture.width)
 
     def answers(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None

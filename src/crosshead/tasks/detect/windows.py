@@ -31,7 +31,8 @@ def detect(model: Detector, images: Tensor, sizes: list[tuple[int, int]], window
 
 def _in_windows(model: Detector, image: Tensor, window: int) -> dict[str, Tensor]:
     """Of one picture (C, height, width): what was found in each window, moved to its place, but for what an edge cut
-    off and another window sees whole; of what overlaps within a class the best alone, and of all the best."""
+    off and another window sees whole; of what overlaps within a class the best alone. How many a window may find is the
+    model's; how many a picture has is not limited."""
     side = -(-window // _STEP) * _STEP
     height, width = image.shape[-2:]
     parts = []
@@ -45,9 +46,7 @@ def _in_windows(model: Detector, image: Tensor, window: int) -> dict[str, Tensor
             moved = found | {"boxes": found["boxes"] + found["boxes"].new_tensor([left, top] * 2)}
             parts.append({name: values[whole] for name, values in moved.items()})
     together = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    kept = batched_nms(together["boxes"], together["scores"], together["labels"], model.nms_threshold)[
-        : model.max_detections
-    ]
+    kept = batched_nms(together["boxes"], together["scores"], together["labels"], model.nms_threshold)
     return {name: values[kept] for name, values in together.items()}
 
 

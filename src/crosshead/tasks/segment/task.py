@@ -103,7 +103,7 @@ class SegmentTask:
         return TrainingMaps(self._mapped(images), data, augment, self.info, seed=seed, epoch=epoch)
 
     def evaluation_batches(self, images: ImageSet) -> EvaluationMaps:
-        return EvaluationMaps(self._mapped(images), self.recipe.data, self.info)
+        return EvaluationMaps(self._mapped(images), self.recipe.data, self.info, self.recipe.task)
 
     def _mapped(self, images: ImageSet) -> MapSet:
         if getattr(images, "counted", "images") != "pixels":
@@ -197,7 +197,8 @@ class SegmentTask:
 
     def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
         """The picture as the model takes it, and its own (height, width)."""
-        return whole_picture(picture, self.recipe.data, self.info), (picture.height, picture.width)
+        image = whole_picture(picture, self.recipe.data, self.info, self.recipe.task)
+        return image, (picture.height, picture.width)
 
     def answers(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None
