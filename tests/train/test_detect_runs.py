@@ -110,7 +110,7 @@ def test_a_detector_starts_from_a_classifiers_run(tmp_path, pictures, caplog):
         result = train(recipe.model_copy(update={"model": model}), folder=tmp_path / "run")
     assert result.status == "finished"
     assert "tensors not used: head" in caplog.text and "started anew" not in caplog.text
-    first = Weights.read(classifier.weights).tensors
+    first = Weights.read(classifier.weights).states[0].tensors
     trained = load_trained(tmp_path / "run").task.build_model().state_dict()
     prefix = "pyramid.maps.body.model."
     shared = [name for name in trained if name.removeprefix(prefix) in first]

@@ -140,7 +140,7 @@ def test_a_segmenter_starts_from_a_classifiers_run(tmp_path, pictures, caplog):
     assert "tensors not used: head" in caplog.text and "started anew" not in caplog.text
     recorded = load_recipe(tmp_path / "run" / "recipe.yaml")
     assert recorded.data.image_size == 32 and recorded.data.eval_resize is None
-    first = Weights.read(classifier.weights).tensors
+    first = Weights.read(classifier.weights).states[0].tensors
     trained = load_trained(tmp_path / "run").task.build_model().state_dict()
     shared = [name for name in trained if name.removeprefix("maps.body.model.") in first]
     assert shared and all(torch.equal(trained[n], first[n.removeprefix("maps.body.model.")]) for n in shared)

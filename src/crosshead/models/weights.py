@@ -1,4 +1,4 @@
-"""Weights that a model starts from: files of this library, timm or the MOHSA authors, folders as hubs have them."""
+"""Weights that a model starts from: files of this library, timm, Hugging Face or the MOHSA authors, folders of hubs."""
 
 import json
 import logging
@@ -10,65 +10,71 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
 
-from .authors import load_authors_checkpoint
+from .authors import has_marks
+from .files import State, described, read_content, states_in
+from .fitting import Fit, best_fit
 
 _logger = logging.getLogger(__name__)
 
-_PICKLED = (".pth", ".pt", ".bin")
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # of timm's models on a hub
 _CONFIG = "config.json"
+_PRETEXT = ("decoder_", "mask_token")  # of masked autoencoders: of no use after pretraining
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by name, and the file that they are from."""
+    """What a file has of tensors by name, and the file; which of them are taken is decided by the model."""
 
     file: Path
-    tensors: Mapping[str, Tensor]
+    content: Any
+    states: tuple[State, ...]
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Weights":
-        """From a safetensors file, a pickled state (.pth, .pt, .bin; nothing in it is run), a checkpoint of the MOHSA
-        authors' code, or a folder with ``model.safetensors`` or ``pytorch_model.bin`` in it.
+        """From safetensors or a pickled checkpoint, whatever its name ends in (nothing in it is run), or a folder with
+        ``model.safetensors`` or ``pytorch_model.bin`` in it.
 
         Raises:
-            ValueError: it can't be read as any of them.
+            ValueError: it can't be read, or there are no tensors in it.
         """
         file = weights_file(path)
-        return cls(file, _pickled(file) if file.suffix in _PICKLED else _safetensors(file))
+        content = read_content(file)
+        states = tuple(states_in(content))
+        if not states:
+            raise ValueError(f"{file}: no weights in it; wanted tensors by name, found {described(content)}")
+        return cls(file, content, states)
 
     def fits(self, model: nn.Module) -> bool:
         """Whether ``load`` would succeed."""
-        return not differences_of(model.state_dict(), self._for(model, new_classifier=True))
+        return not differences_of(model.state_dict(), self._for_classifier(model)[1])
 
-    def load(self, model: nn.Module, *, new_classifier: bool = True) -> None:
+    def load(self, model: nn.Module, *, new_classifier: bool = True) -> str:
         """Loads them into ``model``; see ``load_weights``."""
-        own, weights = model.state_dict(), self._for(model, new_classifier=new_classifier)
+        own = model.state_dict()
+        fit, weights = (
+            self._for_classifier(model) if new_classifier else self._for(model, new_classifier=False)
+        )
         if differences := differences_of(own, weights):
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise ValueError(
-                f"{self.file} holds the weights of another model: {'; '.join(differences[:3])}"
-                f"{f' and {len(differences) - 3} more' if len(differences) > 3 else ''}; "
+                f"{self.file} holds the weights of another model: {'; '.join(differences[:3])}{more}; found "
+                f"{self._found(fit, own)}; "
                 "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
-                + (
-                    f"; `crosshead convert {self.file}` prints the model section of theirs"
-                    if self.file.suffix in _PICKLED
-                    else ""
-                )
+                + self._hint()
             )
         anew = [name for name in own if weights[name] is own[name]]
         if anew:
             _logger.warning("%s: %s is for other classes and starts anew", self.file, ", ".join(anew))
+        self._tell(fit)
         model.load_state_dict(weights)
+        return fit.place
 
     def covers(self, model: nn.Module) -> bool:
         """Whether there is a tensor for every one of ``model``, a backbone."""
-        own, weights = model.state_dict(), self._for(model, new_classifier=True)
+        own, (_, weights) = model.state_dict(), self._for(model, new_classifier=True)
         return all(name in weights and weights[name].shape == own[name].shape for name in own)
 
     def load_backbone(self, model: nn.Module) -> tuple[list[str], list[str]]:
@@ -77,7 +83,7 @@ class Weights:
         Raises:
             ValueError: a tensor has another shape, or none fits; the model is as it was.
         """
-        own, weights = model.state_dict(), self._for(model, new_classifier=True)
+        own, (fit, weights) = model.state_dict(), self._for(model, new_classifier=True)
         missing, unused = [n for n in own if n not in weights], [n for n in weights if n not in own]
         taken = {name: tensor for name, tensor in weights.items() if name in own}
         differences = [
@@ -88,23 +94,31 @@ class Weights:
         if differences or not taken:
             raise ValueError(
                 f"{self.file} holds the weights of another model: "
-                f"{'; '.join(differences[:3]) or 'no tensor has a name of its own'}; wanted those of the recipe's "
-                "backbone, as a classifier's run saves them"
+                f"{'; '.join(differences[:3]) or 'no tensor has a name of its own'}; found {self._found(fit, own)}; "
+                "wanted those of the recipe's backbone, as a classifier's run saves them"
             )
+        self._tell(fit)
         model.load_state_dict(taken, strict=False)
         return missing, unused
 
-    def _for(self, model: nn.Module, *, new_classifier: bool) -> dict[str, Tensor]:
-        """The tensors as ``model`` wants them to start from: timm's changes of names, positions for another image size,
-        a first convolution for other channels, and a classifier for other classes from ``model`` itself."""
-        own, weights = model.state_dict(), dict(self.tensors)
+    def _for_classifier(self, model: nn.Module) -> tuple[Fit, dict[str, Tensor]]:
+        """``_for`` without what belongs to another head, or to what the weights were trained for before."""
+        own, (fit, weights) = model.state_dict(), self._for(model, new_classifier=True)
+        spare = (*_PRETEXT, *(f"{name}." for name in classifier_names(model)))
+        return fit, {n: t for n, t in weights.items() if n in own or not n.startswith(spare)}
+
+    def _for(self, model: nn.Module, *, new_classifier: bool) -> tuple[Fit, dict[str, Tensor]]:
+        """The tensors as ``model`` wants them to start from, and where they are from: by timm's names, with positions
+        for another image size, a first convolution for other channels, and a classifier for other classes from
+        ``model`` itself."""
+        own = model.state_dict()
+        adapt = _timms_filter(model) if new_classifier else None
+        fit = best_fit(own, self.states, lambda names: self._adapted(adapt, names, model), self.file)
+        weights = dict(fit.tensors)
         if not new_classifier:
-            return weights
-        if differences_of(own, weights) and (adapt := _timms_filter(model)) is not None:
-            try:
-                weights = dict(adapt(dict(weights), model))
-            except Exception as error:  # written for timm's own files: it may trip over any other
-                _logger.debug("timm's filter does not take %s: %s", self.file, error)
+            return fit, weights
+        if differences_of(own, weights):
+            weights = self._adapted(adapt, weights, model)
         first = f"{getattr(model, 'pretrained_cfg', {}).get('first_conv')}.weight"
         if first in weights and first in own and weights[first].shape[1] != own[first].shape[1]:
             weights[first] = adapt_input_conv(own[first].shape[1], weights[first])
@@ -112,20 +126,55 @@ class Weights:
         for name in [name for name in own if name.startswith(heads)]:
             if name not in weights or weights[name].shape != own[name].shape:
                 weights[name] = own[name]
-        return weights
+        return fit, weights
+
+    def _adapted(
+        self, adapt: "_Filter | None", weights: Mapping[str, Tensor], model: nn.Module
+    ) -> dict[str, Tensor]:
+        if adapt is None:
+            return dict(weights)
+        try:
+            return dict(adapt(dict(weights), model))
+        except Exception as error:  # written for timm's own files: it may trip over any other
+            _logger.debug("timm's filter does not take %s: %s", self.file, error)
+            return dict(weights)
+
+    def _found(self, fit: Fit, own: Mapping[str, Tensor]) -> str:
+        names = [name for name in fit.tensors if name not in own]
+        theirs = f", which have such names as {', '.join(names[:3])}" if names else ""
+        return (
+            f"{described(self.content)}, and under {fit.place} {fit.names} of the model's {len(own)} names among "
+            f"{len(fit.tensors)} tensors{theirs}"
+        )
+
+    def _hint(self) -> str:
+        theirs = any(has_marks(dict(state.tensors)) for state in self.states)
+        return f"; `crosshead convert {self.file}` prints the model section of theirs" if theirs else ""
+
+    def _tell(self, fit: Fit) -> None:
+        level = logging.WARNING if fit.others else logging.INFO
+        besides = f"; left out are those under {', '.join(fit.others)}" if fit.others else ""
+        _logger.log(level, "%s: the weights under %s are taken%s", self.file, fit.place, besides)
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifier: bool = True) -> None:
+def load_weights(model: nn.Module, path: str | os.PathLike[str], *, new_classifier: bool = True) -> str:
     """Loads a file or folder of weights (see ``Weights.read``) into ``model``.
+
+    They are looked for under whatever keys and prefixes the file has (``state_dict``, ``backbone.``): those
+    are taken that fit most of the model's names, averaged ones (``ema``, ``teacher``) before plain ones, as timm does,
+    and plain ones before a ``student``'s. Hugging Face's and the MOHSA authors' names are turned into timm's.
 
     Where ``new_classifier`` allows it, the weights may be for other classes, channels and image sizes: the classifier
     then starts anew, and timm adapts the rest.
 
+    Returns:
+        Where in the file they were, in words.
+
     Raises:
-        ValueError: where the file can't be read, or holds the weights of another model; the first differences are
-            named, and the model is as it was.
+        ValueError: where the file can't be read, holds the weights of another model, or of several that fit alike; the
+            first differences are named, and the model is as it was.
     """
-    Weights.read(path).load(model, new_classifier=new_classifier)
+    return Weights.read(path).load(model, new_classifier=new_classifier)
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -164,38 +213,10 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{file}: not a readable safetensors file ({error}); wanted weights as training writes them, a folder of "
-            "timm's, or a checkpoint of timm's or the MOHSA authors' code (.pth, .pt or .bin)"
-        ) from error
+_Filter = Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
 
-def _pickled(file: Path) -> dict[str, Tensor]:
-    """A checkpoint of the authors' code or, where it is none, a state by timm's names."""
-    try:
-        return dict(load_authors_checkpoint(file).model.state_dict())
-    except ValueError as theirs:
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception:
-            raise theirs from None
-        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-            state = state.get(key, state) if isinstance(state, dict) else state
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise theirs
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-        if not any(
-            name.startswith(("blocks.", "layers.", "stages.", "patch_embed.", "stem.")) for name in state
-        ):
-            raise theirs
-        return state
-
-
-def _timms_filter(model: nn.Module) -> Callable[[dict[str, Tensor], nn.Module], Mapping[str, Tensor]] | None:
+def _timms_filter(model: nn.Module) -> _Filter | None:
     """The function with which timm brings a checkpoint's names and positions to those of ``model``."""
     for each in type(model).__mro__:
         if each.__module__.startswith("timm.models."):

@@ -1,5 +1,5 @@
 """Checkpoints of the MOHSA authors' code, read into this library's models; one file an architecture."""
 
-from .checkpoint import AuthorsCheckpoint, from_authors_state, load_authors_checkpoint
+from .checkpoint import AuthorsCheckpoint, from_authors_state, has_marks, load_authors_checkpoint
 
-__all__ = ["AuthorsCheckpoint", "from_authors_state", "load_authors_checkpoint"]
+__all__ = ["AuthorsCheckpoint", "from_authors_state", "has_marks", "load_authors_checkpoint"]

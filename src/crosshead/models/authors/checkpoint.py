@@ -1,14 +1,14 @@
 """Reads a checkpoint file of the MOHSA authors' code, finds out which model it is of, and builds that."""
 
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..files import described, read_content, states_in
 from .cait import convert_cait
 from .parts import Converter, State
 from .swin import convert_swin
@@ -73,18 +73,14 @@ def from_authors_state(state: State, *, num_heads: int | None = None) -> Authors
     )
 
 
+def has_marks(state: State) -> bool:
+    """Whether ``state`` has names that the authors' code gives."""
+    return any(marker in state for marker in CONVERTERS)
+
+
 def _read_state(path: str | os.PathLike[str]) -> State:
-    try:
-        # Their training code stores its configuration beside the weights; a plain dictionary stands in for its class.
-        with torch.serialization.safe_globals([(OrderedDict, "yacs.config.CfgNode")]):
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path}: not a checkpoint that can be read without running code from it ({reason}); save its state dict "
-            "alone, with torch.save(model.state_dict(), PATH)"
-        ) from error
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f"{path}: wanted a state dict, alone or under 'model', got {type(state).__name__}")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    content = read_content(Path(path))
+    states = states_in(content)
+    if not states:
+        raise ValueError(f"{path}: wanted a state dict, alone or under 'model', found {described(content)}")
+    return dict(next((each.tensors for each in states if has_marks(dict(each.tensors))), states[0].tensors))
