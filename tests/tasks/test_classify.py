@@ -97,7 +97,8 @@ def test_tables_of_classes_agree_with_scikit_learn_and_leave_no_class_out():
     rows = {row["class"]: row for row in found.details["classes"]}
     assert [rows[name]["images"] for name in "0123"] == [3, 2, 1, 0]
     assert [rows[name]["recall"] for name in "0123"] == [2 / 3, 1.0, 0.0, None]
-    assert [rows[name]["precision"] for name in "0123"] == pytest.approx([2 / 3, 2 / 3, 0.0, 0.0])
+    assert [rows[name]["precision"] for name in "012"] == pytest.approx([2 / 3, 2 / 3, 0.0])
+    assert rows["3"]["precision"] is None and rows["3"]["f1"] is None
     assert found.metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
     lines = class_table(found.details)
     assert lines[-1] == "never found: 2" and len(lines) == 6

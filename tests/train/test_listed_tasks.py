@@ -85,7 +85,7 @@ def test_multilabel_losses_and_metrics_are_their_formulas():
 
 def test_regression_learns_in_standard_deviations_and_judges_in_the_numbers_unit():
     task = made("regress", scale=(10.0, 2.0), mixup=0.0, cutmix=0.0)
-    predictions, targets = torch.tensor([[0.0], [1.0], [-1.0]]), torch.tensor([10.0, 12.0, 9.0])
+    predictions, targets = torch.tensor([[0.0], [1.0], [-1.0]]), (torch.tensor([10.0, 12.0, 9.0]) - 10) / 2
     batch = Batch(torch.zeros(3, 3, 8, 8), targets, torch.arange(3))
     assert task.step(lambda images: predictions, batch).losses["loss"].item() == pytest.approx(0.25)
     metrics = judged(task, predictions, targets).metrics
@@ -94,6 +94,37 @@ def test_regression_learns_in_standard_deviations_and_judges_in_the_numbers_unit
     assert task.primary.name == "mae" and not task.primary.higher_is_better
     with pytest.raises(ValueError, match="mixing needs classes"):
         made("regress", scale=(0.0, 1.0))
+
+
+@pytest.mark.parametrize("start", [1e8, 1.7e9], ids=["large", "times of Unix"])
+def test_numbers_far_from_zero_are_judged_as_exactly_as_others(tmp_path, start):
+    rows = pictures(tmp_path / "data", 20)
+    listed = [
+        {"path": row["path"], "split": "train" if i < 10 else "val", "value": str(start + i % 10)}
+        for i, row in enumerate(rows)
+    ]
+    table(tmp_path / "data", listed)
+    data = {"name": "csv", "root": str(tmp_path / "data"), "image_size": 8}
+    recipe = tiny_recipe(data=data, augment=PLAIN | {"crop_scale": None}, task={"name": "regress"})
+    splits = open_splits(recipe.data, seed=0)
+    task = open_task(recipe, splits.info)
+    learned = task.training_batches(splits.train, seed=0, epoch=0)[(0, np.arange(10))].targets
+    assert learned.std(correction=0).item() == pytest.approx(1, abs=1e-6)
+    batch = task.evaluation_batches(splits.validation)[(0, np.arange(10))]
+    exact = (torch.arange(10) - 4.5) / np.arange(10).std()
+    judge = task.evaluation()
+    judge.update(exact[:, None].float(), batch)
+    metrics = judge.compute(judge.sums(), [judge.rows()]).metrics
+    assert metrics["mae"] < 1e-6 and metrics["r2"] == pytest.approx(1, abs=1e-9)
+
+
+def test_a_label_that_no_image_has_is_left_out_of_the_mean_f1():
+    targets = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
+    found = judged(made("multilabel", ("a", "b", "c")), targets * 8 - 4, targets)
+    assert found.metrics["macro_f1"] == 1 and found.metrics["mean_average_precision"] == 1
+    assert found.details["classes"][2] == {
+        "class": "c", "images": 0, "average precision": None, "recall": None, "precision": None, "f1": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "column"), [("multilabel", "labels"), ("regress", "value")])

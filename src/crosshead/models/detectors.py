@@ -4,6 +4,7 @@ arXiv 1708.02002, 1506.01497, 1703.06870. torchvision's image transform takes no
 normalised, so that training and prediction see what the data pipeline made.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,9 @@ class Detector(OnBackbone):
     (height, width) in ``sizes``. In training, with ``targets`` (a dict a picture: ``boxes`` (n, 4) as x1, y1, x2, y2 in
     pixels, ``labels`` (n,) from 0, and for Mask R-CNN ``masks`` (n, h, w)), a dict of losses, each a mean over the
     pictures or samples of the batch. In evaluation a list of dicts: ``boxes``, ``labels`` from 0, ``scores`` in falling
-    order, and ``masks`` (n, 1, 28, 28), probabilities within the boxes.
+    order, and ``masks`` (n, 1, 28, 28), probabilities within the boxes. Where a head gave something that is not finite,
+    which a threshold of scores would pass over in silence, each picture of the batch has one object whose box and score
+    are NaN.
     """
 
     first_label = 0  # the number under which the heads know class 0
@@ -35,10 +38,22 @@ class Detector(OnBackbone):
         super().__init__()
         self.pyramid, self.num_classes = pyramid, num_classes
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
+        self._unsound = False
+
+    def _watch(self, *heads: nn.Module) -> None:
+        for head in heads:
+            head.register_forward_hook(self._note)
+
+    def _note(self, head: nn.Module, inputs: Any, outputs: Any) -> None:
+        if not self.training:
+            self._unsound = self._unsound or not all(
+                bool(each.isfinite().all()) for each in _tensors(outputs)
+            )
 
     def forward(self, images: Tensor, sizes: Sizes, targets: Targets | None = None) -> Any:
         if self.training and targets is None:
             raise ValueError("training a detector needs targets, one dict of boxes and labels a picture")
+        self._unsound = False
         levels = self.pyramid(images)
         with heads_precision(images):
             if targets is not None and self.first_label:
@@ -46,6 +61,8 @@ class Detector(OnBackbone):
             result = self.heads(images, sizes, levels, targets)
         if not self.training and self.first_label:
             result = [found | {"labels": found["labels"] - self.first_label} for found in result]
+        if not self.training and self._unsound:
+            result = [_no_number(found) for found in result]
         return result
 
     def heads(self, images: Tensor, sizes: Sizes, levels: list[Tensor], targets: Targets | None) -> Any:
@@ -103,6 +120,7 @@ class RetinaNet(Detector):
         )
         self.net.anchor_generator = anchors
         self.net.transform = None
+        self._watch(self.net.head)
 
     def heads(self, images: Tensor, sizes: Sizes, levels: list[Tensor], targets: Targets | None) -> Any:
         outputs = self.net.head(levels)
@@ -209,6 +227,8 @@ class RCNN(Detector):
         self.net = build(_Width(pyramid.width), **options)
         self.net.rpn.anchor_generator = anchors
         self.net.transform = None
+        roi = self.net.roi_heads
+        self._watch(self.net.rpn.head, roi.box_predictor, *([roi.mask_predictor] if masks else []))
 
     def heads(self, images: Tensor, sizes: Sizes, levels: list[Tensor], targets: Targets | None) -> Any:
         features = {str(i): level for i, level in enumerate(levels)}
@@ -224,6 +244,25 @@ class RCNN(Detector):
             "loss_mask": "masks",
         }
         return {names[name]: loss for name, loss in (rpn_losses | losses).items()}
+
+
+def _tensors(outputs: Any) -> list[Tensor]:
+    """All tensors in what a head gave: one, or several in lists, tuples and dicts."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    parts = outputs.values() if isinstance(outputs, dict) else outputs
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _no_number(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One object of class 0 in the place of ``found``; all else of it is NaN."""
+    label = found["labels"].new_zeros(1)
+    unknown = {
+        name: values.new_full((1, *values.shape[1:]), math.nan)
+        for name, values in found.items()
+        if name != "labels"
+    }
+    return unknown | {"labels": label}
 
 
 class Anchors(nn.Module):

@@ -75,6 +75,9 @@ class LabelledTask:
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(batch.images)
 
+    def finite(self, predictions: Tensor) -> list[bool]:
+        return predictions.isfinite().all(-1).tolist()
+
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         return model, (self.blank_images(),)
 

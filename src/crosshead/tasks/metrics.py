@@ -23,22 +23,28 @@ class Metric:
 
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is strictly better; a number always beats NaN."""
-        if one != one or other != other:
-            return one == one and other != other
+        if math.isnan(one) or math.isnan(other):
+            return not math.isnan(one) and math.isnan(other)
         return one > other if self.higher_is_better else one < other
 
     def selects(self, new: dict[str, float], best: dict[str, float]) -> bool:
-        """Whether a validation with the metrics ``new`` takes the place of the ``best`` so far.
+        """Whether a validation with the metrics ``new`` takes the place of the ``best`` so far, which is empty where
+        there is none. One in which this metric is no number never does.
 
         Small validation splits tie often: then the lower loss decides, and if that ties too, the later one, which was
         trained longer, at a lower rate.
         """
-        if self.better(new[self.name], best[self.name]) or self.better(best[self.name], new[self.name]):
-            return self.better(new[self.name], best[self.name])
+        value, before = new.get(self.name, math.nan), best.get(self.name, math.nan)
+        if not math.isfinite(value):
+            return False
+        if self.better(value, before) or self.better(before, value):
+            return self.better(value, before)
         return not METRICS["loss"].better(best.get("loss", math.nan), new.get("loss", math.nan))
 
     def text(self, value: float) -> str:
-        """``98.33%``, ``0.0712`` or ``359``."""
+        """``98.33%``, ``0.0712`` or ``359``; ``-`` of what is undefined."""
+        if math.isnan(value):
+            return "-"
         if self.form == "count":
             return f"{value:.0f}"
         return f"{value:.2%}" if self.form == "percent" else f"{value:.4f}"

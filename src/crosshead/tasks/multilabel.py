@@ -1,5 +1,6 @@
 """Several labels an image, or none: predictions are logits (B, labels), each label a yes or no of its own."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -94,16 +95,14 @@ class MultilabelEvaluation:
         return torch.cat(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.float64)
 
     def compute(self, sums: Tensor, rows: list[Tensor]) -> Judgement:
-        """Mean average precision over the labels that at least one image has, F1 of labels given at a probability of
-        one half and its mean, and the share of single decisions that are right. scikit-learn computes the first two."""
+        """Mean average precision and mean F1 (of labels given at a probability of one half) over the labels that at
+        least one image has, and the share of single decisions that are right. scikit-learn computes the first two."""
         from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
         table = torch.cat(rows)
         table = table[table[:, 0].argsort()]
         labels, count = len(self.class_names), len(table)
         truth, score = (table[:, 2 : 2 + labels].numpy(), table[:, 2 + labels :].numpy())
-        if not count:
-            return Judgement({"loss": 0.0, "count": 0.0})
         given = score > 0.5
         precision, recall, f1, images = precision_recall_fscore_support(
             truth, given, average=None, zero_division=0.0
@@ -113,20 +112,21 @@ class MultilabelEvaluation:
             for i in range(labels)
         ]
         known = [value for value in average if value is not None]
+        there = [count > 0 or bool(said.any()) for count, said in zip(images, given.T, strict=True)]
         classes = [
             {
                 "class": name,
                 "images": int(images[i]),
                 "average precision": average[i],
                 "recall": float(recall[i]) if images[i] else None,
-                "precision": float(precision[i]),
-                "f1": float(f1[i]),
+                "precision": float(precision[i]) if there[i] else None,
+                "f1": float(f1[i]) if images[i] else None,
             }
             for i, name in enumerate(self.class_names)
         ]
         metrics = {
-            "mean_average_precision": float(np.mean(known)) if known else 0.0,
-            "macro_f1": float(np.mean(f1)),
+            "mean_average_precision": float(np.mean(known)) if known else math.nan,
+            "macro_f1": float(np.mean(f1[images > 0])) if known else math.nan,
             "label_accuracy": float((given == truth).mean()),
             "loss": float(table[:, 1].mean()),
             "count": float(count),

@@ -31,12 +31,14 @@ class Judgement:
 
     ``details["classes"]``, a row a class, is printed as a table; ``details["confusion"]``, counts by true and predicted
     class, is drawn. ``predictions`` has one row an image in the data set's order, beginning with its "index", where
-    they were asked for.
+    they were asked for. A metric that is undefined is NaN here, null in JSON and "-" on a screen. Where the one that
+    selects is, this is no judgement, and ``fault`` says why.
     """
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    fault: str | None = None
 
 
 class Evaluation(Protocol):
@@ -99,6 +101,9 @@ class Task(Protocol):
 
     def predict(self, model: nn.Module, batch: Batch) -> Any:
         """The forward pass in evaluation mode, without gradients, under autocast."""
+
+    def finite(self, predictions: Any) -> list[bool]:
+        """Of each picture, whether what ``predict`` said of it is made of numbers. What is not is never judged."""
 
     def evaluation(self, *, predictions: bool = False) -> Evaluation:
         """A judge; one that keeps what the model said of each image, if ``predictions`` are asked for."""

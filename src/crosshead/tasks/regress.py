@@ -1,12 +1,14 @@
-"""A number an image: predictions are (B, 1), in standard deviations from the mean of the training numbers."""
+"""A number an image: predictions and targets are in standard deviations from the mean of the training numbers."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
+from crosshead.data.sets.common import DatasetInfo, ImageSet
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
@@ -34,12 +36,26 @@ class RegressTask(LabelledTask):
         self.primary = selecting(recipe.task.select_by, ("mae", "rmse", "r2", "loss"))
         self.mean, self.std = info.scale
 
+    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
+        batches = super().training_batches(images, seed=seed, epoch=epoch)
+        batches.read_target = self._standardised
+        return batches
+
+    def evaluation_batches(self, images: ImageSet) -> EvaluationBatches:
+        batches = super().evaluation_batches(images)
+        batches.read_target = self._standardised
+        return batches
+
+    def _standardised(self, number: float) -> float:
+        """In Python's double precision: in float32 1e8 and 1e8 + 3 are one number."""
+        return (number - self.mean) / self.std
+
     def step(self, network: nn.Module, batch: Batch) -> Step:
-        errors = network(batch.images).float()[:, 0] - (batch.targets - self.mean) / self.std
+        errors = network(batch.images).float()[:, 0] - batch.targets
         return Step({"loss": errors.square().sum()})
 
     def blank(self) -> Batch:
-        return self.blank_batch(torch.full((1,), self.mean))
+        return self.blank_batch(torch.zeros(1))
 
     def evaluation(self, *, predictions: bool = False) -> "RegressEvaluation":
         return RegressEvaluation(self.mean, self.std, predictions=predictions)
@@ -47,7 +63,7 @@ class RegressTask(LabelledTask):
     def answers(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
-        found = self.outputs_of(model, prepared)[:, 0] * self.std + self.mean
+        found = self.outputs_of(model, prepared)[:, 0].double() * self.std + self.mean
         return [{"value": value} for value in found.tolist()]
 
     def lines(self, answer: dict[str, Any]) -> list[str]:
@@ -63,7 +79,7 @@ class RegressEvaluation:
 
     def update(self, predictions: Tensor, batch: Batch) -> None:
         columns = torch.stack([batch.targets.float(), predictions.float()[:, 0]], 1).cpu().double()
-        columns[:, 1] = columns[:, 1] * self.std + self.mean
+        columns = columns * self.std + self.mean
         self._rows.append(torch.cat([batch.index[:, None].double().cpu(), columns], 1))
 
     def sums(self) -> Tensor:
@@ -80,16 +96,14 @@ class RegressEvaluation:
         table = torch.cat(rows)
         table = table[table[:, 0].argsort()]
         count = len(table)
-        if not count:
-            return Judgement({"loss": 0.0, "count": 0.0})
         truth, found = table[:, 1].numpy(), table[:, 2].numpy()
         metrics = {
             "mae": float(mean_absolute_error(truth, found)),
             "rmse": float(root_mean_squared_error(truth, found)),
+            # Of one number, or of equal ones, there is no variance to explain.
+            "r2": float(r2_score(truth, found)) if len(set(truth.tolist())) > 1 else math.nan,
             "loss": float((((found - truth) / self.std) ** 2).mean()),
             "count": float(count),
         }
-        if count > 1:
-            metrics["r2"] = float(r2_score(truth, found))
         rows_kept = [{"index": int(i), "target": t, "predicted": p} for i, t, p in table.tolist()]
         return Judgement(metrics, {}, rows_kept if self.predictions else [])

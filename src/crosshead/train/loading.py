@@ -44,13 +44,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found of a model on one split of its data: metrics, tables as JSON holds them, and, if asked for, what
-    it said of each image."""
+    """What was found of a model on one split of its data: metrics, tables as JSON holds them, if asked for what it said
+    of each image, and why this is no judgement, if it isn't one."""
 
     split: str
     metrics: dict[str, float]
     details: dict[str, Any]
     predictions: list[dict[str, Any]]
+    fault: str | None = None
 
 
 def load_trained(
@@ -230,4 +231,4 @@ def evaluate_on(
         {"path": images.name(row["index"]), **{key: value for key, value in row.items() if key != "index"}}
         for row in judgement.predictions
     ]
-    return Evaluated(split, judgement.metrics, judgement.details, named)
+    return Evaluated(split, judgement.metrics, judgement.details, named, judgement.fault)

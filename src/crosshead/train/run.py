@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -184,7 +183,6 @@ def _train(
         audience.on_event(event)
 
     loop = Loop(run)
-    started = time.perf_counter()
     try:
         finished = loop.run()
         if not world.lead(lambda: saver.has(state.progress.step)):
@@ -194,7 +192,7 @@ def _train(
         )
         for event in saver.finish():
             audience.on_event(event)
-        seconds = time.perf_counter() - started
+        seconds = loop.elapsed()
         if left is not None:
             audience.on_event(left.event(store))
             result = unsaved_result(run, info, seconds, left)

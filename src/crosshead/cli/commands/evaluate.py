@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,13 +93,13 @@ def print_run(
         _write_csv(found.predictions, predictions)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
-        metrics = {name: None if math.isnan(value) else value for name, value in found.metrics.items()}
+        metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
         say(json.dumps({**where, **metrics, **found.details}, allow_nan=False))
     else:
         say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}", trained.task.shown))
         for line in number_table(found.details) + class_table(found.details):
             say(line)
-    return 0
+    return _code(found)
 
 
 def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) -> int:
@@ -113,7 +114,19 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     trained = load_for_recipe(recipe, splits.info, weights, device=device)
     found = evaluate_on(trained, splits)
     say(_line(found, str(weights), trained.task.shown))
-    return 0
+    return _code(found)
+
+
+def _code(found: "Evaluated") -> int:
+    """65, and the reason on stderr, where what was found is no judgement."""
+    from crosshead.cli.screen.leading import leads
+    from crosshead.train import EXIT_BAD_NUMBERS
+
+    if found.fault is None:
+        return 0
+    if leads():
+        print(f"this is no judgement: {found.fault}", file=sys.stderr)
+    return EXIT_BAD_NUMBERS
 
 
 def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:

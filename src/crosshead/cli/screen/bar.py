@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
+from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
 _COLUMNS = (
@@ -43,7 +44,7 @@ class BarObserver:
             self._bar,
             completed=record.step,
             epoch=f"{epoch}/{self._epochs}",
-            figures=f"loss {record.epoch_loss:.4f}  {counts}"
+            figures=f"loss {METRICS['loss'].text(record.epoch_loss)}  {counts}"
             f"{record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left",
         )
 

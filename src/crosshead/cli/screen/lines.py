@@ -4,6 +4,7 @@ import sys
 import time
 
 from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
+from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
 _SILENT_S = 30.0
@@ -35,7 +36,7 @@ class LineObserver:
         counts += "  " if counts else ""
         self._say(
             f"epoch {record.epoch:.2f}  step {record.step}/{self._total}  loss {record.loss:.4f} "
-            f"(epoch's mean {record.epoch_loss:.4f})  {counts}"
+            f"(epoch's mean {METRICS['loss'].text(record.epoch_loss)})  {counts}"
             f"lr {record.lr:.2e}  {record.images_per_second:,.0f} images/s  {duration(record.seconds_left)} left"
         )
 

@@ -1,6 +1,8 @@
 """Batches of pictures of one size, each with a label: a class, several, or a number."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +25,12 @@ from crosshead.data.transforms.pipeline import (
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 
+def _as_it_is(target: Any) -> Any:
+    return target
+
+
 class TrainingBatches(EpochBatches[ImageSet]):
-    """Augmented and mixed batches of one epoch."""
+    """Augmented and mixed batches of one epoch; ``read_target`` makes of a picture's target what a model learns."""
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class TrainingBatches(EpochBatches[ImageSet]):
     ) -> None:
         super().__init__(images, data, seed=seed, epoch=epoch)
         self.augment, self.info, self.dtype = augment, info, dtype
+        self.read_target: Callable[[Any], Any] = _as_it_is
         self.transform = training_transform(data, augment, info)
         self.mixing = Mixing(augment, len(info.class_names))
 
@@ -68,7 +75,7 @@ class TrainingBatches(EpochBatches[ImageSet]):
         moved = views.random_views(
             pixels, self.data, self.augment, self.info, seed=self.seed, epoch=self.epoch, index=drawn
         )
-        return labelled(self.images, moved, indices, [], self.dtype)
+        return labelled(self.images, moved, indices, [], self.dtype, self.read_target)
 
     def _one_by_one(self, indices: Indices, drawn: Indices) -> Batch:
         own = keys("augment", self.seed, self.epoch, drawn)
@@ -79,35 +86,47 @@ class TrainingBatches(EpochBatches[ImageSet]):
 
         with seeded_globals() as seed_all:
             tensors, kept, skipped = self.read(indices, view)
-        return labelled(self.images, stacked(tensors, self.data, self.info), kept, skipped, self.dtype)
+        return labelled(
+            self.images, stacked(tensors, self.data, self.info), kept, skipped, self.dtype, self.read_target
+        )
 
 
 class EvaluationBatches(Batches[ImageSet]):
-    """Batches without any randomness."""
+    """Batches without any randomness; ``read_target`` as of training."""
 
     def __init__(
         self, images: ImageSet, data: DataConfig, info: DatasetInfo, dtype: torch.dtype = torch.int64
     ) -> None:
         super().__init__(images, data)
         self.info, self.dtype = info, dtype
+        self.read_target: Callable[[Any], Any] = _as_it_is
         self.transform = evaluation_transform(data, info)
 
     def __getitem__(self, place: Place) -> Batch:
         indices = place[1]
         if isinstance(self.images, ArrayImages):
             pixels = fit(self.images.pixels[torch.from_numpy(indices)], self.data, self.data.eval_resize)
-            return labelled(self.images, normalise(pixels, self.info), indices, [], self.dtype)
+            return labelled(
+                self.images, normalise(pixels, self.info), indices, [], self.dtype, self.read_target
+            )
         tensors, kept, skipped = self.read(indices, lambda k, i: self.transform(self.images.load(i)))
-        return labelled(self.images, stacked(tensors, self.data, self.info), kept, skipped, self.dtype)
+        return labelled(
+            self.images, stacked(tensors, self.data, self.info), kept, skipped, self.dtype, self.read_target
+        )
 
 
 def labelled(
-    images: ImageSet, tensors: Tensor, index: Indices, skipped: list[tuple[str, str]], dtype: torch.dtype
+    images: ImageSet,
+    tensors: Tensor,
+    index: Indices,
+    skipped: list[tuple[str, str]],
+    dtype: torch.dtype,
+    read_target: Callable[[Any], Any] = _as_it_is,
 ) -> Batch:
     """The batch of the pictures ``index``, whose ``tensors`` (B, C, H, W) are ready."""
     return Batch(
         images=tensors,
-        targets=torch.tensor([images.targets[i] for i in index], dtype=dtype),
+        targets=torch.tensor([read_target(images.targets[i]) for i in index], dtype=dtype),
         index=torch.from_numpy(index),
         names=tuple(images.name(i) for i in index),
         skipped=tuple(skipped),

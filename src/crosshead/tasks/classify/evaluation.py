@@ -55,22 +55,22 @@ class ClassifyEvaluation:
 
         scikit-learn computes what it has a name for.
         """
+        from sklearn.metrics import f1_score
+
         table = torch.cat(rows)
         table = table[table[:, _INDEX].argsort()]
         count = len(table)
-        loss, first, five = table[:, 1 : _FIVE + 1].sum(0).div(max(count, 1)).tolist()
-        metrics = {"accuracy": first}
+        loss, first, five = table[:, 1 : _FIVE + 1].sum(0).div(count).tolist()
         target, predicted = (table[:, column].long().numpy() for column in (_TARGET, _PREDICTED))
-        details: dict[str, Any] = {}
-        if count:
-            from sklearn.metrics import f1_score
-
-            details = _tables(target, predicted, self.class_names)
-            found = [row["recall"] for row in details["classes"] if row["images"]]
-            metrics["balanced_accuracy"] = float(np.mean(found))
-            metrics["macro_f1"] = float(f1_score(target, predicted, average="macro", zero_division=0.0))
-            right, confidence = (table[:, column].numpy() for column in (_FIRST, _CONFIDENCE))
-            metrics["calibration_error"] = calibration_error(confidence, right)
+        details = _tables(target, predicted, self.class_names)
+        found = [row["recall"] for row in details["classes"] if row["images"]]
+        right, confidence = (table[:, column].numpy() for column in (_FIRST, _CONFIDENCE))
+        metrics = {
+            "accuracy": first,
+            "balanced_accuracy": float(np.mean(found)),
+            "macro_f1": float(f1_score(target, predicted, average="macro", zero_division=0.0)),
+            "calibration_error": calibration_error(confidence, right),
+        }
         if len(self.class_names) > 5:
             metrics["top5"] = five
         metrics |= {"loss": loss, "count": float(count)}
@@ -102,13 +102,14 @@ def _tables(
     precision, recall, f1, images = precision_recall_fscore_support(
         target, predicted, labels=labels, zero_division=0.0
     )
+    there = (images > 0) | (np.bincount(predicted, minlength=len(labels)) > 0)  # in one of the two
     classes = [
         {
             "class": name,
             "images": int(images[i]),
             "recall": float(recall[i]) if images[i] else None,
-            "precision": float(precision[i]),
-            "f1": float(f1[i]),
+            "precision": float(precision[i]) if there[i] else None,
+            "f1": float(f1[i]) if there[i] else None,
         }
         for i, name in enumerate(class_names)
     ]

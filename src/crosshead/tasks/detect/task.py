@@ -131,6 +131,9 @@ class DetectTask:
         """What is found in each picture, in the pixels that the model sees; see ``models.detectors.Detector``."""
         return detect(model, batch.images, _sizes(batch), self.recipe.task.window)  # type: ignore[arg-type]
 
+    def finite(self, predictions: list[dict[str, Tensor]]) -> list[bool]:
+        return [bool(found["scores"].isfinite().all()) for found in predictions]
+
     def evaluation(self, *, predictions: bool = False) -> DetectEvaluation:
         if predictions:
             raise ValueError(

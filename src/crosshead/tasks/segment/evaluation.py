@@ -1,5 +1,6 @@
 """Judging a segmenter by one table of all pixels: how many of each class were taken for which."""
 
+import math
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class SegmentEvaluation:
 
 def _mean(values: Tensor) -> float:
     """Of those that are numbers: 0 / 0 is that of a class that is not there."""
-    return float(values[~values.isnan()].mean())
+    known = values[~values.isnan()]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def _known(value: float) -> float | None:

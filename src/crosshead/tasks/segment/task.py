@@ -28,6 +28,7 @@ from crosshead.tasks.segment.drawing import as_png, class_map, overlay
 from crosshead.tasks.segment.evaluation import SegmentEvaluation
 from crosshead.tasks.segment.windows import classes_at, windowed_logits
 
+NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
 # Of the recipe's augmentation what is for pictures with one label.
 _FOR_LABELS = (
     "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
@@ -165,7 +166,7 @@ class SegmentTask:
         return torch.cat([batch.images, more]), torch.cat([batch.targets, nothing])
 
     def predict(self, model: nn.Module, batch: Batch) -> list[Tensor]:
-        """The classes of each picture, (height, width) of its map's own size."""
+        """The classes of each picture, (height, width) of its map's own size; all -1 of logits that aren't finite."""
         sizes = [tuple(target.shape) for target in batch.targets]
         pairs = list(zip(batch.images, sizes, strict=True))
         if not isinstance(model, FSDPModule):
@@ -182,8 +183,16 @@ class SegmentTask:
         for (_, size), alike in groupby(pairs, key=lambda pair: (pair[0].shape, pair[1])):
             images = torch.stack([image for image, _ in alike])
             logits = windowed_logits(model, images, self.recipe.task.window)  # type: ignore[arg-type]
-            found += classes_at(logits, model.stride, tuple(images.shape[-2:]), size)  # type: ignore[arg-type]
+            classes = classes_at(logits, model.stride, tuple(images.shape[-2:]), size)  # type: ignore[arg-type]
+            fine = logits.isfinite().flatten(1).all(1).tolist()
+            found += [
+                each if known else torch.full_like(each, NOTHING)
+                for each, known in zip(classes, fine, strict=True)
+            ]
         return found
+
+    def finite(self, predictions: list[Tensor]) -> list[bool]:
+        return [not bool((classes == NOTHING).any()) for classes in predictions]
 
     def evaluation(self, *, predictions: bool = False) -> SegmentEvaluation:
         if predictions:
@@ -221,6 +230,7 @@ class SegmentTask:
                 "segmentation": to_coco(encode(classes == number)),
             }
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+            if number != NOTHING
         ]
         segments.sort(key=lambda segment: -segment["pixels"])
         return {"size": list(classes.shape), "segments": segments}

@@ -36,6 +36,8 @@ class Progress:
     latest: dict[str, float] = field(default_factory=dict)  # of the last validation
     details: dict[str, Any] = field(default_factory=dict)  # of the best validation: tables
     since_best: int = 0  # validations after it
+    validated: int | None = None  # the step of the last one
+    unjudged: int = 0  # validations in a row, up to the last, that were no judgement
 
     def next_epoch(self) -> None:
         self.epoch += 1
@@ -45,10 +47,12 @@ class Progress:
 
 @dataclass
 class Clock:
-    """Time spent and images seen in training steps; no two runs agree on it."""
+    """Time spent and images seen in training steps, and the time ``elapsed`` in all, over everything that a run was
+    stopped and resumed; no two runs agree on it."""
 
     seconds: float = 0.0
     images: int = 0
+    elapsed: float = 0.0
 
     @property
     def images_per_second(self) -> float:

@@ -1,5 +1,6 @@
 """Exact evaluation: every image once, on any number of processes."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -42,7 +43,8 @@ def evaluate(
     The model is left in the mode in which it was. ``stopped`` is asked before every batch; where any process
     says yes, all return None. ``beat`` is told how far this process has come. All processes have to call a sharded
     model equally often, so those with fewer batches call it on the task's blank one. ``left_out`` is told the broken
-    images (name, reason) of all processes.
+    images (name, reason) of all processes. Where a prediction is not finite, or the metric that selects is not defined
+    on these images, what is given is no judgement: its metrics are NaN, and its ``fault`` says why.
 
     Raises:
         RuntimeError: an image came twice, or not at all.
@@ -56,6 +58,7 @@ def evaluate(
     rounds = max(world.gather(len(loader))) if is_sharded(model) else 0
     seen: list[int] = []
     skipped: list[tuple[str, str]] = []
+    lost: list[str] = []
     stop = False
     calls = 0
     with torch.inference_mode(), autocast(precision, device):
@@ -67,7 +70,12 @@ def evaluate(
             skipped += batch.skipped
             if len(batch):
                 batch = batch.to(device)
-                evaluation.update(task.predict(model, batch), batch)
+                said = task.predict(model, batch)
+                fine = task.finite(said)
+                if all(fine):
+                    evaluation.update(said, batch)
+                else:
+                    lost += [name for name, known in zip(_names(batch), fine, strict=True) if not known]
                 seen += batch.index.tolist()
                 calls += 1
         for _ in range(calls, rounds):
@@ -77,18 +85,43 @@ def evaluate(
     if any(world.gather(stop)):
         return None
     sums = world.sum(evaluation.sums())
-    parts = world.collect((evaluation.rows(), seen, skipped))
+    parts = world.collect((evaluation.rows(), seen, skipped, lost))
 
     def judge() -> tuple[Judgement, list[tuple[str, str]]]:
         broken = [each for part in parts for each in part[2]]
         _check_complete([i for part in parts for i in part[1]], len(broken), images)
-        judgement = evaluation.compute(sums, [part[0] for part in parts])
+        unknown, count = [name for part in parts for name in part[3]], images - len(broken)
+        if unknown or not count:
+            judgement = _no_judgement(task, unknown, count)
+        else:
+            judgement = _checked(task, evaluation.compute(sums, [part[0] for part in parts]))
         metrics = {**judgement.metrics, "skipped": float(len(broken))} if broken else judgement.metrics
         return replace(judgement, metrics=metrics), broken
 
     judgement, broken = world.lead(judge)
     left_out(broken)
     return judgement
+
+
+def _names(batch: Batch) -> list[str]:
+    return list(batch.names) or [f"image {i}" for i in batch.index.tolist()]
+
+
+def _no_judgement(task: Task, unknown: list[str], count: int) -> Judgement:
+    metrics = dict.fromkeys((task.primary.name, *task.shown), math.nan) | {"count": float(count)}
+    if not count:
+        return Judgement(metrics, fault="no image could be read")
+    names = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+    return Judgement(
+        metrics, fault=f"what the model says of {len(unknown)} of {count} images is not finite ({names})"
+    )
+
+
+def _checked(task: Task, judgement: Judgement) -> Judgement:
+    if math.isfinite(judgement.metrics.get(task.primary.name, math.nan)):
+        return judgement
+    count = judgement.metrics["count"]
+    return replace(judgement, fault=f"{task.primary.label} is not defined on these {count:.0f} images")
 
 
 def _check_complete(seen: list[int], skipped: int, images: int) -> None:

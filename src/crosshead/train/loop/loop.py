@@ -1,5 +1,6 @@
 """The loop: epochs of steps, an evaluation after each, and a checkpoint whenever one is due."""
 
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,8 @@ from crosshead.train.processes.watchdog import Phase
 from crosshead.train.telling.records import EvalRecord, EventRecord, StepRecord
 from crosshead.train.telling.result import BadNumbers
 
+_MOST_UNJUDGED = 3  # validations in a row without a judgement: weights that are not finite stay so
+
 
 class Loop:
     """Trains a run's state to the end of the recipe, or until it is asked to stop."""
@@ -24,17 +27,35 @@ class Loop:
         self.lengths, self.stepper = run.lengths, Stepper(run)
         self.pace = Pace(run.lengths.steps_left(run.state.progress))
         self._named: set[str] = set()
+        self._since = time.perf_counter()
 
     def run(self) -> bool:
         """True when the last epoch is done, False when stopped before; either way the state is saved."""
         while not self.context.over:
             if not self.train_epoch():
-                self.saver.save(self.state)
+                self._save()
                 return False
             if not self._close_epoch():
                 return False
+        progress = self.state.progress
+        if progress.validated != progress.step:  # the run was made shorter while it stood still
+            if not self._validate():
+                return False
+            self._save()
         self._check_learned()
+        self._check_judged(last=True)
         return True
+
+    def elapsed(self) -> float:
+        """Seconds that the run has taken so far, those before it was resumed included."""
+        now = time.perf_counter()
+        self.state.clock.elapsed += now - self._since
+        self._since = now
+        return self.state.clock.elapsed
+
+    def _save(self) -> None:
+        self.elapsed()
+        self.saver.save(self.state)
 
     def _check_learned(self) -> None:
         """Raises ``BadNumbers`` where no step was taken: a short run may end before too many in a row were bad."""
@@ -43,6 +64,17 @@ class Loop:
             raise BadNumbers(
                 f"all {progress.step} steps were skipped, since no loss or gradient was finite: nothing was learned. "
                 "events.jsonl names the images. Lower optimizer.lr, or train in bf16 or fp32"
+            )
+
+    def _check_judged(self, *, last: bool = False) -> None:
+        """Raises ``BadNumbers`` where validations go on giving no judgement, or a run ends without any."""
+        progress = self.state.progress
+        if progress.unjudged >= _MOST_UNJUDGED or (last and progress.unjudged and progress.best_step is None):
+            best = "no best" if progress.best_step is None else f"the best is of step {progress.best_step}"
+            raise BadNumbers(
+                f"the last validation, after step {progress.step}, and {progress.unjudged - 1} before it in a row were "
+                f"no judgement ({best}); events.jsonl says why. Where predictions are not finite, lower "
+                "optimizer.lr, clip harder, or train in bf16 or fp32"
             )
 
     def train_epoch(self) -> bool:
@@ -62,7 +94,7 @@ class Loop:
                 self._tell("signal", f"stopping after step {progress.step} as asked", name=self.stop.name)
                 return False
             if outcome.requests.save and progress.samples < self.lengths.samples_in(progress.epoch):
-                self.saver.save(self.state)
+                self._save()
         return True
 
     def _groups(self) -> Iterator[list[Batch]]:
@@ -119,7 +151,7 @@ class Loop:
                 epoch=self.context.epochs,
                 lr=rate,
                 loss=outcome.loss,
-                epoch_loss=progress.epoch_loss / max(progress.epoch_steps, 1),
+                epoch_loss=progress.epoch_loss / progress.epoch_steps if progress.epoch_steps else math.nan,
                 losses=outcome.losses,
                 counts=outcome.counts,
                 grad_norm=outcome.grad_norm,
@@ -179,7 +211,7 @@ class Loop:
         progress, train = self.state.progress, self.recipe.train
         last = progress.epoch + 1 == self.lengths.epochs
         if last or (progress.epoch + 1) % train.eval_every_epochs == 0:
-            self.saver.save(self.state)  # whatever becomes of the evaluation
+            self._save()  # whatever becomes of the evaluation
             self._hear_of_checkpoints()
             if not self._validate():
                 return False
@@ -188,8 +220,9 @@ class Loop:
             self._tell(
                 "note", f"training ends: {progress.since_best} evaluations in a row without a better one"
             )
-        self.saver.save(self.state)
+        self._save()
         self._hear_of_checkpoints()
+        self._check_judged()
         return True
 
     def _hear_of_checkpoints(self) -> None:
@@ -219,7 +252,8 @@ class Loop:
             return False
         metrics, primary = judgement.metrics, self.context.task.primary
         # For all processes: where a best could not be written, the leading one alone knows that it is another.
-        best = self.world.lead(lambda: not progress.best or primary.selects(metrics, progress.best))
+        best = self.world.lead(lambda: primary.selects(metrics, progress.best))
+        progress.validated, progress.unjudged = progress.step, progress.unjudged + 1 if judgement.fault else 0
         progress.latest, progress.since_best = metrics, 0 if best else progress.since_best + 1
         if best:
             progress.best_step, progress.best, progress.details = progress.step, metrics, judgement.details
@@ -235,6 +269,8 @@ class Loop:
                 best,
             )
         )
+        if judgement.fault is not None:
+            self._tell("no_judgement", f"this validation is no judgement: {judgement.fault}")
         return True
 
     def _name_left_out(self, broken: list[tuple[str, str]]) -> None:

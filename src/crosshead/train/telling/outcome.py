@@ -52,7 +52,11 @@ def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
     tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
     load_weights(state.evaluated_model, tensors, str(weights))
     if run.source.test is not None:
-        judged = _test(run, run.source.test)
+        judged = _test(run, run.source.test, step)
+        if judged is None:
+            words = "stopping in the middle of the test, which will be repeated"
+            run.observer.on_event(EventRecord("signal", words, step, {"name": run.stop.name}))
+            return stopped_result(run, info, seconds)
         test, details = judged.metrics, {"split": "test", **judged.details}
     else:
         known = step == state.progress.best_step and state.progress.details
@@ -61,8 +65,8 @@ def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
     return replace(result, details=details)
 
 
-def _test(run: Run, held: Held) -> Judgement:
-    """What is found on the test split, told to the observers."""
+def _test(run: Run, held: Held, step: int) -> Judgement | None:
+    """What the weights of ``step`` find on the test split, told to the observers; None where the run is to stop."""
     started, state = time.perf_counter(), run.state
     judgement = evaluate(
         run.task,
@@ -71,12 +75,17 @@ def _test(run: Run, held: Held) -> Judgement:
         images=held.images,
         world=run.world,
         precision=run.recipe.train.precision,
+        stopped=lambda: run.stop.name is not None,
         beat=partial(run.watchdog.beat, state.progress.step),
     )
-    assert judgement is not None, "nothing was there to stop this evaluation"
+    if judgement is None:
+        return None
     spent, kind = time.perf_counter() - started, state.evaluated_weights
-    metrics = judgement.metrics
-    run.observer.on_eval(EvalRecord(state.progress.step, run.epochs, "test", kind, metrics, spent, False))
+    epoch = min(run.epochs, step / run.lengths.steps_per_epoch)
+    run.observer.on_eval(EvalRecord(step, epoch, "test", kind, judgement.metrics, spent, False))
+    if judgement.fault is not None:
+        words = f"the test is no judgement: {judgement.fault}"
+        run.observer.on_event(EventRecord("no_judgement", words, step))
     return judgement
 
 
@@ -99,8 +108,9 @@ def write_result(result: Result, observer: Observer) -> Result:
         draw_curves(result.folder)
         if "confusion" in result.details:
             draw_confusion(result.details, result.folder / CONFUSION_FILE)
-    except OSError as error:
-        message = f"the curves could not be drawn into {result.folder}: {error.strerror}"
+    except Exception as error:  # whatever a library for pictures has: the run is finished without them too
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        message = f"the curves could not be drawn into {result.folder}: {why}"
         observer.on_event(EventRecord("log_failed", message, result.step))
     return result
 

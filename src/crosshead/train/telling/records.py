@@ -81,7 +81,7 @@ class EventRecord:
 
     ``kind``: "resume", "checkpoint", "checkpoint_failed", "tidying_failed", "damage", "bad_step", "broken_image",
     "signal", "lock", "hung", "recipe_changed", "world_changed", "log_failed", "unsaved", "data_changed",
-    "versions_changed", "slow", "data" or "note".
+    "versions_changed", "no_judgement", "slow", "data" or "note".
     ``details``: the facts for a program.
     """
 

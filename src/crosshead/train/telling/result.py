@@ -16,7 +16,7 @@ RESULT_FILE = "result.json"
 
 
 class BadNumbers(RuntimeError):
-    """Too many steps in a row had a loss or gradient that was not finite."""
+    """Too many steps in a row had a loss or gradient that was not finite, or too many validations no judgement."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Result:
     which): a row a class, and the confusion matrix. ``test`` is empty until the end of training, and where there is no
     test split. ``images_per_second`` is the training throughput over all processes, evaluation left out.
     ``weights`` is the file that was selected. ``status`` is "unsaved" where the last checkpoint or the result
-    could not be written into ``folder``; the log's last event says what is left and where.
+    could not be written into ``folder``; the log's last event says what is left and where. ``seconds`` are of training
+    and validation, over everything that the run was stopped and resumed. A metric that is undefined is NaN.
     """
 
     status: Literal["finished", "stopped", "unsaved"]
