@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import crosshead.data.sets.scenes as scenes
+from coco_files import coco_folder
 from crosshead.cli import main
 
 WORDS = [
@@ -116,3 +117,16 @@ def test_other_commands_serve_it(detected, tmp_path, capsys):
     words = ["scenes_mask_rcnn", *WORDS, "train.steps=1", "--seeds", "0,1", "--output", str(tmp_path)]
     assert main(["sweep", *words]) == 0
     assert "mask AP" in capsys.readouterr().out
+
+
+def test_a_size_that_a_detector_ignores_is_refused(tmp_path, capsys):
+    words = ["data.name=coco-folder", f"data.root={coco_folder(tmp_path / 'data')}", "data.batch_size=2"]
+    augment = ["augment", "shared/detect", *words, "model.detector.name=retinanet", "data.validation=0.4"]
+    augment += ["--out", str(tmp_path / "drawn.png")]
+    assert main([*augment, "data.image_size=512"]) == 2
+    assert "data.image_size is 512, and a detector's pictures go by other keys" in capsys.readouterr().err
+    for sound in (
+        ["data.image_size=64", "data.eval_resize=64"],
+        ["data.image_size=64", "data.eval_resize=null"],
+    ):
+        assert main([*augment, *sound]) == 0, capsys.readouterr().err

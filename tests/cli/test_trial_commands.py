@@ -37,7 +37,7 @@ def test_a_sheet_shows_the_pictures_as_they_were_before_normalising(tmp_path, ca
     info = DatasetInfo("toy", ("a", "b"), 3, (0.2, 0.5, 0.7), (0.1, 0.2, 0.3))
     pixels = torch.rand(3, 100, 120)
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (info.mean, info.std))
-    drawn = np.asarray(sheet([(pixels - mean) / std], ["caption"], info))[6:106, 6:126]
+    drawn = np.asarray(sheet([(pixels - mean) / std], [0], ["caption"], info))[6:106, 6:126]
     assert np.abs(drawn / 255 - pixels.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
 
 
@@ -45,7 +45,30 @@ def test_captions_tell_targets_of_every_kind():
     assert captions(torch.tensor([1, 0]), ("a", "b"), 2) == ["b", "a"]
     assert captions(torch.tensor([[0.85, 0.15], [0.0, 1.0]]), ("a", "b"), 2) == ["a 85%, b 15%", "b"]
     assert captions(torch.tensor([0.5]), (), 1) == ["0.5"]
-    assert captions([{}], (), 1) == captions(torch.zeros(1, 4, 4, dtype=torch.int64), ("a",), 1) == [""]
+    objects = [{"labels": torch.tensor([1, 0, 1])}, {"labels": torch.tensor([], dtype=torch.int64)}]
+    assert captions(objects, ("a", "b"), 2) == ["2 b, 1 a", "no object"]
+    classes = torch.tensor([[[0, 1], [255, 1]]])
+    assert captions(classes, ("a", "b"), 1) == ["b 50%, a 25%"]
+
+
+def test_what_has_a_place_is_drawn_onto_its_picture():
+    info = DatasetInfo("x", ("a", "b"), 1, (0.5,), (0.5,))
+    grey = torch.zeros(1, 96, 96)
+    boxes = {"boxes": torch.tensor([[10.0, 20, 40, 60]]), "labels": torch.tensor([1])}
+    masks = torch.zeros(1, 90, 90, dtype=torch.uint8)
+    masks[0, 70:80, 70:80] = 1
+    classes = torch.full((96, 96), 255)
+    classes[:48] = 1
+    for target, changed, same in (
+        (boxes, (20, 10), (40, 25)),
+        (boxes | {"masks": masks}, (75, 75), (40, 25)),
+        (classes, (10, 10), (60, 10)),
+        (torch.full((96, 96), 255), None, (60, 10)),
+        ({"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}, None, (10, 10)),
+    ):
+        drawn = np.asarray(sheet([grey], [target], [""], info))[6:102, 6:102]
+        assert drawn[same].tolist() == [128, 128, 128]
+        assert changed is None or len(set(drawn[changed].tolist())) > 1
 
 
 @pytest.mark.parametrize(("seconds", "hours"), [(300.0, False), (20_000.0, True)])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from odd_files import encoded, picture, write_class_folders
+from PIL import Image
 
+from crosshead.data.files.check import check_images
 from crosshead.data.files.images import BrokenImage
 from crosshead.data.sets.catalog import open_splits
 from crosshead.data.sets.common import FileImages, Splits
@@ -179,3 +181,16 @@ def test_a_link_back_up_is_not_followed_round_and_round(tmp_path: Path) -> None:
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
     splits = opened(tmp_path)
     assert len(splits.train) + len(splits.validation) == 3
+
+
+def test_links_in_a_circle_are_broken_pictures(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    os.symlink("round.png", tmp_path / "a" / "round.png")
+    os.symlink("self", tmp_path / "self")
+    report = check_images(DataConfig(name="folder", root=str(tmp_path), validation=0.3))
+    ((name, reason),) = report.broken
+    assert name.endswith("round.png") and "Too many levels of symbolic links" in reason
+    assert report.info.class_names == ("a", "b")

@@ -12,7 +12,8 @@ def register(commands: Commands) -> None:
         help="draw a batch as the model sees it",
         usage="crosshead augment RECIPE [KEY=VALUE ...] [options]",
         description="Draws a batch of training pictures after cropping, augmentation and mixing, the normalisation\n"
-        "taken back, each above its target. It is the batch that a run of the recipe begins with.",
+        "taken back, each above its target; boxes, masks and maps are drawn onto them.\n"
+        "It is the batch that a run of the recipe begins with.",
         epilog="example:\n  crosshead augment image_folder data.root=/data/pets augment.mixup=0.8 --out pets.png",
     )
     add_recipe_words(parser)
@@ -38,21 +39,22 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.recipe import load_recipe
     from crosshead.tasks import open_task
     from crosshead.train.starting import settle
-    from crosshead.train.telling.sheet import captions, sheet
+    from crosshead.train.telling.sheet import captions, sheet, targets_of
 
     recipe = settle(load_recipe(name, overrides, {"data.root": args.data_path} if args.data_path else None))
     splits = open_splits(recipe.data, seed=recipe.train.seed)
     task = open_task(recipe, splits.info)
     made = task.training_batches(splits.train, seed=recipe.train.seed, epoch=args.epoch - 1)
-    pictures, said = [], []
+    pictures, targets, said = [], [], []
     for batch in training_loader(made):
         pictures += list(batch.images)
+        targets += targets_of(batch.targets, len(batch))
         said += captions(batch.targets, splits.info.class_names, len(batch))
         if len(pictures) >= args.count:
             break
     if not pictures:
         raise ValueError("no picture of the training set can be read; `crosshead data check` says why")
-    drawn = sheet(pictures[: args.count], said[: args.count], splits.info)
+    drawn = sheet(pictures[: args.count], targets[: args.count], said[: args.count], splits.info)
     out = Path(args.out)
     drawn.save(out)
     print(

@@ -75,7 +75,7 @@ def _sizes(part: "SplitReport") -> str:
 
 def _warnings(report: "CheckReport") -> list[str]:
     warnings = list(report.notes)
-    if len(report.info.class_names) < 2:
+    if len(report.info.class_names) < 2 and report.splits["train"].counted == "images":
         warnings.append(
             "one class only: nothing can be told apart; data.root is to be the folder above the classes"
         )

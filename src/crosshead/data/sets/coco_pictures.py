@@ -18,7 +18,7 @@ from crosshead.data.annotations.reading import Read, read_instances
 from crosshead.data.files.archives import leaves_archive
 from crosshead.data.files.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
 from crosshead.data.sets.common import Indices
-from crosshead.data.sets.image_folder import refused_links
+from crosshead.data.sets.image_folder import is_folder, refused_links
 from crosshead.data.sets.objects import Marked
 from crosshead.files import regular
 from crosshead.recipe.schema import DataConfig
@@ -165,7 +165,7 @@ def _listed(folder: Path, names: Sequence[str]) -> dict[str, bool]:
         except OSError:
             continue
         head = f"{parent}/" if parent else ""
-        there |= {head + entry.name: entry.is_symlink() for entry in entries if not entry.is_dir()}
+        there |= {head + entry.name: entry.is_symlink() for entry in entries if not is_folder(entry)}
     return there
 
 

@@ -82,7 +82,7 @@ def class_folders(root: Path) -> list[str]:
     """The names of the class folders of ``root``, in the order of their class index (by bytes)."""
     try:
         names = [
-            entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")
+            entry.name for entry in os.scandir(root) if is_folder(entry) and not entry.name.startswith(".")
         ]
     except OSError as error:
         raise ValueError(f"{display_name(root)}: can't be listed ({error.strerror})") from error
@@ -190,6 +190,14 @@ def refused_links(paths: Sequence[str | Path], inside: Path, data: DataConfig) -
     }
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads round in a circle is none; opened as a picture it counts as broken."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _is_inside(path: str | Path, folder: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
@@ -218,10 +226,10 @@ def files_below(folder: Path, inside: Path | None) -> tuple[list[str], list[str]
             entries = [entry for entry in os.scandir(here) if not entry.name.startswith(".")]
         except OSError as error:
             raise ValueError(f"{display_name(here)}: can't be listed ({error.strerror})") from error
-        pending += [entry.path for entry in entries if entry.is_dir()]
-        pictures = [e for e in entries if e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
+        pending += [entry.path for entry in entries if is_folder(entry)]
+        pictures = [e for e in entries if e.name.lower().endswith(SUFFIXES) and not is_folder(e)]
         found += [entry.path for entry in pictures]
-        others += [e.path for e in entries if not e.name.lower().endswith(SUFFIXES) and not e.is_dir()]
+        others += [e.path for e in entries if not e.name.lower().endswith(SUFFIXES) and not is_folder(e)]
         links += [
             entry.path for entry in pictures if entry.is_symlink()
         ]  # the listing told: no call for each

@@ -14,6 +14,7 @@ class SceneObjects:
 
     counted = "objects"
     masked = True
+    made_to_size = True  # by data.image_size
 
     def __init__(self, scenes: Scenes) -> None:
         self.scenes = scenes

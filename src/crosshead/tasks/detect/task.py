@@ -105,6 +105,8 @@ class DetectTask:
             )
         if self.masked and (fault := getattr(images, "mask_fault", None)):
             raise ValueError(fault)
+        if not getattr(images, "made_to_size", False):
+            _check_size(self.recipe)
         partly = not self.masked and getattr(images, "partly", False)
         return images.boxes_alone() if partly else images  # type: ignore[return-value, attr-defined]
 
@@ -183,6 +185,22 @@ class DetectTask:
 
     def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         return {"drawn": overlay(picture, answer)}
+
+
+def _check_size(recipe: Recipe) -> None:
+    """ValueError where ``data.image_size`` is said, and other keys decide how large pictures are."""
+    data, augment = recipe.data, recipe.augment
+    if "image_size" not in data.model_fields_set or augment.jitter_range is not None:
+        return
+    if data.eval_resize is None and "eval_resize" in data.model_fields_set:
+        return  # pictures as they are, by the recipe's own word; image_size is the example's that is counted
+    if data.eval_resize != min(image_size(data)):
+        given = "null" if data.eval_resize is None else data.eval_resize
+        raise ValueError(
+            f"data.image_size is {data.image_size}, and a detector's pictures go by other keys: data.eval_resize, the "
+            f"shorter side, is {given}, and data.longest limits the longer one; set data.eval_resize="
+            f"{min(image_size(data))} (or null: pictures as they are), or augment.jitter_range to cut to image_size"
+        )
 
 
 def _sizes(batch: Batch) -> list[tuple[int, int]]:

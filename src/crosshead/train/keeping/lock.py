@@ -24,10 +24,15 @@ class FolderLock:
     """Holds ``folder`` from ``acquire`` to ``release``.
 
     After ``acquire``, ``stale_owner`` describes a run that held the folder and died without releasing it.
+
+    Args:
+        fresh: the folder was made for this run: one in which nothing was put, because the start was refused, is
+            removed by ``release``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fresh: bool = False) -> None:
         self.path = folder.resolve() / LOCK_FILE
+        self.fresh = fresh
         self.stale_owner: str | None = None
         self._file: int | None = None
 
@@ -60,9 +65,20 @@ class FolderLock:
         if self._file is None:
             return
         os.ftruncate(self._file, 0)
+        if self.fresh:
+            self._remove_if_empty()
         os.close(self._file)
         self._file = None
         _HELD.discard(self.path)
+
+    def _remove_if_empty(self) -> None:
+        """While the lock is held: who opens the file before finds it locked, and who does later makes it anew."""
+        try:
+            if os.listdir(self.path.parent) == [LOCK_FILE]:
+                self.path.unlink()
+                self.path.parent.rmdir()
+        except OSError:  # somebody put something there
+            return
 
 
 def is_held(folder: Path) -> str | None:

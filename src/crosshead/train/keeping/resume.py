@@ -83,8 +83,9 @@ def claim_folder(
 
 
 def _locked(folder: Path) -> FolderLock:
+    fresh = not folder.exists()
     make_writable(folder)
-    lock = FolderLock(folder)
+    lock = FolderLock(folder, fresh=fresh)
     lock.acquire()
     return lock
 
