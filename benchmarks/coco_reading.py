@@ -65,7 +65,7 @@ def _annotation(draw: np.random.Generator, k: int, owner: int) -> dict:
 
 
 def read_ours(file: Path, pictures: Path) -> int:
-    from crosshead.data.sets.coco_pictures import read_coco
+    from crosshead.data.datasets.coco_pictures import read_coco
     from crosshead.recipe.schema import DataConfig
 
     part = read_coco(file, [pictures], DataConfig(name="coco"), inside=file.parent)

@@ -33,31 +33,32 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from crosshead.data.annotations.objects import Objects
-from crosshead.data.annotations.rle import encode
-from crosshead.data.loading.loader import training_loader
-from crosshead.data.loading.objects import TrainingObjects, padded
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import DatasetInfo, Indices
-from crosshead.data.sets.objects import ObjectSet
+from crosshead.data.base import DatasetInfo
+from crosshead.data.batching.loader import training_loader
+from crosshead.data.batching.objects import TrainingObjects, padded
+from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.rle import encode
+from crosshead.data.datasets.objects import ObjectSet
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.random import Indices
 from crosshead.data.transforms import objects as transforms
 from crosshead.data.transforms.objects import boxes_of
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.saving import Saver
-from crosshead.train.keeping.state import TrainState
+from crosshead.train.checkpoint.saver import Saver
+from crosshead.train.checkpoint.state import TrainState
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.distributed.groups import World
+from crosshead.train.distributed.watchdog import Watchdog
+from crosshead.train.events import RunInfo
+from crosshead.train.logging.files import Audience, JsonLines
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.context import Held, Run, Source
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.optim import build_optimizer, build_schedule
+from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.watchdog import Watchdog
-from crosshead.train.telling.observers import Audience, JsonLines
-from crosshead.train.telling.records import RunInfo
 from input_pipeline import QUALITY, Stopwatches, picture
 from interleave import RESULTS, compare, conditions, report, require_close
 

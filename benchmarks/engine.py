@@ -21,23 +21,22 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.compose import load_recipe
 from crosshead.tasks import open_task
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.saving import Saver
-from crosshead.train.keeping.state import TrainState
+from crosshead.train.checkpoint.saver import Saver
+from crosshead.train.checkpoint.state import TrainState
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.distributed.groups import World
+from crosshead.train.distributed.watchdog import Watchdog
+from crosshead.train.events import EndRecord, RunInfo
+from crosshead.train.logging.files import Audience, JsonLines, TensorBoard
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.context import Held, Run, Source
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.optim import build_optimizer, build_schedule
+from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.watchdog import Watchdog
-from crosshead.train.telling.observers import Audience, JsonLines, TensorBoard
-from crosshead.train.telling.records import EndRecord, RunInfo
 from interleave import RESULTS, Timing, compare, conditions, report
 
 PLAIN = ["train.precision=fp32", "train.device=cpu", "train.epochs=999"]

@@ -25,10 +25,11 @@ from PIL import Image, features
 from torch import nn
 from torch.nn import functional as nnf
 
-from crosshead.data.loading.labelled import TrainingBatches
-from crosshead.data.loading.loader import Loader, training_loader
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ImageSet, Indices, Splits
+from crosshead.data.base import ImageSet, Splits
+from crosshead.data.batching.labelled import TrainingBatches
+from crosshead.data.batching.loader import Loader, training_loader
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.random import Indices
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task

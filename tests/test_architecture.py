@@ -27,6 +27,13 @@ MAY_IMPORT = {
     "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
 }
 
+# The files and folders of a room, from the bottom up: each may import from those before it, and from itself.
+INSIDE = {
+    "data": "random decode coco base transforms datasets batching tools",
+    "train": "files result events design paired_init distributed logging run_folder checkpoint loop inference resolve "
+    "run tools",
+}
+
 
 def room(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -110,3 +117,28 @@ def test_test_modules_have_names_of_their_own():
     assert sorted(names) == sorted(set(names))
     folders = {path.name for path in tests.iterdir() if path.is_dir()}
     assert not folders & set(names)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_run_one_way_inside_a_room(name):
+    order = INSIDE[name].split()
+    found = {
+        path.relative_to(ROOT / name).parts[0].removesuffix(".py") for path in (ROOT / name).rglob("*.py")
+    }
+    assert found - {"__init__"} == set(order)
+    for path in (ROOT / name).rglob("*.py"):
+        here = path.relative_to(ROOT / name).parts[0].removesuffix(".py")
+        if here == "__init__":
+            continue
+        beyond = imported_parts(path, name) - set(order[: order.index(here) + 1])
+        assert not beyond, f"{path.relative_to(ROOT)} imports from {', '.join(sorted(beyond))}"
+
+
+def imported_parts(path: Path, name: str) -> set[str]:
+    """The files and folders of room ``name`` that a file imports from."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"crosshead.{name}"):
+            inner = node.module.split(".")[2:]
+            found |= {inner[0]} if inner else {alias.name for alias in node.names}
+    return found

@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from crosshead.cli import main
 from crosshead.cli.commands.demo import free_folder, interval
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from coco_files import coco_folder
 from crosshead.cli import main
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from crosshead.cli import main
-from crosshead.data.sets import scenes
+from crosshead.data.datasets import scenes
 from crosshead.heads import drawing
 
 TINY = [

@@ -94,7 +94,7 @@ def test_seeds_may_be_said_in_any_of_three_ways(fails, monkeypatch):
         planned.append((dict(over), seeds))
         raise ValueError("enough")
 
-    monkeypatch.setattr("crosshead.train.sweep.plan_sweep", plan)
+    monkeypatch.setattr("crosshead.train.tools.sweep.plan_sweep", plan)
     for words in (["--seeds", "1,2"], ["--over", "train.seed=1,2"], ["train.seed=1"], []):
         assert "enough" in fails("sweep", "digits", *words)
     assert planned == [({}, [1, 2]), ({}, [1, 2]), ({}, [1]), ({}, [0])]

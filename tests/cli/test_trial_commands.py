@@ -9,9 +9,9 @@ from PIL import Image
 
 from cli.conftest import SHORT
 from crosshead.cli import main
-from crosshead.data.sets.common import DatasetInfo
-from crosshead.train.telling.sheet import captions, sheet
-from crosshead.train.trial import Forecast
+from crosshead.data.base import DatasetInfo
+from crosshead.train.logging.sheet import captions, sheet
+from crosshead.train.tools.profile import Forecast
 
 
 def test_a_profile_is_a_table_or_json(capsys):
@@ -74,7 +74,7 @@ def test_what_has_a_place_is_drawn_onto_its_picture():
 @pytest.mark.parametrize(("seconds", "hours"), [(300.0, False), (20_000.0, True)])
 def test_training_says_first_how_long_it_will_take(seconds, hours, tmp_path, capsys, monkeypatch):
     told = Forecast(1.5, 3, 200, seconds, "cpu with 1 threads", "vit_tiny_patch16_224")
-    monkeypatch.setattr("crosshead.train.trial.forecast", lambda recipe: told)
+    monkeypatch.setattr("crosshead.train.tools.profile.forecast", lambda recipe: told)
     words = ["train", "digits", *SHORT, "train.epochs=1", "data.batch_size=256", "log.tensorboard=false"]
     assert main([*words, "log.forecast=true", "--output", str(tmp_path)]) == 0
     first, about, *rest = capsys.readouterr().out.splitlines()

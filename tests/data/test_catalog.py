@@ -2,8 +2,8 @@
 
 import pytest
 
-from crosshead.data.sets import catalog
-from crosshead.data.sets.common import Splits
+from crosshead.data.base import Splits
+from crosshead.data.datasets import registry as catalog
 from crosshead.recipe.schema import DataConfig
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from odd_files import encoded, picture, write_class_folders
 from PIL import Image
 
-from crosshead.data.files.check import check_images
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.tools.check import check_images
 from crosshead.recipe.schema import DataConfig
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torchvision
 
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.cifar import read_pickle
-from crosshead.data.sets.common import ArrayImages
+from crosshead.data.base import ArrayImages
+from crosshead.data.datasets.cifar import read_pickle
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
 
 

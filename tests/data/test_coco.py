@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from coco_files import SIZE, coco, coco_folder, instances, write
 from crosshead.cli import main
-from crosshead.data.annotations import sections
-from crosshead.data.annotations.reading import read_instances
-from crosshead.data.files.check import check_images
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.files.pack import pack
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.fingerprint import describe_changes, fingerprint
+from crosshead.data.coco import sections
+from crosshead.data.coco.reader import read_instances
+from crosshead.data.datasets.fingerprint import describe_changes, fingerprint
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.tools.check import check_images
+from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from coco_files import instances, write
 from crosshead.cli import main
-from crosshead.data.annotations.reading import read_instances
-from crosshead.data.files.check import check_images
-from crosshead.data.files.pack import pack
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.coco.reader import read_instances
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.tools.check import check_images
+from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ArrayImages, ImageSet
+from crosshead.data.base import ArrayImages, ImageSet
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torchvision
 
-from crosshead.data.sets import fashion_mnist
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ArrayImages
-from crosshead.data.sets.fashion_mnist import FILES, read_idx
+from crosshead.data.base import ArrayImages
+from crosshead.data.datasets import fashion_mnist
+from crosshead.data.datasets.fashion_mnist import FILES, read_idx
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
 
 

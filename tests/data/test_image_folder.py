@@ -7,10 +7,10 @@ import pytest
 from odd_files import encoded, picture, write_class_folders
 from PIL import Image
 
-from crosshead.data.files.check import check_images
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import FileImages, Splits
+from crosshead.data.base import FileImages, Splits
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.tools.check import check_images
 from crosshead.recipe.schema import DataConfig
 
 

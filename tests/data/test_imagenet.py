@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from odd_files import encoded, picture, write_class_folders
 
-from crosshead.data.files.archives import ArchivedImages
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.loading.labelled import EvaluationBatches
-from crosshead.data.loading.loader import evaluation_loader
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import Splits
+from crosshead.data.base import Splits
+from crosshead.data.batching.labelled import EvaluationBatches
+from crosshead.data.batching.loader import evaluation_loader
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.archives import ArchivedImages
+from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
 
 TRAIN = {

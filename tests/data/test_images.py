@@ -9,7 +9,7 @@ import pytest
 from odd_files import encoded, picture, png_announcing
 from PIL import Image
 
-from crosshead.data.files.images import BrokenImage, decode_image, display_name
+from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 
 WHOLE = {
     "jpeg": encoded(picture(), "JPEG"),

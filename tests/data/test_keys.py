@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from crosshead.data.loading.keys import key, keys, permutation, seeded_globals, uniforms
+from crosshead.data.random import key, keys, permutation, seeded_globals, uniforms
 
 
 def test_the_first_bits_are_those_of_splitmix64() -> None:

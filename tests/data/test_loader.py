@@ -12,12 +12,11 @@ import pytest
 import torch
 from odd_files import write_class_folders
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
-from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ArrayImages, DatasetInfo, FileImages, ImageSet, Splits
+from crosshead.data.base import ArrayImages, Batch, DatasetInfo, FileImages, ImageSet, Splits
+from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
+from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 WHOLE_RECIPE = AugmentConfig()
@@ -250,9 +249,9 @@ def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
 
 LEFT = """
 import sys
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.loading.labelled import EvaluationBatches
-from crosshead.data.loading.loader import evaluation_loader
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.batching.labelled import EvaluationBatches
+from crosshead.data.batching.loader import evaluation_loader
 from crosshead.recipe.schema import DataConfig
 
 data = DataConfig(num_workers=2, batch_size=16)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosshead.data.files.check import check_images
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.files.pack import pack
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.tools.check import check_images
+from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
 from map_files import ade20k, map_folder, save_map, voc
 

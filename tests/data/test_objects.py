@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from crosshead.data.annotations.objects import Objects, no_objects
-from crosshead.data.annotations.rle import RLE, decode, decode_columns, encode
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.loading.loader import evaluation_loader, training_loader
-from crosshead.data.loading.objects import EvaluationObjects, TrainingObjects, padded
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.batching.loader import evaluation_loader, training_loader
+from crosshead.data.batching.objects import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.coco.objects import Objects, no_objects
+from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.objects import ObjectAugmentation, Window, boxes_of, whole_object_picture
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 

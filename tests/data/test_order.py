@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crosshead.data.loading.order import (
+from crosshead.data.batching.order import (
     balanced_order,
     epoch_order,
     evaluation_batches,

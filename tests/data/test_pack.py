@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from odd_files import write_class_folders
 
-from crosshead.data.files.pack import pack
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import FileImages, ImageSet
-from crosshead.data.sets.shards import INDEX_SUFFIX, shard_samples
+from crosshead.data.base import FileImages, ImageSet
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.datasets.shards import INDEX_SUFFIX, shard_samples
+from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from odd_files import picture
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.loading.keys import keys, uniforms
-from crosshead.data.sets.common import ArrayImages, FileImages, dataset_info, stratified_split
+from crosshead.data.base import ArrayImages, FileImages, dataset_info, stratified_split
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.random import keys, uniforms
 from crosshead.recipe.schema import DataConfig
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from odd_files import encoded, picture
 
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import Splits
-from crosshead.data.sets.shards import INDEX_SUFFIX, shard_files, shard_samples
+from crosshead.data.base import Splits
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.datasets.shards import INDEX_SUFFIX, shard_files, shard_samples
 from crosshead.recipe.schema import DataConfig
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from odd_files import picture
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
 
 WNIDS = ("n02124075", "n01443537", "n04067472")  # not sorted, as in wnids.txt

@@ -9,9 +9,9 @@ from odd_files import picture
 from PIL import Image
 from torch import Tensor
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.loading.keys import seeded_globals
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import DatasetInfo
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.random import seeded_globals
 from crosshead.data.transforms.pipeline import evaluation_transform, normalise, training_transform
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 

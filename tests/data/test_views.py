@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import DatasetInfo
 from crosshead.data.transforms import views
 from crosshead.data.transforms.pipeline import normalise
 from crosshead.recipe.schema import AugmentConfig, DataConfig

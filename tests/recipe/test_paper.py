@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from crosshead.data.sets.catalog import dataset_names
+from crosshead.data.datasets.registry import dataset_names
 from crosshead.models import build_model
 from crosshead.recipe import load_recipe
 

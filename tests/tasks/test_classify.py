@@ -5,8 +5,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
 from crosshead.cli.screen.tables import class_table
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.schema import Recipe, TaskConfig
 from crosshead.tasks import METRICS, ClassifyTask
 from crosshead.tasks.classify.loss import class_weights, focal_loss

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from crosshead.data.annotations.objects import Objects, no_objects
-from crosshead.data.annotations.rle import encode, to_coco
+from crosshead.data.coco.objects import Objects, no_objects
+from crosshead.data.coco.rle import encode, to_coco
 from crosshead.tasks.coco_numbers import (
     NUMBERS,
     Found,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-import crosshead.data.sets.scenes as scenes
-from crosshead.data.annotations.rle import RLE, decode, encode, encode_within, parse
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.catalog import open_splits
+import crosshead.data.datasets.scenes as scenes
+from crosshead.data.base import Batch
+from crosshead.data.coco.rle import RLE, decode, encode, encode_within, parse
+from crosshead.data.datasets.registry import open_splits
 from crosshead.models.detectors import paste_masks
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import METRICS, DetectTask

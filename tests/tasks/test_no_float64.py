@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from crosshead.data.annotations.objects import Objects
-from crosshead.data.annotations.rle import encode
-from crosshead.data.loading.batch import Batch, each_tensor
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo, each_tensor
+from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.rle import encode
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
 from crosshead.tasks.detect.evaluation import DetectEvaluation

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
+from crosshead.data.datasets.registry import open_splits
 from crosshead.models.segmenters import full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import SegmentTask

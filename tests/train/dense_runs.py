@@ -1,6 +1,6 @@
 """Small runs that segment and that find objects, both on scenes, for the tests of what a run survives."""
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from crosshead.recipe import load_recipe
 
 FEW = {"train": 12, "validation": 4, "test": 3}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from runs import StopAfter, Watcher, assert_same_ending, start, tiny_recipe, wait
 
-from crosshead.data.files.images import BrokenImage
+from crosshead.data.decode.images import BrokenImage
 from crosshead.tasks import ClassifyTask
 from crosshead.train import train
 

@@ -9,7 +9,7 @@ from test_broken_images import folder_recipe, image_folder
 
 from crosshead.recipe import load_recipe
 from crosshead.train import Result, evaluate_run, train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
+from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import torch
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
 from crosshead.train import train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
-from crosshead.train.keeping.manifest import MANIFEST, write_manifest
+from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
+from crosshead.train.files import MANIFEST, write_manifest
 
 
 def cut_short(path):

@@ -12,8 +12,8 @@ from runs import Watcher
 from safetensors.torch import save_file
 
 from coco_files import coco, instances, write
-from crosshead.data.annotations.reading import read_instances
-from crosshead.data.files.images import BrokenImage
+from crosshead.data.coco.reader import read_instances
+from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe import load_recipe
 from crosshead.tasks.coco_numbers import Found, coco_numbers
 from crosshead.train import train

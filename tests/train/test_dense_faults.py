@@ -8,7 +8,7 @@ from runs import StopAfter, Watcher, assert_same_ending, start, wait
 from test_kills import kill_until_done
 from test_numbers import poison_loader
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from crosshead.train import EXIT_STOPPED, train
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from runs import start, wait
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from crosshead.models.weights import Weights
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train import train
-from crosshead.train.loading import evaluate_run, load_trained
+from crosshead.train.inference import evaluate_run, load_trained
 from detect_files import coco_folder
 
 

@@ -11,10 +11,10 @@ import pytest
 from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 
 from crosshead.train import train
-from crosshead.train.keeping import checkpoint
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_state
-from crosshead.train.keeping.doctor import examine
-from crosshead.train.telling.observers import LinesFile, read_lines
+from crosshead.train.checkpoint import store as checkpoint
+from crosshead.train.checkpoint.store import CheckpointStore, read_state
+from crosshead.train.logging.files import LinesFile, read_lines
+from crosshead.train.tools.doctor import examine
 
 
 @contextlib.contextmanager

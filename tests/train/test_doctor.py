@@ -8,9 +8,9 @@ import pytest
 from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.train import train
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.doctor import examine
-from crosshead.train.telling.observers import read_lines
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.logging.files import read_lines
+from crosshead.train.tools.doctor import examine
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import ClassifyTask
+from crosshead.train.distributed.groups import World
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.processes.distributed import World
 
 TASK = ClassifyTask(Recipe(), DatasetInfo("toy", ("a", "b", "c"), 1, (0.5,), (0.5,)))
 

@@ -4,10 +4,10 @@ import pytest
 from runs import Watcher, assert_same_ending, tiny_recipe
 from test_broken_images import folder_recipe, image_folder
 
-from crosshead.data.files.images import BrokenImage
+from crosshead.data.decode.images import BrokenImage
 from crosshead.tasks import ClassifyTask
 from crosshead.train import evaluate_run, train
-from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.checkpoint.store import CheckpointStore
 
 
 @pytest.mark.parametrize("epoch", [1, 3], ids=["the first", "the last"])

@@ -7,7 +7,7 @@ import pytest
 from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.train import train
-from crosshead.train.telling import further
+from crosshead.train.logging import services as further
 
 
 def recipe(*names, **changes):

@@ -11,9 +11,8 @@ from runs import tiny_recipe
 from sklearn.metrics import average_precision_score, r2_score
 
 from crosshead.cli import main
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import AugmentConfig, DataConfig, Recipe, TaskConfig
 from crosshead.tasks import open_task
 from crosshead.train import evaluate_run, train

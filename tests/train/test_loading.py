@@ -8,8 +8,8 @@ from PIL import Image
 from runs import ending, tiny_recipe
 
 from crosshead.train import Result, evaluate_run, find_weights, load_trained, train
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.loading import evaluate_trained
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.inference import evaluate_trained
 
 
 def test_the_selected_weights_give_the_metrics_of_the_result(unstopped):
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_explained(unstopped, tmp_path):
 
 def test_weights_of_another_shape_are_named(unstopped):
     trained = load_trained(unstopped)
-    from crosshead.train.keeping.state import load_weights
+    from crosshead.train.checkpoint.state import load_weights
 
     weights = safetensors.torch.load_file(trained.weights)
     weights["blocks.0.attn.proj.weight"] = weights["blocks.0.attn.proj.weight"][:, :8]

@@ -7,7 +7,7 @@ import pytest
 from runs import PROCESSES, Watcher, start, tiny_recipe, wait
 
 from crosshead.train import train
-from crosshead.train.keeping.lock import FolderBusy, FolderLock, is_held
+from crosshead.train.run_folder.lock import FolderBusy, FolderLock, is_held
 
 
 def test_a_second_run_is_refused_with_the_first_one_named(tmp_path):

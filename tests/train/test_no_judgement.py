@@ -11,17 +11,17 @@ from runs import StopAfter, Watcher, tiny_recipe
 from test_listed_tasks import PLAIN, pictures, table
 from test_numbers import poison_loader
 
-import crosshead.train.telling.outcome as outcome
+import crosshead.train.loop.finish as outcome
 from crosshead.cli import main
-from crosshead.data.loading.loader import evaluation_loader
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.batching.loader import evaluation_loader
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DetectorConfig
 from crosshead.tasks import METRICS, ClassifyTask, open_task
 from crosshead.train import BadNumbers, Result, train
-from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.distributed.groups import World
+from crosshead.train.logging.files import METRICS_FILE, read_lines
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.processes.distributed import World
-from crosshead.train.telling.observers import METRICS_FILE, read_lines
 
 
 def listed(root, name):

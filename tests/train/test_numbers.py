@@ -7,10 +7,10 @@ import torch
 from runs import StopAfter, Watcher, ending, start, tiny_recipe, wait
 
 import crosshead.train.run as run
-from crosshead.data.loading.loader import training_loader
+from crosshead.data.batching.loader import training_loader
 from crosshead.tasks import ClassifyTask
 from crosshead.train import BadNumbers, train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
+from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
 
 
 def poison_loader(monkeypatch, epoch, places, ranks=(0,)):

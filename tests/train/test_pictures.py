@@ -7,7 +7,7 @@ from test_segment_runs import upernet_recipe
 
 from crosshead.tasks.segment.task import SegmentTask
 from crosshead.train import train
-from crosshead.train.telling.observers import TENSORBOARD_FOLDER
+from crosshead.train.logging.files import TENSORBOARD_FOLDER
 from map_files import map_folder
 
 

@@ -8,10 +8,10 @@ import torch
 from runs import StopAfter, tiny_recipe
 
 from crosshead.train import evaluate_run, load_trained, train
-from crosshead.train.keeping.folder import named_folder
-from crosshead.train.keeping.lock import FolderLock
-from crosshead.train.keeping.resume import claim_folder
-from crosshead.train.telling.curves import compare_curves, draw_curves
+from crosshead.train.checkpoint.resume import claim_folder
+from crosshead.train.logging.curves import compare_curves, draw_curves
+from crosshead.train.run_folder.folder import named_folder
+from crosshead.train.run_folder.lock import FolderLock
 from data.odd_files import write_class_folders
 
 

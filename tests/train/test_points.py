@@ -14,13 +14,13 @@ from points import Points, full, room_for
 from runs import StopAfter, Watcher, assert_same_ending, ending, tiny_recipe
 
 from crosshead.train import EXIT_STOPPED, EXIT_UNSAVED, train
-from crosshead.train.keeping import saving
-from crosshead.train.keeping.checkpoint import CheckpointStore, step_in
-from crosshead.train.keeping.manifest import verify
-from crosshead.train.keeping.saving import Saver
+from crosshead.train.checkpoint import saver as saving
+from crosshead.train.checkpoint.saver import Saver
+from crosshead.train.checkpoint.store import CheckpointStore, step_in
+from crosshead.train.files import verify
+from crosshead.train.loop import finish as outcome
 from crosshead.train.loop.loop import Loop
-from crosshead.train.telling import outcome
-from crosshead.train.telling.result import RESULT_FILE, Result
+from crosshead.train.result import RESULT_FILE, Result
 
 LEAN, ALL = 6, pytest.mark.soak
 

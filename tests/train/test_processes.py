@@ -24,9 +24,9 @@ from runs import (
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_HUNG, evaluate_run, train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
-from crosshead.train.processes.distributed import join
-from crosshead.train.processes.watchdog import Watchdog
+from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
+from crosshead.train.distributed.groups import join
+from crosshead.train.distributed.watchdog import Watchdog
 from tolerances import OUTPUT, assert_close
 
 PLAIN = {

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, ending, tiny_recipe
 
-from crosshead.data.sets.catalog import open_splits
+from crosshead.data.datasets.registry import open_splits
 from crosshead.tasks import ClassifyTask
 from crosshead.train import StepRecord, train
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.telling.result import RESULT_FILE
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.result import RESULT_FILE
 
 
 @pytest.mark.parametrize("step", [1, 5, 14])

@@ -17,10 +17,10 @@ from crosshead.recipe import load_recipe
 from crosshead.tasks import Judgement
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import Result, evaluate_run, train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
-from crosshead.train.keeping.folder import free_folders, last_folder
+from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
 from crosshead.train.loop import devices
 from crosshead.train.loop.measure import count_gmacs
+from crosshead.train.run_folder.folder import free_folders, last_folder
 
 
 def test_a_run_leaves_everything_that_is_needed_to_understand_it(unstopped):

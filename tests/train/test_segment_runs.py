@@ -10,12 +10,12 @@ from runs import Watcher, assert_same_ending, start, wait
 from test_kills import kill_until_done
 from test_numbers import poison_loader
 
-import crosshead.data.sets.scenes as scenes
+import crosshead.data.datasets.scenes as scenes
 from crosshead.models.weights import Weights
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train import train
-from crosshead.train.loading import evaluate_run, load_trained
+from crosshead.train.inference import evaluate_run, load_trained
 from map_files import ade20k, map_folder, save_map
 
 

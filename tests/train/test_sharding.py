@@ -5,7 +5,7 @@ from runs import StopAfter, assert_same_ending, ending, start, tiny_recipe, wait
 from test_processes import PLAIN
 
 from crosshead.train import train
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_tensors
+from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
 from tolerances import OUTPUT, assert_close
 
 

@@ -19,9 +19,9 @@ from runs import (
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_STOPPED, train
-from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.logging.files import METRICS_FILE
 from crosshead.train.loop.signals import StopRequest
-from crosshead.train.telling.observers import METRICS_FILE
 
 
 def has_begun(folder):

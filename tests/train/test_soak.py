@@ -21,8 +21,8 @@ from test_numbers import poison_loader
 from test_processes import FromCall, fail, hang
 
 from crosshead.train import EXIT_HUNG, EXIT_STOPPED, train
-from crosshead.train.keeping.checkpoint import CheckpointStore, step_of
-from crosshead.train.telling.observers import METRICS_FILE, read_lines
+from crosshead.train.checkpoint.store import CheckpointStore, step_of
+from crosshead.train.logging.files import METRICS_FILE, read_lines
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

@@ -15,11 +15,11 @@ from test_numbers import poison_loader
 from test_segment_runs import upernet_recipe
 from test_soak import after_a_while, kill_many, steps_to_repeat
 
-import crosshead.data.sets.scenes as scenes
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.scenes_objects import SceneObjects
+import crosshead.data.datasets.scenes as scenes
+from crosshead.data.datasets.scenes_objects import SceneObjects
+from crosshead.data.decode.images import BrokenImage
 from crosshead.train import EXIT_STOPPED, train
-from crosshead.train.telling.observers import METRICS_FILE
+from crosshead.train.logging.files import METRICS_FILE
 from map_files import map_folder, save_map
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]

@@ -14,11 +14,11 @@ from test_unwritable import fail_writes, judge_as
 
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_UNSAVED, train
-from crosshead.train.keeping import saving
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, step_of
-from crosshead.train.keeping.manifest import MANIFEST
-from crosshead.train.telling import outcome
-from crosshead.train.telling.observers import METRICS_FILE
+from crosshead.train.checkpoint import saver as saving
+from crosshead.train.checkpoint.store import CheckpointStore, read_state, step_of
+from crosshead.train.files import MANIFEST
+from crosshead.train.logging.files import METRICS_FILE
+from crosshead.train.loop import finish as outcome
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from crosshead.models import build_model
 from crosshead.recipe import load_recipe
 from crosshead.train import evaluate_run, load_trained, train
-from crosshead.train.starting import settle
+from crosshead.train.resolve import settle
 from data.odd_files import write_class_folders
 
 SMALL = {"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8}

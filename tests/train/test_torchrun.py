@@ -8,7 +8,7 @@ import pytest
 from launcher import Torchrun
 from runs import assert_same_ending, start, tiny_recipe, wait, wait_until
 
-from crosshead.train.keeping.checkpoint import CheckpointStore
+from crosshead.train.checkpoint.store import CheckpointStore
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

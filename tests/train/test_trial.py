@@ -3,7 +3,7 @@
 import pytest
 from runs import tiny_recipe
 
-from crosshead.train.trial import PARTS, Trial, forecast, profile, smaller_model
+from crosshead.train.tools.profile import PARTS, Trial, forecast, profile, smaller_model
 
 
 def test_a_forecast_counts_every_step_and_leaves_no_trace(tmp_path, monkeypatch):

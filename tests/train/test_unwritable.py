@@ -12,12 +12,13 @@ from crosshead.cli.screen.lines import LineObserver
 from crosshead.tasks import Judgement
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import EXIT_UNSAVED, load_trained, train
-from crosshead.train.keeping import rescue, saving
-from crosshead.train.keeping.checkpoint import CheckpointStore, read_state, read_tensors
-from crosshead.train.keeping.doctor import examine
-from crosshead.train.loading import find_weights
-from crosshead.train.telling import outcome
-from crosshead.train.telling.result import RESULT_FILE
+from crosshead.train.checkpoint import rescue
+from crosshead.train.checkpoint import saver as saving
+from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
+from crosshead.train.inference import find_weights
+from crosshead.train.loop import finish as outcome
+from crosshead.train.result import RESULT_FILE
+from crosshead.train.tools.doctor import examine
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from crosshead.train import Result
-    from crosshead.train.loading import Trained
+    from crosshead.train.inference import Trained
 
 _STEPS = 500  # a third to a half of what the recipes take
 _RECIPES = {"every pixel": "scenes_semantic_fpn", "every digit": "scenes_mask_rcnn"}
@@ -44,8 +44,8 @@ def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
 
 def _draw(result: "Result", device: str | None) -> list[Path]:
     """Some test scenes, each beside what the run says of it."""
-    from crosshead.data.sets.catalog import open_splits
-    from crosshead.train.loading import load_trained
+    from crosshead.data.datasets.registry import open_splits
+    from crosshead.train.inference import load_trained
 
     trained = load_trained(result.folder, device=device)
     splits = open_splits(trained.recipe.data, seed=trained.recipe.split_seed)

@@ -20,7 +20,7 @@ def print_throughput(recipe: "Recipe") -> int:
     from crosshead.data.transforms.pipeline import image_size
     from crosshead.models import build_model
     from crosshead.train.loop.devices import autocast, choose_device
-    from crosshead.train.starting import settle
+    from crosshead.train.resolve import settle
 
     recipe = settle(recipe)
     device = choose_device(recipe.train.device)

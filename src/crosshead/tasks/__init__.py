@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.detect import DetectTask

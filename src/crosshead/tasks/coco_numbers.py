@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crosshead.data.annotations.objects import Objects
+from crosshead.data.coco.objects import Objects
 
 # In the order of COCO's summary (https://cocodataset.org/#detection-eval).
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -67,7 +67,7 @@ def _mean(precision: np.ndarray) -> float:
 def _evaluated(
     truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
 ) -> Any:
-    from crosshead.data.annotations.library import coco_library
+    from crosshead.data.coco.library import coco_library
 
     library = coco_library()
     # Both libraries tell what they do on the standard output.
@@ -85,7 +85,7 @@ def _evaluated(
 
 def truth_as_coco(truth: Sequence[Objects], class_names: Sequence[str], *, masks: bool) -> dict[str, Any]:
     """COCO's instances file, as data: pictures are numbered from 1 in the order given, classes too."""
-    from crosshead.data.annotations.rle import to_coco
+    from crosshead.data.coco.rle import to_coco
 
     annotations: list[dict[str, Any]] = []
     for picture, objects in enumerate(truth, 1):

@@ -8,9 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crosshead import models
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
-from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.base import Batch, DatasetInfo, ImageSet
+from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import USUAL, LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting

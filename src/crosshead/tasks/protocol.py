@@ -6,9 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 from torch import Tensor, nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.batches import Batches, EpochBatches
-from crosshead.data.sets.common import ImageSet
+from crosshead.data.base import Batch, ImageSet
+from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.tasks.metrics import Metric
 
 

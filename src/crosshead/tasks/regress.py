@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.labelled import EvaluationBatches, TrainingBatches
-from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.base import Batch, DatasetInfo, ImageSet
+from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting

@@ -8,10 +8,9 @@
 ``ValueError`` (a clean line, exit 2) are raised, everything else is a fault.
 """
 
-from crosshead.train.loading import Trained, evaluate_run, find_weights, load_trained
-from crosshead.train.run import train
-from crosshead.train.telling.records import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
-from crosshead.train.telling.result import (
+from crosshead.train.events import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from crosshead.train.inference import Trained, evaluate_run, find_weights, load_trained
+from crosshead.train.result import (
     EXIT_BAD_NUMBERS,
     EXIT_FINISHED,
     EXIT_HUNG,
@@ -20,6 +19,7 @@ from crosshead.train.telling.result import (
     BadNumbers,
     Result,
 )
+from crosshead.train.run import train
 
 __all__ = [
     "EXIT_BAD_NUMBERS",

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from crosshead.data.loading.order import samples_per_epoch
-from crosshead.data.sets.common import Splits
-from crosshead.data.sets.fingerprint import describe_images
+from crosshead.data.base import Splits
+from crosshead.data.batching.order import samples_per_epoch
+from crosshead.data.datasets.fingerprint import describe_images
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
-from crosshead.train.keeping.manifest import replace_file
+from crosshead.train.files import replace_file
 
 DESIGN_FILE = "design.json"
 

@@ -13,42 +13,33 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
-from crosshead.data.loading.loader import Loader, evaluation_loader, training_loader, worker_advice
-from crosshead.data.sets.catalog import open_splits
-from crosshead.data.sets.common import ImageSet, Splits
-from crosshead.data.sets.fingerprint import fingerprint
+from crosshead.data.base import ImageSet, Splits
+from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
+from crosshead.data.datasets.fingerprint import fingerprint
+from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
+from crosshead.train.checkpoint.rescue import Rescued, rescue
+from crosshead.train.checkpoint.resume import Start, claim_folder, compare, find_start, settle_start
+from crosshead.train.checkpoint.saver import Saver
+from crosshead.train.checkpoint.state import TrainState
+from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.design import describe_design, tensor_digests, write_design
-from crosshead.train.keeping.checkpoint import CheckpointStore
-from crosshead.train.keeping.folder import changed_versions, describe_run
-from crosshead.train.keeping.lock import FolderLock
-from crosshead.train.keeping.rescue import Rescued, rescue
-from crosshead.train.keeping.resume import Start, claim_folder, compare, find_start, settle_start
-from crosshead.train.keeping.saving import Saver
-from crosshead.train.keeping.state import TrainState
+from crosshead.train.distributed import groups as distributed
+from crosshead.train.distributed.groups import World
+from crosshead.train.distributed.sharding import is_sharded, shard
+from crosshead.train.distributed.watchdog import Watchdog
+from crosshead.train.events import EndRecord, EventRecord, Observer, RunInfo
+from crosshead.train.logging.build import gather_audience
+from crosshead.train.logging.files import Audience
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.context import Held, Run, Source
 from crosshead.train.loop.devices import (
     choose_device,
     deterministic_algorithms,
     grad_scaler,
     precision_advice,
 )
-from crosshead.train.loop.lengths import Lengths
-from crosshead.train.loop.loop import Loop
-from crosshead.train.loop.measure import count_gmacs, count_parameters
-from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
-from crosshead.train.loop.signals import StopRequest
-from crosshead.train.paired_init import build_paired
-from crosshead.train.processes import distributed
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.sharding import is_sharded, shard
-from crosshead.train.processes.watchdog import Watchdog
-from crosshead.train.starting import check_presumed_weights, settle
-from crosshead.train.telling.gathering import gather_audience
-from crosshead.train.telling.observers import Audience
-from crosshead.train.telling.outcome import (
+from crosshead.train.loop.finish import (
     finished_result,
     result_of,
     set_result_aside,
@@ -56,8 +47,17 @@ from crosshead.train.telling.outcome import (
     unsaved_result,
     write_result,
 )
-from crosshead.train.telling.records import EndRecord, EventRecord, Observer, RunInfo
-from crosshead.train.telling.result import BadNumbers, Result
+from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.loop import Loop
+from crosshead.train.loop.measure import count_gmacs, count_parameters
+from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
+from crosshead.train.loop.run import Held, Run, Source
+from crosshead.train.loop.signals import StopRequest
+from crosshead.train.paired_init import build_paired
+from crosshead.train.resolve import check_presumed_weights, settle
+from crosshead.train.result import BadNumbers, Result
+from crosshead.train.run_folder.folder import changed_versions, describe_run
+from crosshead.train.run_folder.lock import FolderLock
 
 
 def train(
@@ -161,8 +161,9 @@ def _train(
         if before is not None:
             return _repeated(before, observer, world)
     events += world.lead(lambda: set_result_aside(folder, state.progress.step))
+    model_now = None if is_sharded(state.model) else lambda: state.evaluated_model
     audience = (
-        gather_audience(folder, recipe, observer, task, splits.validation, state)
+        gather_audience(folder, recipe, observer, task, splits.validation, model_now)
         if world.leads
         else Audience([])
     )

@@ -34,12 +34,12 @@ def run_command(args: argparse.Namespace) -> int:
         if number < 1:
             raise ValueError(f"{option}: wanted at least 1, came {number}")
 
-    from crosshead.data.loading.loader import training_loader
-    from crosshead.data.sets.catalog import open_splits
+    from crosshead.data.batching.loader import training_loader
+    from crosshead.data.datasets.registry import open_splits
     from crosshead.recipe import load_recipe
     from crosshead.tasks import open_task
-    from crosshead.train.starting import settle
-    from crosshead.train.telling.sheet import captions, sheet, targets_of
+    from crosshead.train.logging.sheet import captions, sheet, targets_of
+    from crosshead.train.resolve import settle
 
     recipe = settle(load_recipe(name, overrides, {"data.root": args.data_path} if args.data_path else None))
     splits = open_splits(recipe.data, seed=recipe.train.seed)

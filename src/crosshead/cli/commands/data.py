@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crosshead.cli.arguments.options import Commands, add_recipe_words, split_words
 
 if TYPE_CHECKING:
-    from crosshead.data.files.check import CheckReport
+    from crosshead.data.tools.check import CheckReport
     from crosshead.recipe.schema import DataConfig
 
 _SHOWN = 20  # broken images printed; --json has all
@@ -58,7 +58,7 @@ def register(commands: Commands) -> None:
 
 
 def list_data(args: argparse.Namespace) -> int:
-    from crosshead.data.sets.catalog import dataset_names, describe_dataset
+    from crosshead.data.datasets.registry import dataset_names, describe_dataset
 
     names = dataset_names()
     width = max(map(len, names))
@@ -71,7 +71,7 @@ def check_data(args: argparse.Namespace) -> int:
     data = _data_config(args)
 
     from crosshead.cli.screen.reading import reading_bar
-    from crosshead.data.files.check import check_images
+    from crosshead.data.tools.check import check_images
 
     with reading_bar() as progress:
         report = check_images(data, progress=progress)
@@ -91,7 +91,7 @@ def pack_data(args: argparse.Namespace) -> int:
     data = _data_config(args)
 
     from crosshead.cli.screen.reading import reading_bar
-    from crosshead.data.files.pack import pack
+    from crosshead.data.tools.pack import pack
 
     with reading_bar("packing") as progress:
         report = pack(data, Path(args.out), shard_megabytes=args.shard_megabytes, progress=progress)
@@ -104,7 +104,7 @@ def pack_data(args: argparse.Namespace) -> int:
 
 def _data_config(args: argparse.Namespace) -> "DataConfig":
     """The data section of the recipe that is named, or the defaults for a data set's name."""
-    from crosshead.data.sets.catalog import dataset_names
+    from crosshead.data.datasets.registry import dataset_names
     from crosshead.recipe import default_recipe, load_recipe, shipped_recipes
 
     name, overrides = split_words(args.words)

@@ -44,7 +44,7 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.cli.screen.watch import watch
     from crosshead.recipe import load_recipe
     from crosshead.train import train
-    from crosshead.train.telling.curves import compare_curves
+    from crosshead.train.logging.curves import compare_curves
 
     demo, overrides = split_words(args.words)
     if demo not in (None, "dense"):

@@ -39,7 +39,7 @@ def run_command(args: argparse.Namespace) -> int:
     from rich.markup import escape
 
     from crosshead.cli.screen.reading import reading_bar
-    from crosshead.train.keeping.doctor import examine
+    from crosshead.train.tools.doctor import examine
 
     data = Path(args.data_path) if args.data_path else None
     with reading_bar() as progress:

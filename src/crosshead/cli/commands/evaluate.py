@@ -15,7 +15,7 @@ from crosshead.cli.screen.leading import say
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
-    from crosshead.train.loading import Evaluated
+    from crosshead.train.inference import Evaluated
 
 
 def register(commands: Commands) -> None:
@@ -83,8 +83,8 @@ def print_run(
     """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
     what the model said of each image into the file ``predictions``."""
     from crosshead.cli.screen.tables import class_table, number_table
-    from crosshead.train.loading import evaluate_trained, load_trained
-    from crosshead.train.processes import distributed
+    from crosshead.train.distributed import groups as distributed
+    from crosshead.train.inference import evaluate_trained, load_trained
 
     trained = load_trained(run, checkpoint=checkpoint, device=device, recipe=recipe)
     kept = predictions is not None
@@ -104,9 +104,9 @@ def print_run(
 
 def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) -> int:
     """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
-    from crosshead.data.sets.catalog import open_splits
-    from crosshead.train.loading import evaluate_on, load_for_recipe
-    from crosshead.train.starting import settle
+    from crosshead.data.datasets.registry import open_splits
+    from crosshead.train.inference import evaluate_on, load_for_recipe
+    from crosshead.train.resolve import settle
 
     recipe = settle(recipe)
 
@@ -130,7 +130,7 @@ def _code(found: "Evaluated") -> int:
 
 
 def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
-    from crosshead.train.keeping.manifest import replace_file
+    from crosshead.train.files import replace_file
 
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0] if rows else ["path"], lineterminator="\n")

@@ -52,7 +52,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.data.transforms.pipeline import image_size
     from crosshead.models.exporting import export_model
-    from crosshead.train.loading import load_trained, preparation_of
+    from crosshead.train.inference import load_trained, preparation_of
 
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device="cpu")
     prepared = preparation_of(trained)

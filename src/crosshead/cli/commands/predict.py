@@ -13,7 +13,7 @@ from crosshead.cli.arguments.use import split_keys, used_with
 
 if TYPE_CHECKING:
     from crosshead.tasks import Task
-    from crosshead.train.loading import Trained
+    from crosshead.train.inference import Trained
 
 _EPILOG = """\
 examples:
@@ -73,7 +73,7 @@ def run_command(args: argparse.Namespace) -> int:
     (run, checkpoint), places = find_checkpoint(words[0]), words[1:]
     files = find_pictures(places)
 
-    from crosshead.train.loading import load_trained
+    from crosshead.train.inference import load_trained
 
     recipe = used_with(run, overrides)
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
@@ -95,7 +95,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def find_pictures(places: list[str]) -> list[Path]:
     """The files named, and every picture in the folders named; ValueError for a place without any."""
-    from crosshead.data.files.images import SUFFIXES
+    from crosshead.data.decode.images import SUFFIXES
 
     files: list[Path] = []
     for place in map(Path, places):
@@ -115,7 +115,7 @@ def find_pictures(places: list[str]) -> list[Path]:
 
 def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
     """One answer a file, in order: what the model says, or the error where it can't be read."""
-    from crosshead.data.files.images import BrokenImage, decode_image, display_name
+    from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 
     task, limit = trained.task, trained.recipe.data.max_megapixels
     readable: list[Any] = []
@@ -151,7 +151,7 @@ class _Drawings:
 
     def save(self, file: Path, answer: dict[str, Any]) -> dict[str, str]:
         """Where each drawing lies, by what it is."""
-        from crosshead.data.files.images import decode_image, display_name
+        from crosshead.data.decode.images import decode_image, display_name
 
         stem = next(name for name in self._names(file.stem) if name not in self._taken)
         self._taken.add(stem)

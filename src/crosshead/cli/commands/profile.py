@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crosshead.cli.arguments.options import Commands, add_device, add_recipe_words, split_words
 
 if TYPE_CHECKING:
-    from crosshead.train.trial import Profile
+    from crosshead.train.tools.profile import Profile
 
 
 def register(commands: Commands) -> None:
@@ -38,7 +38,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     recipe = load_recipe(name, overrides, {"train.device": args.device} if args.device else None)
 
-    from crosshead.train.trial import profile
+    from crosshead.train.tools.profile import profile
 
     found = profile(recipe, steps=args.steps)
     if args.json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from crosshead.cli.arguments.options import Commands, add_device
 
 if TYPE_CHECKING:
-    from crosshead.train.sweep import Row, Variant
+    from crosshead.train.tools.sweep import Row, Variant
 
 _EPILOG = """\
 examples:
@@ -66,7 +66,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.cli.screen.leading import leads, say
     from crosshead.cli.screen.watch import watch
-    from crosshead.train.sweep import plan_sweep, run_sweep, tabulate
+    from crosshead.train.tools.sweep import plan_sweep, run_sweep, tabulate
 
     variants = plan_sweep(recipes, overrides, over, seeds, folder)
     _check_models(variants)
@@ -137,8 +137,8 @@ def _check_models(variants: "list[Variant]") -> None:
 
 def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> None:
     """``table.md``, ``table.csv`` and ``table.json``; the last one also names the runs."""
-    from crosshead.train.keeping.manifest import replace_file
-    from crosshead.train.sweep import as_cells
+    from crosshead.train.files import replace_file
+    from crosshead.train.tools.sweep import as_cells
 
     cells = [as_cells(row) for row in rows]
     lines = ["| " + " | ".join(cells[0]) + " |", "|" + " --- |" * len(cells[0])]
@@ -169,7 +169,7 @@ def _print_table(rows: "list[Row]", folder: Path) -> None:
     from rich.table import Table
 
     from crosshead.cli.screen.console import table_console
-    from crosshead.train.sweep import as_cells
+    from crosshead.train.tools.sweep import as_cells
 
     cells = [as_cells(row) for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -96,7 +96,7 @@ def run_command(args: argparse.Namespace) -> int:
 def announce(recipe: "Recipe") -> None:
     """How long the run will take, and what to take instead where that is hours."""
     from crosshead.cli.screen.wording import duration
-    from crosshead.train.trial import forecast
+    from crosshead.train.tools.profile import forecast
 
     print("measuring a few steps", flush=True)
     found = forecast(recipe)
@@ -152,7 +152,7 @@ def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
     if args.tag is None:
         return recipe, None
 
-    from crosshead.train.keeping.folder import named_folder
+    from crosshead.train.run_folder.folder import named_folder
 
     return recipe, named_folder(recipe, args.tag)
 

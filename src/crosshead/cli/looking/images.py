@@ -42,8 +42,8 @@ class Images:
         if self.viewed.trained is None or isinstance(self.source, list):
             yield from self._pictures()
             return
-        from crosshead.data.loading.loader import evaluation_loader
-        from crosshead.data.loading.objects import padded
+        from crosshead.data.batching.loader import evaluation_loader
+        from crosshead.data.batching.objects import padded
 
         task, channels = self.viewed.trained.task, self.viewed.trained.info.channels
         for batch in evaluation_loader(task.evaluation_batches(self.source)):
@@ -84,7 +84,7 @@ def open_images(viewed: Viewed, args: argparse.Namespace) -> Images:
 def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
     import numpy as np
 
-    from crosshead.data.sets.catalog import open_splits
+    from crosshead.data.datasets.registry import open_splits
 
     recipe = trained.recipe
     splits = open_splits(recipe.data, seed=recipe.train.seed)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from crosshead.train.loading import Trained
+    from crosshead.train.inference import Trained
 
 
 _ALL = 10_000  # more answers than a task gives
@@ -49,7 +49,7 @@ class Viewed:
 
     def read(self, file: Path) -> "Tensor":
         """A picture's file as the model's input (1, C, H, W); ValueError for one that can't be read."""
-        from crosshead.data.files.images import decode_image
+        from crosshead.data.decode.images import decode_image
 
         picture = decode_image(file, max_megapixels=self.max_megapixels)
         return self.prepare(picture).unsqueeze(0).to(self.device)
@@ -58,7 +58,7 @@ class Viewed:
 def found_in(viewed: Viewed, file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """What a run that segments or detects says of a picture's file, as ``crosshead predict`` tells it; and the
     (height, width) in which it sees the picture."""
-    from crosshead.data.files.images import decode_image
+    from crosshead.data.decode.images import decode_image
 
     assert viewed.trained is not None
     task = viewed.trained.task
@@ -96,7 +96,7 @@ def _of_run(word: str, args: argparse.Namespace) -> Viewed:
     from torch.nn import functional
 
     from crosshead.models.pyramid import Maps
-    from crosshead.train.loading import load_trained
+    from crosshead.train.inference import load_trained
 
     run, checkpoint = find_checkpoint(word)
     trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)

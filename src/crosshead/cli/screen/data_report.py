@@ -10,7 +10,7 @@ from rich.table import Table
 from crosshead.cli.screen.console import table_console
 
 if TYPE_CHECKING:
-    from crosshead.data.files.check import CheckReport, SplitReport
+    from crosshead.data.tools.check import CheckReport, SplitReport
 
 _SHOWN = 10  # groups of duplicates
 

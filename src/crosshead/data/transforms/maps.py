@@ -16,9 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.common import DatasetInfo
-from crosshead.data.sets.mapped import IGNORED
+from crosshead.data.base import IGNORED, DatasetInfo
+from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from crosshead.data.loading.keys import key, seeded_globals
+from crosshead.data.random import key, seeded_globals
 from crosshead.recipe.schema import AugmentConfig
 
 

@@ -18,10 +18,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from crosshead.data.annotations.objects import Objects
-from crosshead.data.annotations.rle import RLE, decode_columns
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import DatasetInfo
+from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.rle import RLE, decode_columns
+from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.maps import resized
 from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig

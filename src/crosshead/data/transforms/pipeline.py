@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from crosshead.data.files.images import BrokenImage
-from crosshead.data.sets.common import DatasetInfo
+from crosshead.data.base import DatasetInfo
+from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 _RAND_AUGMENT = re.compile(r"rand(-(m|n|mmax|inc)\d+|-(p|mstd)\d+(\.\d+)?|-t(weights|3aw?))*")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from crosshead.data.loading.keys import keys, seeded_globals, uniforms
-from crosshead.data.sets.common import ArrayImages, DatasetInfo, ImageSet, Indices
+from crosshead.data.base import ArrayImages, DatasetInfo, ImageSet
+from crosshead.data.random import Indices, keys, seeded_globals, uniforms
 from crosshead.data.transforms.pipeline import erasing, fit, grow, has_affine, image_size, normalise
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 

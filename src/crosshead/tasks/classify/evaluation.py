@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosshead.data.loading.batch import Batch
+from crosshead.data.base import Batch
 from crosshead.tasks.protocol import Judgement
 
 MOST_DRAWN = 256  # classes of a confusion matrix that is kept

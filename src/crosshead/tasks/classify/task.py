@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.labelled import TrainingBatches
-from crosshead.data.sets.common import DatasetInfo, ImageSet
+from crosshead.data.base import Batch, DatasetInfo, ImageSet
+from crosshead.data.batching.labelled import TrainingBatches
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.tasks.classify.loss import class_weights, focal_loss

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from crosshead.data.annotations.rle import decode, parse
+from crosshead.data.coco.rle import decode, parse
 from crosshead.tasks.drawing import Box, colour, write_on
 
 _STRENGTH = 0.45  # of a mask's colour over the picture

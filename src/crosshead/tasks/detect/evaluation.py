@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosshead.data.annotations.objects import Objects
-from crosshead.data.loading.batch import Batch
+from crosshead.data.base import Batch
+from crosshead.data.coco.objects import Objects
 from crosshead.tasks.coco_numbers import NUMBERS, CocoNumbers, Found, coco_numbers
 from crosshead.tasks.detect.results import in_own_pixels
 from crosshead.tasks.protocol import Judgement

@@ -8,10 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crosshead import models
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.objects import EvaluationObjects, TrainingObjects, padded
-from crosshead.data.sets.common import DatasetInfo, ImageSet
-from crosshead.data.sets.objects import ObjectSet
+from crosshead.data.base import Batch, DatasetInfo, ImageSet
+from crosshead.data.batching.objects import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.transforms.objects import whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from crosshead.data.annotations.rle import decode, parse
+from crosshead.data.coco.rle import decode, parse
 from crosshead.tasks.drawing import Box, colour, write_on
 
 _STRENGTH = 0.55  # of the colours over the picture

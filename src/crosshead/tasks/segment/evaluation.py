@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.sets.mapped import IGNORED
+from crosshead.data.base import IGNORED, Batch
 from crosshead.tasks.protocol import Judgement
 
 

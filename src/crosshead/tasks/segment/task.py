@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from crosshead import models
-from crosshead.data.annotations.rle import encode, to_coco
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.mapped import EvaluationMaps, TrainingMaps
-from crosshead.data.sets.common import DatasetInfo, ImageSet
-from crosshead.data.sets.mapped import IGNORED, MapSet
+from crosshead.data.base import IGNORED, Batch, DatasetInfo, ImageSet
+from crosshead.data.batching.mapped import EvaluationMaps, TrainingMaps
+from crosshead.data.coco.rle import encode, to_coco
+from crosshead.data.datasets.mapped import MapSet
 from crosshead.data.transforms.maps import whole_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps

@@ -1,1 +1,1 @@
-"""What happens in every step: the loop, the optimizer, the devices."""
+"""Training steps, evaluation, the optimizer, the devices, the end of a run."""

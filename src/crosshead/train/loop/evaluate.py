@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from crosshead.data.loading.batch import Batch
+from crosshead.data.base import Batch
 from crosshead.tasks import Judgement, Task
+from crosshead.train.distributed.groups import World
+from crosshead.train.distributed.sharding import is_sharded
+from crosshead.train.distributed.watchdog import Phase
 from crosshead.train.loop.devices import autocast
-from crosshead.train.processes.distributed import World
-from crosshead.train.processes.sharding import is_sharded
-from crosshead.train.processes.watchdog import Phase
 
 
 class Batches(Protocol):

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from crosshead.data.loading.order import samples_per_epoch
+from crosshead.data.batching.order import samples_per_epoch
 from crosshead.recipe.schema import Recipe
-from crosshead.train.keeping.state import Progress
+from crosshead.train.checkpoint.state import Progress
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from crosshead.data.loading.batch import Batch
-from crosshead.train.loop.context import Run
+from crosshead.data.base import Batch
+from crosshead.train.distributed.watchdog import Phase
+from crosshead.train.events import EvalRecord, EventRecord, StepRecord
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.loop.pace import Pace
+from crosshead.train.loop.run import Run
 from crosshead.train.loop.steps import Requests, StepOutcome, Stepper, describe_bad
-from crosshead.train.processes.watchdog import Phase
-from crosshead.train.telling.records import EvalRecord, EventRecord, StepRecord
-from crosshead.train.telling.result import BadNumbers
+from crosshead.train.loop.throughput import Pace
+from crosshead.train.result import BadNumbers
 
 _MOST_UNJUDGED = 3  # validations in a row without a judgement: weights that are not finite stay so
 

@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from crosshead.data.loading.batch import each_tensor
+from crosshead.data.base import each_tensor
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -12,13 +12,13 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from crosshead.data.loading.batch import Batch
-from crosshead.data.loading.keys import key
+from crosshead.data.base import Batch
+from crosshead.data.random import key
 from crosshead.tasks import Step
-from crosshead.train.loop.context import Run
+from crosshead.train.distributed.sharding import whole
+from crosshead.train.distributed.watchdog import Phase
 from crosshead.train.loop.devices import autocast
-from crosshead.train.processes.sharding import whole
-from crosshead.train.processes.watchdog import Phase
+from crosshead.train.loop.run import Run
 
 
 @dataclass(frozen=True)

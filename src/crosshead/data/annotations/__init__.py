@@ -1,1 +1,0 @@
-"""What a picture is marked with: objects, their masks, maps of classes."""

@@ -1,0 +1,284 @@
+"""Sets of labelled pictures: what every data set looks like to the loaders, and how one is split."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from crosshead.data.decode.images import BrokenImage, decode_image, display_name, read_file
+from crosshead.data.random import Indices, uniforms
+from crosshead.data.random import keys as keyed
+from crosshead.recipe.schema import DataConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+IGNORED = 255  # in a map of classes: the pixel has none
+BrokenPolicy = Literal["on_broken_train", "on_broken_eval"]
+
+
+class ImageSet(Protocol):
+    """Pictures by number; the loaders ask nothing else."""
+
+    @property
+    def targets(self) -> Sequence[Any]:
+        """What the task wants to know of each picture: its class; where its map is."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, i: int) -> Image.Image:
+        """Picture ``i``, mode ``L`` or ``RGB``, upright. Raises ``BrokenImage``."""
+
+    def name(self, i: int) -> str:
+        """What to call picture ``i`` in a message: its path, for files."""
+
+    def subset(self, indices: Indices) -> "ImageSet":
+        """The pictures of ``indices``, in that order."""
+
+
+class ArrayImages:
+    """Pictures of one size in memory: ``pixels`` (N, C, H, W) uint8, C 1 or 3; ``targets`` (N,).
+
+    ``ids`` (N,) are the numbers under which messages name them, where they are not 0 ... N − 1.
+    """
+
+    def __init__(self, pixels: Tensor, targets: Indices, title: str, ids: Indices | None = None) -> None:
+        assert pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3)
+        assert len(pixels) == len(targets)
+        self.pixels, self.title = pixels, title
+        self.targets: Sequence[int] = targets.tolist()
+        self.ids = np.arange(len(targets)) if ids is None else ids
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def load(self, i: int) -> Image.Image:
+        channels_last = self.pixels[i].permute(1, 2, 0).contiguous().numpy()
+        return Image.fromarray(channels_last[..., 0] if channels_last.shape[-1] == 1 else channels_last)
+
+    def name(self, i: int) -> str:
+        return f"{self.title}[{self.ids[i]}]"
+
+    def subset(self, indices: Indices) -> "ArrayImages":
+        targets = np.asarray(self.targets, dtype=np.int64)[indices]
+        return ArrayImages(self.pixels[torch.from_numpy(indices)], targets, self.title, self.ids[indices])
+
+
+class FileImages:
+    """Pictures in files, decoded when asked for. ``refused`` holds the reason for paths not to be opened."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        targets: Sequence[Any],
+        max_megapixels: float,
+        refused: dict[str, str] | None = None,
+    ) -> None:
+        assert len(paths) == len(targets)
+        self.paths = [str(path) for path in paths]
+        # A class's number as Python's own; lists of labels and measured numbers, which some tasks have, as they are.
+        self.targets: Sequence[Any] = [
+            target if isinstance(target, list | float) else int(target) for target in targets
+        ]
+        self.max_megapixels, self.refused = max_megapixels, refused or {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, i: int) -> Image.Image:
+        self._check(i)
+        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
+
+    def encoded(self, i: int) -> bytes:
+        """The bytes of file ``i`` as they are. Raises ``BrokenImage``."""
+        self._check(i)
+        return read_file(self.paths[i])
+
+    def _check(self, i: int) -> None:
+        if (reason := self.refused.get(self.paths[i])) is not None:
+            raise BrokenImage(self.name(i), reason)
+
+    def name(self, i: int) -> str:
+        return display_name(self.paths[i])
+
+    def subset(self, indices: Indices) -> "FileImages":
+        paths, targets = [self.paths[i] for i in indices], [self.targets[i] for i in indices]
+        return FileImages(paths, targets, self.max_megapixels, self.refused)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """``class_names`` by class index; ``mean`` and ``std`` of pixels in 0 ... 1, one a channel. ``scale`` is the mean
+    and standard deviation of the training set's numbers, where its pictures have numbers. ``class_ids`` are the numbers
+    by which the data's own files name the classes, where they don't count from 0."""
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: tuple[float, float] | None = None
+    class_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """``test`` is None for data that have none: then nothing is left that selection has not seen.
+
+    ``held_out`` says that the validation split was taken out of the training set, for want of one of its own.
+    ``origins`` says of each split where it is from, ``notes`` what a reader of the data should know, and
+    ``passed_over`` which files lie among the pictures and are not read, and why.
+    """
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet | None
+    info: DatasetInfo
+    held_out: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+
+    def parts(self) -> dict[str, ImageSet]:
+        """The splits that are there, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
+
+    def origin(self, split: str) -> str:
+        """Where the pictures of ``split`` are from."""
+        held = split == "validation" and self.held_out
+        return self.origins.get(
+            split, "held out of the training pictures" if held else f"the data set {self.info.name}"
+        )
+
+    def broken_policy(self, split: str) -> BrokenPolicy:
+        """The key of ``data`` that says what a broken picture of ``split`` does. Training pictures are held to the
+        training set's, in the part that is held out too: nobody has chosen them for an evaluation."""
+        training = split == "train" or (split == "validation" and self.held_out)
+        return "on_broken_train" if training else "on_broken_eval"
+
+    def refuse_known_faults(self, data: DataConfig) -> None:
+        """``BrokenImage`` where a split holds what its policy does not pass over, as far as that is known without
+        reading pictures (``known_faults``, of sets that have it): training would end there hours later."""
+        for split, images in self.parts().items():
+            faults = getattr(images, "known_faults", [])
+            policy = self.broken_policy(split)
+            if faults and getattr(data, policy) == "fail":
+                name, reason = faults[0]
+                more = f" (and {len(faults) - 1} more of {split})" if len(faults) > 1 else ""
+                remedy = f"mend or remove it (crosshead data check lists all), or set data.{policy}=skip"
+                raise BrokenImage(name, reason + more, remedy)
+
+
+def dataset_info(
+    data: DataConfig,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_ids: Sequence[int] | None = None,
+) -> DatasetInfo:
+    """The data set's own statistics brought to ``data.channels``, unless the recipe gives others."""
+    own_mean, own_std = dataset_statistics(data, mean, std)
+    ids = None if class_ids is None else tuple(class_ids)
+    return DatasetInfo(data.name, tuple(class_names), data.channels, own_mean, own_std, class_ids=ids)
+
+
+def dataset_statistics(
+    data: DataConfig, mean: Sequence[float], std: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``mean`` and ``std`` brought to ``data.channels``, or what the recipe says in their place."""
+    channels = data.channels
+    return _statistic(data.mean, mean, channels, "mean"), _statistic(data.std, std, channels, "std")
+
+
+def _statistic(
+    given: list[float] | None, own: Sequence[float], channels: int, what: str
+) -> tuple[float, ...]:
+    if given is not None:
+        if len(given) != channels:
+            raise ValueError(
+                f"data.{what} has {len(given)} numbers and data.channels is {channels}: give one a channel"
+            )
+        if what == "std" and min(given) <= 0:
+            raise ValueError(f"data.std is {given}: every standard deviation must be above 0")
+        return tuple(given)
+    if len(own) == channels:
+        return tuple(own)
+    return (sum(own) / len(own),) * channels
+
+
+def stratified_split(
+    targets: Sequence[int], share: float, *, purpose: str, seed: int
+) -> tuple[Indices, Indices]:
+    """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of each.
+
+    Raises:
+        ValueError: ``share`` is not between 0 and 1, or a class has a single picture.
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"data.validation is {share:g}: this data set has no validation split of its own, "
+            "so hold out a share above 0 and below 1 (0.1, say)"
+        )
+    labels = np.asarray(targets, dtype=np.int64)
+    draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels))), 1)[:, 0]
+    names, sizes = np.unique(labels, return_counts=True)
+    if len(sizes) and sizes.min() < 2:
+        raise ValueError(f"class {names[sizes.argmin()]} has 1 picture: two at least, to train and validate")
+    counts = np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1)
+    order = np.lexsort((draw, labels))  # class by class, each in the order of its draws
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    held = np.zeros(len(labels), dtype=bool)
+    held[order] = place < np.repeat(counts, sizes)
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's worth of data.
+
+    ``images`` is (B, C, H, W) float, or a list of B images (C, H, W) where they differ in size; ``targets`` is the
+    task's: a tensor, or any lists and dicts of tensors. ``index`` (B,) is each image's place in its data set;
+    ``names`` what to call each one in a message; ``skipped`` (name, reason) of the images that could not be read and
+    are not in the batch.
+    """
+
+    images: Any
+    targets: Any
+    index: Tensor
+    names: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(
+        self, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> "Batch":
+        """The same batch with its tensors on ``device``; stacked images in ``memory_format``."""
+        move = partial(Tensor.to, device=device, non_blocking=True)
+        stacked = partial(move, memory_format=memory_format) if isinstance(self.images, Tensor) else move
+        return replace(
+            self, images=each_tensor(self.images, stacked), targets=each_tensor(self.targets, move)
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from where copies to a GPU need not wait; for the loaders."""
+        images, targets = (each_tensor(part, Tensor.pin_memory) for part in (self.images, self.targets))
+        return replace(self, images=images, targets=targets)
+
+
+def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """``value`` with every tensor in its lists, tuples and dicts changed; all else as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(each_tensor(item, change) for item in value)
+    if isinstance(value, dict):
+        return {name: each_tensor(item, change) for name, item in value.items()}
+    return value

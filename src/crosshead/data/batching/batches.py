@@ -1,0 +1,51 @@
+"""Batches by their place in the order, made where they are asked for: in a loader's workers, or here."""
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from torch.utils.data import Dataset
+
+from crosshead.data.base import Batch, ImageSet
+from crosshead.data.batching.order import Place, epoch_order
+from crosshead.data.decode.images import BrokenImage
+from crosshead.data.random import Indices
+from crosshead.recipe.schema import DataConfig
+
+T = TypeVar("T")
+Images = TypeVar("Images", bound=ImageSet)
+
+
+class Batches(Dataset[Batch], Generic[Images]):
+    """What a task makes of ``images``: ``batches[position, indices]`` is the batch of those pictures."""
+
+    def __init__(self, images: Images, data: DataConfig) -> None:
+        self.images, self.data = images, data
+
+    def __getitem__(self, place: Place) -> Batch:
+        raise NotImplementedError
+
+    def read(
+        self, indices: Indices, item: Callable[[int, int], T]
+    ) -> tuple[list[T], Indices, list[tuple[str, str]]]:
+        """``item(k, i)`` of every picture i = indices[k]: the items, which pictures they are, and (name, reason) of
+        the broken ones, which are left out."""
+        items, kept, skipped = [], [], []
+        for k, i in enumerate(indices.tolist()):
+            try:
+                items.append(item(k, i))
+                kept.append(k)
+            except BrokenImage as broken:
+                skipped.append((self.images.name(i), broken.reason))
+        return items, indices[kept], skipped
+
+
+class EpochBatches(Batches[Images]):
+    """Batches of one epoch of training: everything random in them is a function of (seed, epoch, index)."""
+
+    def __init__(self, images: Images, data: DataConfig, *, seed: int, epoch: int) -> None:
+        super().__init__(images, data)
+        self.seed, self.epoch = seed, epoch
+
+    def order(self, used: int) -> Indices:
+        """The pictures of the epoch in the order in which all processes together see them; ``used`` of them."""
+        return epoch_order(used, len(self.images), seed=self.seed, epoch=self.epoch)

@@ -1,0 +1,1 @@
+"""COCO's annotations: read, checked, and the objects that come of them."""

@@ -1,0 +1,141 @@
+"""``csv``: pictures that a table names, each with a class, several labels, or a number."""
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crosshead.data.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FileImages,
+    Splits,
+    dataset_info,
+    stratified_split,
+)
+from crosshead.data.datasets.image_folder import data_root, refused_links
+from crosshead.data.decode.images import display_name
+from crosshead.data.random import Indices, permutation
+from crosshead.recipe.schema import DataConfig
+
+TABLE = "labels.csv"
+LAYOUT = f"ROOT/{TABLE} with the columns path[,split] and one of: label | labels (names parted by ;) | value"
+_SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+_KINDS = ("label", "labels", "value")
+
+
+def open_listed(data: DataConfig, *, seed: int) -> Splits:
+    """Split by the column ``split`` where there is one, else a share held out by seed (by class where there are some).
+
+    Raises:
+        ValueError: the table is not one, naming the line.
+    """
+    root = data_root(data, LAYOUT)
+    kind, paths, splits, words = _read(root / TABLE)
+    class_names, targets = _targets(kind, words, root / TABLE)
+    chosen = {
+        split: [i for i, each in enumerate(splits) if each == split]
+        for split in ("train", "validation", "test")
+    }
+    if not chosen["train"]:
+        raise ValueError(f"{root / TABLE}: no row has the split train")
+    held_out = not chosen["validation"]
+    if held_out:
+        rest, held = _split(kind, [targets[i] for i in chosen["train"]], data, seed)
+        both = np.asarray(chosen["train"])
+        chosen["train"], chosen["validation"] = both[rest].tolist(), both[held].tolist()
+    files = [root / path for path in paths]
+    whole = FileImages(files, targets, data.max_megapixels, refused_links(files, root, data))
+    sets = {split: whole.subset(np.asarray(rows, dtype=np.int64)) for split, rows in chosen.items() if rows}
+    info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
+    if kind == "value":
+        numbers = np.asarray(sets["train"].targets, dtype=np.float64)
+        info = replace(info, scale=(float(numbers.mean()), float(numbers.std()) or 1.0))
+    return Splits(sets["train"], sets["validation"], sets.get("test"), info, held_out)
+
+
+def _read(table: Path) -> tuple[str, list[str], list[str], list[str]]:
+    """What kind of label the table has, and of every row the path, the split and the label as it is written."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            kinds = [name for name in header if name in _KINDS]
+            if "path" not in header or len(kinds) != 1 or set(header) - {"path", "split", *kinds}:
+                raise ValueError(f"{table}: the columns are {', '.join(header) or 'none'}; wanted {LAYOUT}")
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table}: can't be read ({error}); wanted {LAYOUT}") from error
+    if not rows:
+        raise ValueError(f"{table}: no pictures in it; wanted {LAYOUT}")
+    paths, splits, words = [], [], []
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        where = f"{table}:{number}"
+        path, split, word = row.get("path"), row.get("split", "train"), row.get(kinds[0])
+        if not path or word is None or split is None or None in row:
+            raise ValueError(f"{where}: wanted {len(header)} fields ({', '.join(header)}), came {row}")
+        normal = os.path.normpath(path)
+        if os.path.isabs(path) or normal.startswith(".."):
+            raise ValueError(
+                f"{where}: {display_name(path)} leads out of {table.parent}; wanted a path inside it"
+            )
+        if split not in _SPLITS:
+            raise ValueError(f"{where}: split {split!r}; wanted train, val or test")
+        if (before := seen.setdefault(normal, number)) != number:
+            raise ValueError(f"{where}: {display_name(path)} stands in line {before} too; remove one")
+        paths.append(normal)
+        splits.append(_SPLITS[split])
+        words.append(word.strip())
+    return kinds[0], paths, splits, words
+
+
+def _targets(kind: str, words: Sequence[str], table: Path) -> tuple[list[str], Sequence[Any]]:
+    """The classes' names in order, and a class index, a list of 0 and 1, or a number for each row."""
+    if kind == "value":
+        return [], [_number(word, f"{table}:{number}") for number, word in enumerate(words, start=2)]
+    parts = [[name.strip() for name in word.split(";") if name.strip()] for word in words]
+    if kind == "label":
+        for number, names in enumerate(parts, start=2):
+            if len(names) != 1:
+                raise ValueError(f"{table}:{number}: label {words[number - 2]!r}; wanted one name")
+    names = sorted({name for each in parts for name in each})
+    places = {name: i for i, name in enumerate(names)}
+    if kind == "label":
+        return names, [places[each[0]] for each in parts]
+    return names, [[float(name in set(each)) for name in names] for each in parts]
+
+
+def _number(word: str, where: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: value {word!r}; wanted a number")
+    return value
+
+
+def _split(kind: str, targets: Sequence[Any], data: DataConfig, seed: int) -> tuple[Indices, Indices]:
+    """Indices (rest, held out), each ascending."""
+    if kind == "label":
+        return stratified_split(targets, data.validation, purpose="validation split", seed=seed)
+    count = min(max(1, round(data.validation * len(targets))), len(targets) - 1)
+    if count < 1 or not 0 < data.validation < 1:
+        raise ValueError(
+            f"data.validation is {data.validation:g} of {len(targets)} pictures: wanted a share between 0 and 1 that "
+            "leaves some for each, or a column split"
+        )
+    order = permutation("validation split", seed, 0, len(targets))
+    return np.sort(order[count:]), np.sort(order[:count])

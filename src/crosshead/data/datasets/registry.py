@@ -1,0 +1,111 @@
+"""The data sets by name. One that is registered is found by the recipes and by every command."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Protocol
+
+from crosshead.data.base import Splits
+from crosshead.data.datasets import (
+    ade20k,
+    cifar,
+    coco,
+    coco_folder,
+    imagenet,
+    map_folder,
+    map_shards,
+    object_shards,
+    shards,
+    tiny_imagenet,
+    voc,
+)
+from crosshead.data.datasets.digits import open_digits
+from crosshead.data.datasets.fashion_mnist import open_fashion_mnist
+from crosshead.data.datasets.image_folder import LAYOUT, open_folder
+from crosshead.data.datasets.listed import LAYOUT as LISTED
+from crosshead.data.datasets.listed import open_listed
+from crosshead.data.datasets.scenes_objects import open_scenes
+from crosshead.data.datasets.scenes_semantic import open_scenes_semantic
+from crosshead.recipe.schema import DataConfig
+
+
+class Opener(Protocol):
+    def __call__(self, data: DataConfig, /, *, seed: int) -> Splits: ...
+
+
+_KNOWN: dict[str, tuple[str, Opener]] = {}
+
+
+def register_dataset(name: str, description: str) -> Callable[[Opener], Opener]:
+    """Decorator: the function opens the data set ``name``. A name already taken is a ValueError."""
+
+    def register(opener: Opener) -> Opener:
+        if name in _KNOWN:
+            raise ValueError(f"data set {name!r} is registered already; choose another name")
+        _KNOWN[name] = description, opener
+        return opener
+
+    return register
+
+
+register_dataset("digits", "1,797 handwritten digits, 8 x 8, inside scikit-learn")(open_digits)
+register_dataset("fashion-mnist", "70,000 pictures of clothes, 28 x 28, grey, from IDX files")(
+    open_fashion_mnist
+)
+register_dataset("cifar10", f"60,000 pictures of 10 classes, 32 x 32: {cifar.CIFAR10.layout}")(
+    cifar.open_cifar10
+)
+register_dataset("cifar100", f"the same of 100 classes: {cifar.CIFAR100.layout}")(cifar.open_cifar100)
+register_dataset("tiny-imagenet", f"110,000 pictures of 200 classes, 64 x 64: {tiny_imagenet.LAYOUT}")(
+    tiny_imagenet.open_tiny_imagenet
+)
+register_dataset("imagenet", f"1.3 million pictures of 1,000 classes: {imagenet.LAYOUT}")(
+    imagenet.open_imagenet
+)
+register_dataset("shards", f"tar files in WebDataset's form: {shards.LAYOUT}")(shards.open_shards)
+register_dataset("scenes", "made scenes of digits on photographs, with boxes and masks, inside scikit-learn")(
+    open_scenes
+)
+register_dataset("scenes-semantic", "made scenes of digits on photographs, with maps, inside scikit-learn")(
+    open_scenes_semantic
+)
+register_dataset("ade20k", f"22,210 pictures with a map of 150 classes: {ade20k.LAYOUT}")(ade20k.open_ade20k)
+register_dataset("voc", f"2,913 pictures with a map of 21 classes: {voc.LAYOUT}")(voc.open_voc)
+register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT}")(
+    map_folder.open_map_folder
+)
+register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LAYOUT}")(
+    map_shards.open_map_shards
+)
+register_dataset("coco", f"123,287 pictures with objects of 80 classes: {coco.LAYOUT}")(coco.open_coco)
+register_dataset("coco-folder", f"your own pictures with objects: {coco_folder.LAYOUT}")(
+    coco_folder.open_coco_folder
+)
+register_dataset("object-shards", f"pictures with objects in tar files: {object_shards.LAYOUT}")(
+    object_shards.open_object_shards
+)
+register_dataset("csv", f"pictures that a table names: {LISTED}")(open_listed)
+register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
+
+
+def dataset_names() -> list[str]:
+    return sorted(_KNOWN)
+
+
+def describe_dataset(name: str) -> str:
+    """One line on the data set ``name``, which is registered."""
+    return _KNOWN[name][0]
+
+
+def open_splits(data: DataConfig, *, seed: int) -> Splits:
+    """The data set that ``data.name`` names; ``seed`` decides only what the data set itself leaves open.
+
+    Raises:
+        ValueError: no such data set, or what is at ``data.root`` is not one.
+    """
+    if data.name not in _KNOWN:
+        near = get_close_matches(data.name, dataset_names(), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(
+            f"data.name: no data set {data.name!r}; {hint}known are {', '.join(dataset_names())}"
+        )
+    return _KNOWN[data.name][1](data, seed=seed)

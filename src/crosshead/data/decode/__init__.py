@@ -1,0 +1,1 @@
+"""From files and archives to pictures, safely."""

@@ -1,1 +1,0 @@
-"""From files to pictures: decoding, archives, checking, packing."""

@@ -1,1 +1,0 @@
-"""From a set to batches: order, random keys, loaders."""

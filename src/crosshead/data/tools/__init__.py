@@ -1,0 +1,1 @@
+"""What is asked of data beside training: checks, and packing into shards."""

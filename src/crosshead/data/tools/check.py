@@ -1,0 +1,230 @@
+"""Reads every picture of a data set: what is there, what is broken, and what a recipe should know of it."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from crosshead.data.base import IGNORED, DatasetInfo, ImageSet
+from crosshead.data.coco.objects import Objects
+from crosshead.data.datasets.mapped import MapSet
+from crosshead.data.datasets.objects import ObjectSet
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.decode.images import BrokenImage
+from crosshead.recipe.schema import DataConfig
+
+CHUNK = 64
+# Of objects: by their area in pixels as COCO's numbers part them, and those that are in no class's count.
+KINDS = ("small", "medium", "large", "crowds")
+_AREAS = (32**2, 96**2)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest, and
+    how much there is of each class: the one picture, or its pixels where there is a map, or its objects; and ``kinds``
+    of objects, see ``KINDS``."""
+
+    width: int
+    height: int
+    grey: bool
+    mean: NDArray[np.float64]
+    square: NDArray[np.float64]
+    digest: bytes
+    counts: NDArray[np.int64]
+    kinds: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """``counts`` by class index of ``counted``: whole pictures, pixels of their maps, or their objects;
+    ``readable`` is how many pictures are whole; ``broken`` (name, reason), in the order of the split.
+
+    ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
+    0 ... 1, red, green, blue, every picture weighing the same. ``objects`` counts by ``KINDS``, and pictures without
+    any.
+    """
+
+    counts: tuple[int, ...]
+    broken: tuple[tuple[str, str], ...]
+    origin: str = ""
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    grey: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    readable: int = 0
+    counted: str = "images"
+    objects: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return self.readable + len(self.broken)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check_images`` found: the data set and a report for each of its splits, by name.
+
+    ``duplicates`` are groups of (split, name) that hold the same pixels and lie in more than one split;
+    ``repeated`` counts pictures that another one of their own split equals.
+    """
+
+    info: DatasetInfo
+    splits: dict[str, SplitReport]
+    notes: tuple[str, ...] = ()
+    passed_over: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()
+    repeated: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        return tuple(entry for split in self.splits.values() for entry in split.broken)
+
+
+def check_images(
+    data: DataConfig, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+) -> CheckReport:
+    """Decodes every picture of every split, in ``data.num_workers`` processes; ``progress(done, total)``.
+
+    Raises:
+        ValueError: the data set as a whole can't be opened.
+    """
+    splits = open_splits(data, seed=seed)
+    parts = splits.parts()
+    total, done = sum(len(images) for images in parts.values()), 0
+    reports = {}
+    places: dict[bytes, list[tuple[str, int]]] = {}
+    for name, images in parts.items():
+        tally = _Tally(len(splits.info.class_names))
+        for i, verdict in _verdicts(images, len(splits.info.class_names), data.num_workers):
+            if isinstance(verdict, str):
+                tally.broken.append((images.name(i), verdict))
+            else:
+                tally.add(verdict)
+                places.setdefault(verdict.digest, []).append((name, i))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        reports[name] = tally.report(splits.origin(name), getattr(images, "counted", "images"))
+    shared = [group for group in places.values() if len({split for split, _ in group}) > 1]
+    repeated = Counter({name: 0 for name in parts})
+    for group in places.values():
+        repeated.update({name: count - 1 for name, count in Counter(split for split, _ in group).items()})
+    return CheckReport(
+        splits.info,
+        reports,
+        splits.notes,
+        splits.passed_over,
+        tuple(tuple((split, parts[split].name(i)) for split, i in group) for group in shared),
+        dict(repeated),
+    )
+
+
+class _Tally:
+    """Adds up the pictures of one split."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts, self.broken = np.zeros(classes, np.int64), list[tuple[str, str]]()
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.grey = self.empty = 0
+        self.kinds = np.zeros(len(KINDS), np.int64)
+        self.mean, self.square = np.zeros(3), np.zeros(3)
+
+    def add(self, facts: Facts) -> None:
+        self.counts += facts.counts
+        self.sizes[facts.width, facts.height] += 1
+        self.grey += facts.grey
+        self.mean += facts.mean
+        self.square += facts.square
+        if facts.kinds is not None:
+            self.kinds += facts.kinds
+            self.empty += not facts.kinds.any()
+
+    def report(self, origin: str, counted: str) -> SplitReport:
+        readable = sum(self.sizes.values())
+        count = max(readable, 1)
+        mean = self.mean / count
+        std = np.sqrt(np.maximum(self.square / count - mean**2, 0))
+        return SplitReport(
+            tuple(self.counts.tolist()),
+            tuple(self.broken),
+            origin,
+            dict(self.sizes),
+            self.grey,
+            tuple(mean.tolist()),
+            tuple(std.tolist()),
+            readable,
+            counted,
+            dict(zip(KINDS, self.kinds.tolist(), strict=True)) | {"empty pictures": self.empty}
+            if counted == "objects"
+            else {},
+        )
+
+
+class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
+    """Runs of ``CHUNK`` pictures: of each its facts, or what is wrong with it."""
+
+    def __init__(self, images: ImageSet, classes: int) -> None:
+        self.images, self.classes = images, classes
+        # Objects without a mask count as well.
+        self.objects = images.boxes_alone() if getattr(images, "partly", False) else images  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // CHUNK)
+
+    def __getitem__(self, chunk: int) -> list[tuple[int, str | Facts]]:
+        begin = chunk * CHUNK
+        return [(i, self._verdict(i)) for i in range(begin, min(begin + CHUNK, len(self.images)))]
+
+    def _verdict(self, i: int) -> str | Facts:
+        try:
+            image, counts, kinds = self._read(i)
+        except BrokenImage as broken:
+            return broken.reason
+        pixels = np.asarray(image)
+        digest = hashlib.blake2b(repr((image.mode, image.size)).encode() + pixels.tobytes(), digest_size=16)
+        flat = pixels.reshape(-1, 1 if pixels.ndim == 2 else pixels.shape[-1])
+        levels = [np.bincount(channel, minlength=256) / len(flat) for channel in flat.T]
+        values = (
+            np.arange(256) / 255
+        )  # a picture has 256 levels: their counts give its mean and its mean square
+        mean, square = (np.array([level @ powers for level in levels]) for powers in (values, values**2))
+        grey = image.mode == "L" or bool((flat == flat[:, :1]).all())
+        return Facts(
+            *image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts, kinds
+        )
+
+    def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None]:
+        counted = getattr(self.images, "counted", "images")
+        if counted == "pixels":
+            image, classes = cast(MapSet, self.images).sample(i)
+            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
+        if counted == "objects":
+            image, objects = cast(ObjectSet, self.objects).sample(i)
+            return image, *_counted(objects, self.classes)
+        return self.images.load(i), _counts(self.images.targets[i], self.classes), None
+
+
+def _counted(objects: Objects, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each class, and of each of ``KINDS``."""
+    told = ~objects.crowd
+    sizes = np.bincount(np.digitize(objects.areas[told], _AREAS), minlength=len(_AREAS) + 1)
+    return np.bincount(objects.labels[told], minlength=classes), np.append(sizes, np.count_nonzero(~told))
+
+
+def _counts(target: Any, classes: int) -> NDArray[np.int64]:
+    """How often each class has the picture: once its own; once each of several; never, where it has a number."""
+    if isinstance(target, list):
+        return np.asarray(target, dtype=np.int64)
+    return np.bincount([] if isinstance(target, float) else [target], minlength=classes)
+
+
+def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:
+    for chunk in DataLoader(_Chunks(images, classes), batch_size=None, num_workers=workers):
+        yield from chunk

@@ -1,0 +1,1 @@
+"""Checkpoints: what is in one, writing them, and going on from one."""

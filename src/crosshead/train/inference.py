@@ -1,0 +1,234 @@
+"""A trained model out of its run folder, to evaluate or to predict with."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from crosshead import models
+from crosshead.data.base import DatasetInfo, Splits, dataset_statistics
+from crosshead.data.batching.loader import evaluation_loader
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.transforms.pipeline import image_size
+from crosshead.recipe.compose import load_recipe
+from crosshead.recipe.schema import Recipe
+from crosshead.tasks import Task, open_task
+from crosshead.train.checkpoint.state import EMA, MODEL, load_weights
+from crosshead.train.checkpoint.store import BEST, CheckpointStore, step_in
+from crosshead.train.distributed import groups as distributed
+from crosshead.train.files import MANIFEST, Damaged, verify
+from crosshead.train.loop.devices import choose_device
+from crosshead.train.loop.evaluate import evaluate
+from crosshead.train.run_folder.folder import RECIPE_FILE, check_classes, read_info
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode, the recipe and classes of its run, the file of its weights and their step."""
+
+    model: nn.Module
+    recipe: Recipe
+    info: DatasetInfo
+    weights: Path
+    step: int | None = None
+
+    @property
+    def task(self) -> Task:
+        """What its predictions mean."""
+        return open_task(self.recipe, self.info)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found of a model on one split of its data: metrics, tables as JSON holds them, if asked for what it said
+    of each image, and why this is no judgement, if it isn't one."""
+
+    split: str
+    metrics: dict[str, float]
+    details: dict[str, Any]
+    predictions: list[dict[str, Any]]
+    fault: str | None = None
+
+
+def load_trained(
+    folder: Path, *, checkpoint: str = "best", device: str | None = None, recipe: Recipe | None = None
+) -> Trained:
+    """The model of a run.
+
+    Args:
+        folder: the run folder.
+        checkpoint: "best", "last" (the newest whole one), or a step's number.
+        device: where to put it; the recipe's choice when None.
+        recipe: what to build and to evaluate by instead of the run's own recipe; the classes are the run's.
+
+    Raises:
+        ValueError: no run there, no such checkpoint, a damaged one, or one of another model than the recipe's.
+    """
+    if not (folder / RECIPE_FILE).exists():
+        raise ValueError(f"{folder} is not a run folder: it has no {RECIPE_FILE}")
+    info = read_info(folder)
+    if recipe is None:
+        recipe = load_recipe(folder / RECIPE_FILE)
+    else:
+        info = _seen_by(recipe, info)
+    weights = find_weights(folder, checkpoint)
+    model = open_task(recipe, info).build_model(from_weights=False)
+    load_weights(model, safetensors.torch.load_file(weights), str(weights))
+    return Trained(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent))
+
+
+def _seen_by(recipe: Recipe, info: DatasetInfo) -> DatasetInfo:
+    """A run's classes with the channels and statistics that another recipe says."""
+    data = recipe.data
+    if data.channels != info.channels:
+        raise ValueError(
+            f"data.channels is {data.channels}, and the run learned pictures of {info.channels}; leave it out"
+        )
+    mean, std = dataset_statistics(data, info.mean, info.std)
+    return replace(info, name=data.name, mean=mean, std=std)
+
+
+def preparation_of(trained: Trained) -> dict[str, Any]:
+    """How pictures are prepared for the model, and what its outputs are called, under timm's names."""
+    recipe, info = trained.recipe.data, trained.info
+    height, width = image_size(recipe)
+    return {
+        "input_size": (info.channels, height, width),
+        "mean": info.mean,
+        "std": info.std,
+        "interpolation": recipe.interpolation,
+        "crop_pct": min(height, width) / (recipe.eval_resize or min(height, width)),
+        "label_names": list(info.class_names),
+    }
+
+
+def load_for_recipe(
+    recipe: Recipe, info: DatasetInfo, weights: Path, *, device: str | None = None
+) -> Trained:
+    """The model of a recipe, for its data, with the weights of a file (safetensors, or the MOHSA authors' .pth).
+
+    Raises:
+        ValueError: the file can't be read, or its weights are those of another model or of other classes.
+    """
+    model = open_task(recipe, info).build_model(from_weights=False)
+    models.load_weights(model, weights, new_classifier=False)
+    return Trained(_placed(model, recipe, device), recipe, info, weights)
+
+
+def _placed(model: nn.Module, recipe: Recipe, device: str | None) -> nn.Module:
+    world = distributed.join(recipe.train.rank_timeout_s)
+    return model.to(_device(recipe.train.device, device, world.local_rank)).eval()
+
+
+def _device(recorded: str, wanted: str | None, local_rank: int) -> torch.device:
+    """The device that is asked for, or else the run's own, or the best one there is where it was trained elsewhere."""
+    if wanted is not None:
+        return choose_device(wanted, local_rank)
+    try:
+        return choose_device(recorded, local_rank)
+    except ValueError:
+        return choose_device("auto", local_rank)
+
+
+def find_weights(folder: Path, checkpoint: str = "best") -> Path:
+    """The file of a checkpoint's weights: the averaged ones where the run keeps an average."""
+    store = CheckpointStore(folder)
+    if checkpoint == "last":
+        path, damages = store.newest_good()
+        if path is None:
+            found = (
+                "; ".join(f"{damage.path.name}: {damage.reason}" for damage in damages) or "none was written"
+            )
+            raise ValueError(f"{folder} has no whole checkpoint ({found})")
+    elif checkpoint == BEST:
+        step = store.best_step()
+        path = store.folder if step is None else store.find(step) or store.path(step)
+    elif re.fullmatch(r"[0-9]{1,15}", checkpoint):
+        path = store.path(int(checkpoint))
+    else:
+        raise ValueError(
+            f"checkpoint {checkpoint!r}: wanted best, last, or a step's number out of {store.steps() or 'none yet'}"
+        )
+    if not (path / MANIFEST).exists():
+        raise ValueError(f"{folder} has no checkpoint {checkpoint!r}; there are the steps {store.steps()}")
+    try:
+        verify(path)
+    except Damaged as error:
+        raise ValueError(
+            f"{path} is damaged: {error}; `crosshead doctor {folder}` tells what is left"
+        ) from None
+    average = path / f"{EMA}.safetensors"
+    return average if average.exists() else path / f"{MODEL}.safetensors"
+
+
+def evaluate_run(
+    folder: Path,
+    *,
+    split: str | None = None,
+    checkpoint: str = "best",
+    device: str | None = None,
+    data_root: str | None = None,
+) -> dict[str, float]:
+    """The metrics of a run's checkpoint on its "train", "validation" or "test" split, on any number of processes.
+
+    ``split`` is "test" unless given, or "validation" where there is no such split. ``data_root`` replaces the recipe's
+    where the data has moved.
+
+    Raises:
+        ValueError: the run, the checkpoint or the split is not there, or the data has other classes.
+    """
+    trained = load_trained(folder, checkpoint=checkpoint, device=device)
+    return evaluate_trained(trained, split=split, data_root=data_root).metrics
+
+
+def evaluate_trained(
+    trained: Trained, *, split: str | None = None, data_root: str | None = None, predictions: bool = False
+) -> Evaluated:
+    """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are; with ``predictions``,
+    what the model said of each image."""
+    recipe, data = trained.recipe, trained.recipe.data
+    if data_root is not None:
+        data = data.model_copy(update={"root": data_root})
+    splits = open_splits(data, seed=recipe.split_seed)
+    return evaluate_on(trained, splits, split, predictions=predictions)
+
+
+def evaluate_on(
+    trained: Trained, splits: Splits, split: str | None = None, *, predictions: bool = False
+) -> Evaluated:
+    """``evaluate_trained`` on data that is open."""
+    recipe, data = trained.recipe, trained.recipe.data
+    split = split or ("validation" if splits.test is None else "test")
+    images = getattr(splits, split) if split in ("train", "validation", "test") else None
+    if images is None:
+        raise ValueError(
+            f"{data.name} has no split {split!r}; there are train, validation and, in some, test"
+        )
+    check_classes(splits.info.class_names, trained.info.class_names)
+    world = distributed.join(recipe.train.rank_timeout_s)
+    task = trained.task
+    loader = evaluation_loader(
+        task.evaluation_batches(images),
+        rank=world.rank,
+        world_size=world.size,
+        policy=splits.broken_policy(split),
+    )
+    judgement = evaluate(
+        task,
+        trained.model,
+        loader,
+        images=len(images),
+        world=world,
+        precision=recipe.train.precision,
+        predictions=predictions,
+    )
+    assert judgement is not None, "nothing was there to stop this evaluation"
+    named = [
+        {"path": images.name(row["index"]), **{key: value for key, value in row.items() if key != "index"}}
+        for row in judgement.predictions
+    ]
+    return Evaluated(split, judgement.metrics, judgement.details, named, judgement.fault)

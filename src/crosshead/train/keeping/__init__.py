@@ -1,1 +1,0 @@
-"""What keeps a run: its folder, its checkpoints, going on from them."""

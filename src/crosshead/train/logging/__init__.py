@@ -1,0 +1,1 @@
+"""Logs on disk, services, curves and pictures of a run."""

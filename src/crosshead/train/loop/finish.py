@@ -1,0 +1,200 @@
+"""The end of a run: the selected weights, the one look at the test split, and the result."""
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+
+from crosshead.tasks import Judgement
+from crosshead.train.checkpoint.rescue import Rescued
+from crosshead.train.checkpoint.saver import RETRY_PAUSES_S
+from crosshead.train.checkpoint.state import TrainState, load_weights
+from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.events import EvalRecord, EventRecord, Observer, RunInfo
+from crosshead.train.files import Damaged, replace_file, verify
+from crosshead.train.logging.confusion import CONFUSION_FILE, draw_confusion
+from crosshead.train.logging.curves import draw_curves
+from crosshead.train.loop.evaluate import evaluate
+from crosshead.train.loop.run import Held, Run
+from crosshead.train.result import RESULT_FILE, Result
+
+
+def stopped_result(run: Run, info: RunInfo, seconds: float) -> Result:
+    """What a run that was asked to stop has come to; nothing is tested."""
+    progress = run.state.progress
+    step = progress.step if progress.best_step is None else progress.best_step
+    return _result("stopped", run.state, info, run.epochs, seconds, step, None, progress.best, {})
+
+
+def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Result:
+    """What is left of a run whose last checkpoint could not be written: the best of what is there."""
+    progress, best = run.state.progress, run.state.progress.best_step
+    step, weights = progress.step, left.weights
+    validation = progress.latest if best == step and weights is not None else {}
+    found = None if best is None or best == left.copy.step else run.saver.store.find(best)
+    if best is not None and found is not None:
+        step, validation = best, progress.best
+        weights = found / f"{run.state.evaluated_weights}.safetensors"
+    return _result("unsaved", run.state, info, run.epochs, seconds, step, weights, validation, {})
+
+
+def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
+    """Load the weights that were best on the validation split into the run's state and test them, once."""
+    state = run.state
+    step, weights, validation, notes = run.world.lead(lambda: _select(state, run.saver.store))
+    for note in notes:
+        run.observer.on_event(note)
+    tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
+    load_weights(state.evaluated_model, tensors, str(weights))
+    if run.source.test is not None:
+        judged = _test(run, run.source.test, step)
+        if judged is None:
+            words = "stopping in the middle of the test, which will be repeated"
+            run.observer.on_event(EventRecord("signal", words, step, {"name": run.stop.name}))
+            return stopped_result(run, info, seconds)
+        test, details = judged.metrics, {"split": "test", **judged.details}
+    else:
+        known = step == state.progress.best_step and state.progress.details
+        test, details = {}, {"split": "validation", **state.progress.details} if known else {}
+    result = _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
+    return replace(result, details=details)
+
+
+def _test(run: Run, held: Held, step: int) -> Judgement | None:
+    """What the weights of ``step`` find on the test split, told to the observers; None where the run is to stop."""
+    started, state = time.perf_counter(), run.state
+    judgement = evaluate(
+        run.task,
+        state.evaluated_model,
+        held.batches(),
+        images=held.images,
+        world=run.world,
+        precision=run.recipe.train.precision,
+        stopped=lambda: run.stop.name is not None,
+        beat=partial(run.watchdog.beat, state.progress.step),
+    )
+    if judgement is None:
+        return None
+    spent, kind = time.perf_counter() - started, state.evaluated_weights
+    epoch = min(run.epochs, step / run.lengths.steps_per_epoch)
+    run.observer.on_eval(EvalRecord(step, epoch, "test", kind, judgement.metrics, spent, False))
+    if judgement.fault is not None:
+        words = f"the test is no judgement: {judgement.fault}"
+        run.observer.on_event(EventRecord("no_judgement", words, step))
+    return judgement
+
+
+def write_result(result: Result, observer: Observer) -> Result:
+    """``result.json`` and the curves. Without the first, which is tried more than once, the run is not finished."""
+    for pause in (*RETRY_PAUSES_S, None):
+        try:
+            replace_file(result.folder / RESULT_FILE, result.to_json().encode())
+            break
+        except OSError as error:
+            if pause is None:
+                message = (
+                    f"the result could not be written into {result.folder}: {error.strerror}. The weights are there; "
+                    "make room and resume, which tests them again and writes it"
+                )
+                observer.on_event(EventRecord("unsaved", message, result.step))
+                return replace(result, status="unsaved")
+            time.sleep(pause)
+    try:
+        draw_curves(result.folder)
+        if "confusion" in result.details:
+            draw_confusion(result.details, result.folder / CONFUSION_FILE)
+    except Exception as error:  # whatever a library for pictures has: the run is finished without them too
+        why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        message = f"the curves could not be drawn into {result.folder}: {why}"
+        observer.on_event(EventRecord("log_failed", message, result.step))
+    return result
+
+
+def result_of(store: CheckpointStore, step: int) -> Result | None:
+    """The result of the run that ended at ``step``; None where there is none, or its weights are gone."""
+    try:
+        result = Result.load(store.run_folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or a damaged one
+        return None
+    if result.weights is None or not result.weights.is_file():
+        return None
+    return result if result.step == step and store.find(result.selected_step) is not None else None
+
+
+def set_result_aside(folder: Path, step: int) -> list[EventRecord]:
+    """A run that goes on from ``step`` is not finished any more: its result is renamed; what to say about it."""
+    old = folder / RESULT_FILE
+    if not old.exists():
+        return []
+    aside = old.with_name(f"{old.stem}.before-step-{step + 1}{old.suffix}")
+    os.replace(old, aside)
+    return [
+        EventRecord("note", f"{RESULT_FILE} is of an earlier end of this run: it is {aside.name} now", step)
+    ]
+
+
+def _select(
+    state: TrainState, store: CheckpointStore
+) -> tuple[int, Path, dict[str, float], list[EventRecord]]:
+    """The best checkpoint: its step, the file of its weights, its validation metrics. Failing it, the last one.
+
+    Raises:
+        OSError: neither is there any more.
+    """
+    progress = state.progress
+    notes: list[EventRecord] = []
+    for step, metrics in ((progress.best_step, progress.best), (progress.step, progress.latest)):
+        if step is None:
+            continue
+        with contextlib.suppress(OSError):  # it is found where it lies
+            store.put_back(step)
+        found, path = store.find(step), store.path(step)
+        try:
+            if found is None:
+                verify(path)  # says why; or a disk had a bad moment, and it is whole
+            return step, (found or path) / f"{state.evaluated_weights}.safetensors", metrics, notes
+        except Damaged as error:
+            message = (
+                f"the checkpoint {path} cannot be used ({error}): the last step's weights are tested instead"
+            )
+            notes.append(EventRecord("damage", message, progress.step))
+    raise OSError(
+        f"no checkpoint in {store.folder} can be used any more, so that nothing can be selected: "
+        f"{notes[-1].message}. Resume {store.run_folder}, which goes on from what is left"
+    )
+
+
+def _result(
+    status: Literal["finished", "stopped", "unsaved"],
+    state: TrainState,
+    info: RunInfo,
+    epoch: float,
+    seconds: float,
+    step: int,
+    weights: Path | None,
+    validation: dict[str, float],
+    test: dict[str, float],
+) -> Result:
+    return Result(
+        status=status,
+        folder=info.folder,
+        step=state.progress.step,
+        epoch=float(epoch),
+        selected_step=step,
+        weights=weights,
+        validation=validation,
+        test=test,
+        parameters=info.parameters,
+        gmacs=info.gmacs,
+        images_per_second=state.clock.images_per_second,
+        seconds=seconds,
+        bad_steps=state.progress.bad_steps,
+        broken_images=len(state.progress.broken),
+        metric=info.metric,
+        shown=info.shown,
+    )

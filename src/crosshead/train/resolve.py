@@ -1,0 +1,128 @@
+"""What a recipe leaves to its first weights and to the place where it is started, settled before a run begins.
+
+What is settled is recorded with the run, so that resuming, evaluating and predicting ask neither weights nor a network.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from crosshead.models import pretrained_config, weights_file
+from crosshead.recipe.compose import load_recipe
+from crosshead.recipe.schema import Recipe
+from crosshead.train.inference import find_weights
+from crosshead.train.run_folder.folder import RECIPE_FILE, read_info
+
+_INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+
+
+def settle(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths, and with what it doesn't say of its pictures taken from its first weights.
+
+    Of a run (``model.init_from`` names its folder) that is what the run used; of timm's weights (``pretrained``, a
+    folder with ``config.json``, or a file for one of timm's models) their mean, standard deviation, interpolation, crop
+    and, where ``data.image_size`` is null, image size. What the recipe says itself stays.
+    """
+    root, first = _absolute(recipe.data.root), _absolute(recipe.model.init_from)
+    run = None if first is None else _run_of(Path(first))
+    found: dict[str, Any] = {}
+    if run is not None:
+        found = _of_run(run)
+        first = str(find_weights(run)) if first == str(run) else first
+    elif first is not None or recipe.model.args.get("pretrained"):
+        found = _of_timm(recipe, first)
+    share = found.pop("crop_pct", None)
+    if recipe.task.name != "classify":  # how large a classifier's pictures were says nothing of whole scenes
+        share = None
+        found = {key: value for key, value in found.items() if key not in ("image_size", "eval_resize")}
+    data = {"root": root} | {key: value for key, value in found.items() if _is_open(recipe, key)}
+    if share is not None and _is_open(recipe, "eval_resize"):
+        data |= _crop(data.get("image_size", recipe.data.image_size), share)
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=data),
+            "model": recipe.model.model_copy(update={"init_from": first}),
+        }
+    )
+
+
+def starts_from_weights(recipe: Recipe) -> bool:
+    return bool(recipe.model.init_from or recipe.model.args.get("pretrained"))
+
+
+def check_presumed_weights(recipe: Recipe) -> None:
+    """ValueError where a recipe says what is only meant for a model that knows something, and none is named."""
+    presume = {
+        "optimizer.layer_decay": recipe.optimizer.layer_decay,
+        "optimizer.head_lr": recipe.optimizer.head_lr,
+    }
+    said = [key for key, value in presume.items() if value]
+    if said and not starts_from_weights(recipe):
+        raise ValueError(
+            f"{' and '.join(said)} presume weights to start from, and the recipe names none: set model.init_from to a "
+            "file, a folder of timm's or a run, or model.args.pretrained=true to have timm fetch them"
+        )
+
+
+def _is_open(recipe: Recipe, key: str) -> bool:
+    """Whether the recipe leaves ``data.key`` open. One that says a mean prepares its pictures itself, as a recorded one
+    does."""
+    if recipe.data.mean is not None and key != "image_size":
+        return False
+    return getattr(recipe.data, key) is None or (
+        key == "interpolation" and key not in recipe.data.model_fields_set
+    )
+
+
+def _run_of(first: Path) -> Path | None:
+    """The run's folder that ``first`` is, or that it is a checkpoint or a checkpoint's file of."""
+    return next((each for each in (first, *first.parents[:3]) if (each / RECIPE_FILE).is_file()), None)
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    data, info = load_recipe(folder / RECIPE_FILE).data, read_info(folder)
+    return {
+        "mean": list(info.mean),
+        "std": list(info.std),
+        "interpolation": data.interpolation,
+        "image_size": data.image_size,
+        "eval_resize": data.eval_resize,
+    }
+
+
+def _of_timm(recipe: Recipe, first: str | None) -> dict[str, Any]:
+    """Of a file beside which no configuration lies, and a model of this library, nothing is known."""
+    name = recipe.model.name
+    path = None if first is None or not os.path.exists(first) else weights_file(first)
+    beside = path is not None and (path.parent / "config.json").is_file()
+    if not beside and name.startswith(("mohsa_", "plain_", "ivit_")):
+        return {}
+    config = pretrained_config(name, path)
+    found: dict[str, Any] = {
+        key: _channels(config[key], recipe.data.channels) for key in ("mean", "std") if key in config
+    }
+    if config.get("interpolation") in _INTERPOLATIONS:
+        found["interpolation"] = config["interpolation"]
+    if config.get("input_size"):
+        height, width = config["input_size"][1:]
+        found["image_size"] = height if height == width else (height, width)
+    if config.get("crop_pct"):
+        found["crop_pct"] = config["crop_pct"]
+    return found
+
+
+def _crop(size: Any, share: float) -> dict[str, int]:
+    """timm's share of the shorter side that evaluation keeps, as the size to resize to."""
+    if size is None:
+        return {}
+    side = size if isinstance(size, int) else max(size)
+    return {"eval_resize": max(side, int(side / share))}
+
+
+def _channels(values: Any, channels: int) -> list[float]:
+    own = [float(value) for value in values]
+    return own if len(own) == channels else [sum(own) / len(own)] * channels
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(path))

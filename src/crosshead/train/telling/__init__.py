@@ -1,1 +1,0 @@
-"""What is told of a run: records, logs, curves, the result."""

@@ -1,0 +1,1 @@
+"""What is asked of runs beside training: the doctor, sweeps, profiles."""

@@ -1,0 +1,230 @@
+"""What is wrong with a run folder and its data, and what resuming would do. Looks, and changes nothing."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.tools.check import CheckReport, check_images
+from crosshead.recipe.compose import load_recipe
+from crosshead.recipe.schema import Recipe
+from crosshead.train.checkpoint.store import BEST, CheckpointStore, read_state, step_of
+from crosshead.train.files import Damaged, verify
+from crosshead.train.logging.files import METRICS_FILE, read_metrics
+from crosshead.train.loop.finish import result_of
+from crosshead.train.result import RESULT_FILE
+from crosshead.train.run_folder.folder import (
+    RECIPE_FILE,
+    VERSIONS_FILE,
+    compare_versions,
+    holds_run,
+    read_info,
+    versions,
+)
+from crosshead.train.run_folder.lock import is_held
+
+Level = Literal["good", "note", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``subject`` is a file, folder or part of the run. An "error" keeps the run from going on as it should."""
+
+    level: Level
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """``newest_good`` is the checkpoint that resuming would use, ``advice`` what resuming would do."""
+
+    findings: list[Finding] = field(default_factory=list)
+    newest_good: Path | None = None
+    advice: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        return not any(finding.level == "error" for finding in self.findings)
+
+
+def examine(
+    run_folder: Path | None,
+    data_root: Path | None = None,
+    *,
+    read_images: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Look at a run folder, at the data that it was trained on, or at both.
+
+    Args:
+        run_folder: the run; None looks at the data alone, as the image folder ``data_root``.
+        data_root: where the data lies; the recipe's place when None.
+        read_images: decode every image, which takes a while; ``progress(done, total)`` is called meanwhile.
+
+    Raises:
+        ValueError: ``run_folder`` is no run folder, or there is neither a run nor data to look at.
+    """
+    if run_folder is None:
+        if data_root is None:
+            raise ValueError("nothing to examine: name a run folder, a data folder, or both")
+        pictures = Recipe.model_validate({"data": {"name": "folder", "root": str(data_root)}})
+        return Report([*_data(pictures, None, None, read_images, progress)])
+    if not holds_run(run_folder):
+        raise ValueError(f"{run_folder} holds no run: no {RECIPE_FILE}, no {METRICS_FILE}, no checkpoints")
+    store = CheckpointStore(run_folder)
+    newest, _ = store.newest_good()
+    findings = [*_folder(run_folder, newest), *_checkpoints(store), *_logs(run_folder, newest)]
+    recipe, recipe_findings = _recipe(run_folder)
+    findings += recipe_findings
+    if recipe is not None:
+        findings += _data(recipe, run_folder, data_root, read_images, progress)
+    return Report(findings, newest, _advice(run_folder, newest, recipe))
+
+
+def _folder(folder: Path, newest: Path | None) -> Iterator[Finding]:
+    owner = is_held(folder)
+    if owner is not None:
+        yield Finding("note", str(folder), f"in use by {owner}; a second run would be refused")
+    if not os.access(folder, os.W_OK):
+        yield Finding("error", str(folder), "cannot be written: a run here would be refused")
+    free = shutil.disk_usage(folder).free
+    if newest is not None:
+        size = sum(file.stat().st_size for file in newest.iterdir())
+        room = free // max(size, 1)
+        level: Level = "good" if room >= 4 else "error" if room < 1 else "warning"
+        yield Finding(
+            level,
+            str(folder),
+            f"{free / 1e9:.1f} GB free, room for {room} more checkpoints of {size / 1e6:.1f} MB",
+        )
+
+
+def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
+    for step in store.steps():
+        path = store.path(step)
+        try:
+            verify(path)
+            yield Finding("good", str(path), "whole")
+        except Damaged as error:
+            yield Finding("error", str(path), f"damaged: {error}; resuming passes it over")
+    if not store.steps():
+        yield Finding("warning", str(store.folder), "no checkpoint")
+    if store.folder.exists():
+        for left in sorted(store.folder.iterdir()):
+            if left.name.startswith("."):
+                yield Finding("note", str(left), "left by a process that was killed; the next run removes it")
+            elif not left.name.removeprefix("step-").isdigit():
+                yield Finding("note", str(left), "set aside, not used; delete it when you have looked at it")
+    best = store.run_folder / BEST
+    best_step = store.best_step()
+    if best_step is not None and (found := store.find(best_step)) is not None:
+        yield Finding("good", str(best), f"step {best_step}, in {found}")
+    elif best.is_symlink() and not best.exists():
+        yield Finding(
+            "error", str(best), "leads to a checkpoint that is not there; resuming chooses the best anew"
+        )
+
+
+def _logs(folder: Path, newest: Path | None) -> Iterator[Finding]:
+    records, damaged = read_metrics(folder / METRICS_FILE)
+    if damaged:
+        yield Finding("warning", METRICS_FILE, f"{damaged} lines are damaged; resuming leaves them out")
+    steps = [record["step"] for record in records]
+    if steps and newest is not None and max(steps) > step_of(newest):
+        lost = max(steps) - step_of(newest)
+        yield Finding(
+            "note", METRICS_FILE, f"{lost} steps after the newest good checkpoint would be computed again"
+        )
+    bad = [record["step"] for record in records if record.get("skipped")]
+    if bad:
+        yield Finding(
+            "warning", METRICS_FILE, f"{len(bad)} logged steps were skipped, the last one step {bad[-1]}"
+        )
+
+
+def _recipe(folder: Path) -> tuple[Recipe | None, list[Finding]]:
+    try:
+        recipe = load_recipe(folder / RECIPE_FILE)
+    except (ValueError, OSError) as error:
+        return None, [Finding("error", RECIPE_FILE, f"cannot be read: {error}")]
+    try:
+        before = json.loads((folder / VERSIONS_FILE).read_text())
+    except (ValueError, OSError) as error:
+        return recipe, [Finding("warning", VERSIONS_FILE, f"cannot be read: {error}")]
+    before.pop("threads", None)  # those of this look say nothing of the run's
+    changed = compare_versions(before, versions())
+    if not changed:
+        return recipe, []
+    message = f"other versions than at the start, so that numbers may differ in the last digits: {'; '.join(changed)}"
+    return recipe, [Finding("note", VERSIONS_FILE, message)]
+
+
+def _data(
+    recipe: Recipe,
+    folder: Path | None,
+    root: Path | None,
+    read_images: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Finding]:
+    data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
+    subject = f"data {data.name}" + (f" at {data.root}" if data.root else "")
+    try:
+        if read_images:
+            report = check_images(data, seed=recipe.split_seed, progress=progress)
+            info, sizes = report.info, {name: split.total for name, split in report.splits.items()}
+            yield from _broken(report, recipe, subject)
+        else:
+            splits = open_splits(data, seed=recipe.split_seed)
+            info, sizes = splits.info, {"train": len(splits.train), "validation": len(splits.validation)}
+            if splits.test is not None:
+                sizes["test"] = len(splits.test)
+    except (ValueError, OSError) as error:
+        yield Finding("error", subject, str(error))
+        return
+    counts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
+    yield Finding("good", subject, f"{len(info.class_names)} classes; images: {counts}")
+    if folder is not None:
+        yield from _classes(folder, info.class_names, subject)
+
+
+def _broken(report: CheckReport, recipe: Recipe, subject: str) -> Iterator[Finding]:
+    for name, split in report.splits.items():
+        policy = recipe.data.on_broken_train if name == "train" else recipe.data.on_broken_eval
+        fatal = bool(split.broken) and (policy == "fail" or len(split.broken) > recipe.data.max_broken)
+        for path, reason in split.broken:
+            yield Finding("error" if fatal else "warning", path, f"broken ({name}): {reason}")
+
+
+def _classes(folder: Path, names: tuple[str, ...], subject: str) -> Iterator[Finding]:
+    try:
+        trained = read_info(folder).class_names
+    except (ValueError, KeyError, OSError) as error:
+        yield Finding("error", "classes.json", f"cannot be read: {error}")
+        return
+    if trained != names:
+        missing, new = sorted(set(trained) - set(names)), sorted(set(names) - set(trained))
+        message = f"other classes than the run was started with: missing {missing[:3]}, new {new[:3]}"
+        yield Finding("error", subject, message)
+
+
+def _advice(folder: Path, newest: Path | None, recipe: Recipe | None) -> str:
+    if newest is None:
+        return "resuming would start from the beginning: there is no whole checkpoint"
+    progress = read_state(newest)["progress"]
+    epochs = recipe.train.epochs if recipe is not None else None
+    patience = recipe.train.patience if recipe is not None else None
+    waited = patience is not None and progress.get("since_best", 0) >= patience
+    if epochs is not None and (progress["epoch"] >= epochs or waited):
+        if result_of(CheckpointStore(folder), progress["step"]) is not None:
+            return f"the run is finished; resuming would give the result in {folder / RESULT_FILE}"
+        done = f"all {progress['epoch']} epochs are done"
+        return f"{done}; resuming would test the best checkpoint and write {RESULT_FILE}"
+    return (
+        f"resuming would go on from {newest}: step {progress['step']}, epoch {progress['epoch'] + 1} of "
+        f"{epochs if epochs is not None else 'an unknown number'}, {progress['samples']} of its images seen"
+    )

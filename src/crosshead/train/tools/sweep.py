@@ -1,0 +1,229 @@
+"""One recipe over lists of values and seeds: planned, trained in order, taken up again where it stopped."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from crosshead.recipe import Recipe, RecipeError, load_recipe
+from crosshead.tasks.metrics import METRICS
+from crosshead.train.distributed import groups as distributed
+from crosshead.train.events import Observer
+from crosshead.train.files import replace_file
+from crosshead.train.resolve import settle
+from crosshead.train.result import RESULT_FILE, BadNumbers, Result
+from crosshead.train.run import train
+from crosshead.train.run_folder.folder import RECIPE_FILE
+
+FAILURE_FILE = "failed.json"
+# Keys that say where a run lies and how it is told, not what it computes.
+_NOT_COMPARED = {"name", "output", "notes", "log"}
+_PLAIN_WORDS = {"model.overlap", "model.name"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table to be: a recipe, and a run folder for each seed."""
+
+    label: str
+    recipe: Recipe
+    folders: dict[int, Path]
+
+    def seeded(self, seed: int) -> Recipe:
+        return self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update={"seed": seed})})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run whose numbers went wrong. It is not tried again while its folder is there."""
+
+    folder: Path
+    reason: str
+    status: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a variant's runs came to: ``seeds`` finished, ``failed`` ended in numbers that are not finite.
+
+    ``metric`` is the one that the figures are of, the first that the task shows; accuracies are shares. ``std`` is None
+    for a single seed, and all figures are where no run has finished.
+    """
+
+    label: str
+    seeds: list[int]
+    failed: list[int]
+    parameters: int | None
+    gmacs: float | None
+    images_per_second: float | None
+    metric: str
+    validation_mean: float | None
+    validation_std: float | None
+    test_mean: float | None
+    test_std: float | None
+
+
+def plan_sweep(
+    recipes: Sequence[str | Path],
+    overrides: Sequence[str],
+    over: Mapping[str, Sequence[str]],
+    seeds: Sequence[int],
+    folder: Path,
+) -> list[Variant]:
+    """Every combination of a recipe and a value from each list of ``over``, each to be run with every seed.
+
+    Args:
+        recipes: names or files.
+        overrides: ``KEY=VALUE``, the same for all.
+        over: values by dotted key, as they are written on the command line.
+        seeds: of the runs; the data's split and the weights follow them.
+        folder: of the sweep. A run goes to ``folder/LABEL/seed-N``.
+
+    Raises:
+        RecipeError: a recipe can't be used, or two variants would be the same one.
+    """
+    variants: dict[str, Variant] = {}
+    for recipe, *values in itertools.product(recipes, *over.values()):
+        assigned = dict(zip(over, map(str, values), strict=True))
+        label = _label(recipe if len(recipes) > 1 or not assigned else None, assigned)
+        if label in variants:
+            raise RecipeError(f"the sweep names {label!r} twice; every combination is to be another one")
+        place = folder / re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)
+        runs = {seed: place / f"seed-{seed}" for seed in seeds}
+        if any(runs.items() & variant.folders.items() for variant in variants.values()):
+            raise RecipeError(
+                f"{label!r} would share its folder {place} with another variant; rename the recipe"
+            )
+        settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
+        settled = settle(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
+        variants[label] = Variant(label, settled, runs)
+    return list(variants.values())
+
+
+def _label(recipe: str | Path | None, assigned: Mapping[str, str]) -> str:
+    """The words that tell a variant from the others; schedules and models speak for themselves."""
+    words = [] if recipe is None else [Path(recipe).stem]
+    for key, value in assigned.items():
+        words.append(value if key in _PLAIN_WORDS else f"{key.rpartition('.')[2]}={value}")
+    return " ".join(words)
+
+
+def run_sweep(
+    variants: Sequence[Variant],
+    watch: Callable[[Recipe], Observer],
+    announce: Callable[[str], None],
+) -> Iterator[Result | Failure]:
+    """Trains what is not finished yet, seed by seed; what is finished is read. Ends early if a run is stopped.
+
+    A run whose numbers go wrong is recorded as failed, and the others go on.
+
+    Raises:
+        ValueError: a folder holds a run of another recipe, or a run can't be started.
+    """
+    runs = [(variant, seed) for seed in variants[0].folders for variant in variants]
+    for number, (variant, seed) in enumerate(runs, start=1):
+        folder, recipe = variant.folders[seed], variant.seeded(seed)
+        _check_same_recipe(folder, recipe)
+        announce(f"[{number}/{len(runs)}] {variant.label}, seed {seed}")
+        outcome = _outcome(folder)
+        if outcome is None:
+            try:
+                outcome = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
+            except BadNumbers as error:
+                outcome = Failure(folder, str(error))
+                if distributed.meet(recipe.train.rank_timeout_s).leads:
+                    replace_file(folder / FAILURE_FILE, json.dumps({"reason": outcome.reason}).encode())
+        if isinstance(outcome, Failure):
+            announce(f"failed: {outcome.reason}. The others go on; delete {folder} to try this one again")
+        yield outcome
+        if outcome.status in ("stopped", "unsaved"):
+            return
+
+
+def _outcome(folder: Path) -> Result | Failure | None:
+    """How the run in ``folder`` has ended, if it has."""
+    if (folder / RESULT_FILE).exists():
+        return Result.load(folder)
+    if (folder / FAILURE_FILE).exists():
+        return Failure(folder, json.loads((folder / FAILURE_FILE).read_text())["reason"])
+    return None
+
+
+def _check_same_recipe(folder: Path, recipe: Recipe) -> None:
+    if not (folder / RECIPE_FILE).exists():
+        return
+    before, now = load_recipe(folder / RECIPE_FILE).model_dump(), recipe.model_dump()
+    changed = sorted(key for key in now if key not in _NOT_COMPARED and before[key] != now[key])
+    if changed:
+        raise ValueError(
+            f"{folder} holds a run of another recipe (it differs in {', '.join(changed)}); "
+            "sweep into another folder, or remove this one"
+        )
+
+
+def tabulate(variants: Sequence[Variant]) -> list[Row]:
+    """A row for every variant that has a run which has ended, over the seeds that have."""
+    rows = []
+    for variant in variants:
+        outcomes = {seed: _outcome(folder) for seed, folder in variant.folders.items()}
+        results = {seed: each for seed, each in outcomes.items() if isinstance(each, Result)}
+        failed = [seed for seed, each in outcomes.items() if isinstance(each, Failure)]
+        if results or failed:
+            rows.append(_row(variant.label, results, failed))
+    return rows
+
+
+def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
+    runs = list(results.values())
+    metric = METRICS[runs[0].shown[0] if runs else "accuracy"]
+    validation = [run.validation[metric.name] for run in runs]
+    test = [run.test[metric.name] for run in runs if run.test]
+    return Row(
+        label=label,
+        seeds=list(results),
+        failed=failed,
+        parameters=runs[0].parameters if runs else None,
+        gmacs=runs[0].gmacs if runs else None,
+        images_per_second=fmean(run.images_per_second for run in runs) if runs else None,
+        metric=metric.name,
+        validation_mean=fmean(validation) if runs else None,
+        validation_std=_std(validation),
+        test_mean=fmean(test) if test else None,
+        test_std=_std(test),
+    )
+
+
+def _std(values: list[float]) -> float | None:
+    return stdev(values) if len(values) > 1 else None
+
+
+def as_cells(row: Row) -> dict[str, Any]:
+    """The row as people read it."""
+    return {
+        "variant": row.label,
+        "seeds": f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+        "parameters": _number(row.parameters, ","),
+        "GMACs": _number(row.gmacs, ".4g"),
+        "images/s": _number(row.images_per_second, ",.0f"),
+        "measure": METRICS[row.metric].label,
+        "validation": _mean(row, row.validation_mean, row.validation_std),
+        "test": _mean(row, row.test_mean, row.test_std),
+    }
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _mean(row: Row, mean: float | None, std: float | None) -> str:
+    if mean is None:
+        return "-"
+    percent = METRICS[row.metric].form == "percent"
+    mean_text, std_text = (
+        f"{100 * value:.2f}" if percent else f"{value:.4f}" for value in (mean, std or 0.0)
+    )
+    return mean_text + ("" if std is None else f" ± {std_text}") + (" %" if percent else "")
