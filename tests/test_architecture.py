@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "layers": {"ops"},
     "swap": {"ops", "layers"},
     "models": {"files", "ops", "layers", "swap"},
+    "probes": {"layers", "swap"},
     "pages": set(),
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
@@ -24,7 +25,19 @@ MAY_IMPORT = {
     "tasks": {"recipe", "data", "models"},
     "train": {"files", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"train"},
-    "cli": {"heads", "pages", "compare", "recipe", "data", "tasks", "train", "models", "layers", "swap"},
+    "cli": {
+        "heads",
+        "pages",
+        "probes",
+        "compare",
+        "recipe",
+        "data",
+        "tasks",
+        "train",
+        "models",
+        "layers",
+        "swap",
+    },
 }
 
 # The files and folders of a room, from the bottom up: each may import from those before it, and from itself.

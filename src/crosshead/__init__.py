@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .ops.interactive import interactive_attention
     from .ops.overlap import overlapped_attention, overlapped_window_attention
     from .ops.talking import talking_heads_attention
+    from .probes import probe, register_probe
     from .saved import load, save
     from .swap import SwapReport, restore_attention, supported, swap_attention
 
@@ -51,8 +52,10 @@ __all__ = [
     "load_authors_checkpoint",
     "overlapped_attention",
     "overlapped_window_attention",
+    "probe",
     "register_host",
     "register_interaction",
+    "register_probe",
     "restore_attention",
     "save",
     "supported",
@@ -60,7 +63,7 @@ __all__ = [
     "talking_heads_attention",
 ]
 
-_ROOMS = ("swap", "saved", "models", "layers", "ops.interactive", "ops.overlap", "ops.talking")
+_ROOMS = ("swap", "probes", "saved", "models", "layers", "ops.interactive", "ops.overlap", "ops.talking")
 
 
 def __getattr__(name: str) -> Any:
