@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crosshead.data.datasets.mapped import BeyondClasses
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.tools.check import check_images
@@ -49,7 +50,7 @@ def test_a_folder_without_a_validation_split_holds_some_out(tmp_path):
         (lambda file: save_map(file, np.zeros((3, 5), np.uint8)), "5 x 3 pixels, but the picture has"),
         (
             lambda file: save_map(file, np.full((20, 24), 3, np.uint8)),
-            "class numbers 3, but there are 0 to 2",
+            "class numbers 3, but there are 0 to 2, and 255 for no class. Is 2 the last number of your maps",
         ),
         (lambda file: Image.new("RGB", (24, 20)).save(file), "mode RGB"),
         (lambda file: file.write_bytes(file.read_bytes()[:50]), "its map"),
@@ -66,9 +67,19 @@ def test_what_is_wrong_with_a_map_is_said_of_its_picture(tmp_path, spoil, reason
     assert name.endswith("images/2.png") and reason in why
     assert sum(part.readable for part in report.splits.values()) == 7
     splits = open_splits(data, seed=0)
-    with pytest.raises(BrokenImage, match=r"2\.png"):
+    with pytest.raises((BrokenImage, BeyondClasses), match=r"2\.png"):
         for part in (splits.train, splits.validation):
             [part.sample(i) for i in range(4)]
+
+
+def test_numbers_beyond_the_list_are_refused_whatever_the_policy(tmp_path):
+    """A list without its background: its names are one off, and pictures of the last class alone would be left out."""
+    root = map_folder(tmp_path)
+    (root / "classes.txt").write_text("sky\ntree\n")
+    save_map(root / "maps" / "2.png", np.full((20, 24), 2, np.uint8))
+    data = DataConfig(name="map-folder", root=str(root), validation=0.5, on_broken_eval="skip")
+    with pytest.raises(BeyondClasses, match=r"where 0 is background, it stands there as a class of its own"):
+        open_splits(data, seed=0).refuse_known_faults(data)
 
 
 def test_a_validation_map_that_is_missing_is_refused_before_training(tmp_path):

@@ -164,8 +164,11 @@ class Splits:
 
     def refuse_known_faults(self, data: DataConfig) -> None:
         """``BrokenImage`` where a split holds what its policy does not pass over, as far as that is known without
-        reading pictures (``known_faults``, of sets that have it): training would end there hours later."""
+        reading pictures (``known_faults``, of sets that have it): training would end there hours later. Of maps some
+        are read, which tell whether the list of classes is theirs (``BeyondClasses``)."""
         for split, images in self.parts().items():
+            if (look := getattr(images, "look_into_maps", None)) is not None:
+                look()
             faults = getattr(images, "known_faults", [])
             policy = self.broken_policy(split)
             if faults and getattr(data, policy) == "fail":

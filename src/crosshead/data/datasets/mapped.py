@@ -23,12 +23,27 @@ from crosshead.data.decode.images import (
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
 
+_LOOKED_AT = 64  # maps of a set, before training
+
+
+class BeyondClasses(ValueError):
+    """A map has a number for which there is no class: the list is wrong, not the picture, and no policy for broken
+    pictures passes over it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type["BeyondClasses"], tuple[str, str]]:
+        return BeyondClasses, (self.name, self.reason)
+
 
 class MapSet(ImageSet, Protocol):
     """Pictures whose pixels have classes."""
 
     def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """Picture ``i``, and its classes (height, width), ``IGNORED`` where there is none. Raises ``BrokenImage``."""
+        """Picture ``i``, and its classes (height, width), ``IGNORED`` where there is none. Raises ``BrokenImage``,
+        and ``BeyondClasses``."""
 
 
 class Mapped:
@@ -55,6 +70,17 @@ class Mapped:
         """What the map of picture ``i`` says, (height, width), unchecked. Raises ``BrokenImage``."""
         raise NotImplementedError
 
+    def look_into_maps(self) -> None:
+        """``BeyondClasses`` where some of the maps, spread over the set, have a number for which there is no class."""
+        for i in range(0, len(self), max(1, len(self) // _LOOKED_AT)):
+            try:
+                self._classes(i, self.numbers(i))
+            except BrokenImage:  # for the policies to judge
+                continue
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
     def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         picture = self.load(i)
         try:
@@ -76,9 +102,12 @@ class Mapped:
             ignored = 0 if self.zero_is_ignored else IGNORED
             reason = (
                 f"class numbers {', '.join(map(str, beyond[:5]))}{' and more' * (len(beyond) > 5)}, but there are "
-                f"{first} to {last}, and {ignored} for no class"
+                f"{first} to {last}, and {ignored} for no class. "
+            ) + (
+                f"Is {last} the last number of your maps, or is a name missing in the list? The first name is that of "
+                f"{first}: where {first} is background, it stands there as a class of its own"
             )
-            raise BrokenImage(self.name(i), f"its map {self.map_name(i)}: {reason}")
+            raise BeyondClasses(self.map_name(i), reason)
         return classes
 
 

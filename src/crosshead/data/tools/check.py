@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet
 from crosshead.data.coco.objects import Objects
-from crosshead.data.datasets.mapped import MapSet
+from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
@@ -187,6 +187,8 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
             image, counts, kinds = self._read(i)
         except BrokenImage as broken:
             return broken.reason
+        except BeyondClasses as beyond:
+            return str(beyond)
         pixels = np.asarray(image)
         digest = hashlib.blake2b(repr((image.mode, image.size)).encode() + pixels.tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 1 if pixels.ndim == 2 else pixels.shape[-1])

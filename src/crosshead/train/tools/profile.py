@@ -40,7 +40,9 @@ class Trial:
         if self.device.type == "cpu":
             tune_allocator()
         self.splits: Splits = open_splits(recipe.data, seed=recipe.train.seed)
+        self.splits.refuse_known_faults(recipe.data)
         self.task: Task = open_task(recipe, self.splits.info)
+        self.task.training_batches(self.splits.train, seed=0, epoch=0)  # refuses what it can't learn from
         self.lengths = Lengths.of(recipe, len(self.splits.train), 1)
         self.model: nn.Module = self.task.build_model(from_weights=False).to(self.device).train()
         if recipe.train.grad_checkpointing:
