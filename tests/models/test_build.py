@@ -120,3 +120,14 @@ def test_any_interaction_from_a_recipe():
         )
         with pytest.raises(ValueError, match=message):
             build_model(config, num_classes=3, in_chans=3, img_size=32)
+
+
+def test_without_first_weights_no_file_is_read(monkeypatch):
+    """A run's recipe may come from anyone."""
+    import timm.models._factory as factory
+
+    monkeypatch.setattr(factory, "load_checkpoint", lambda *args, **kwargs: pytest.fail("a file is read"))
+    args = dict(depth=1, pretrained=True, checkpoint_path="/elsewhere.pth")
+    build_model(
+        ModelConfig(name="vit_tiny_patch16_224", args=args), num_classes=2, img_size=32, from_weights=False
+    )

@@ -77,7 +77,7 @@ def test_own_models_remember_their_arguments(again, tmp_path):
 
 def test_what_cannot_be_built_again_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"is another model: .*give save\(..., args=...\)"):
-        crosshead.save(vit(), tmp_path / "a")
+        crosshead.save(forget(vit()), tmp_path / "a")
     with pytest.raises(ValueError, match="Linear is not a model of timm's registry"):
         crosshead.save(nn.Linear(2, 2), tmp_path / "a")
     with pytest.raises(ValueError, match="can't be written as JSON"):
@@ -231,3 +231,142 @@ def test_a_run_loads_too(tmp_path):
     model = crosshead.load(tmp_path / "digits")
     assert len(model.pretrained_cfg["label_names"]) == 10 and model.pretrained_cfg["input_size"][-1] == 8
     assert [entry["options"] for entry in interactions_of(model)] == [{"overlap": 1}] * 2
+
+
+def forget(model):
+    """A model as timm made them before it remembered its arguments."""
+    vars(model).pop("_model_args", None)
+    return model
+
+
+remembers = pytest.mark.skipif(
+    not hasattr(timm.create_model("resnet10t"), "_model_args"), reason="this timm does not remember arguments"
+)
+HIDDEN = [
+    dict(num_heads=6),
+    dict(act_layer=nn.ReLU),
+    dict(act_layer=nn.SiLU, init_values=1e-5),
+    dict(act_layer="relu"),
+    dict(global_pool="max"),
+    dict(global_pool="max", num_classes=0),
+]
+
+
+@remembers
+@pytest.mark.parametrize("hidden", HIDDEN, ids=str)
+def test_arguments_that_leave_no_trace_in_the_weights_come_back_or_are_refused(hidden, tmp_path):
+    model = vit(**hidden)
+    crosshead.save(model, tmp_path / "a")
+    disturb(model)
+    crosshead.save(model, tmp_path / "b")
+    assert torch.equal(crosshead.load(tmp_path / "b")(images()), model(images()))
+    with pytest.raises(ValueError, match=r"is another model: .*give save\(..., args=...\)"):
+        crosshead.save(forget(vit(**dict(num_heads=6) | hidden)), tmp_path / "c", args=SMALL)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    "hidden", [dict(num_heads=6), dict(act_layer="relu"), dict(act_layer="gelu_tanh")], ids=str
+)
+def test_outputs_decide_where_names_and_shapes_are_the_same(hidden, tmp_path):
+    for scale in ({}, dict(init_values=1e-5)):
+        model = vit(**hidden | scale)
+        with pytest.raises(
+            ValueError, match=r"names and shapes are the same, and its outputs are others.*give save"
+        ):
+            crosshead.save(forget(model), tmp_path / "a", args=SMALL | scale)
+        crosshead.save(model, tmp_path / "b", args=SMALL | hidden | scale)
+
+
+@remembers
+def test_what_timm_remembers_needs_no_arguments(tmp_path):
+    model = vit()
+    swap_attention(model, "overlap", overlap=1)
+    drawn, training = torch.get_rng_state(), [m.training for m in model.train().modules()]
+    crosshead.save(model, tmp_path)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert [m.training for m in model.modules()] == training
+    assert torch.equal(crosshead.load(tmp_path)(images()), model.eval()(images()))
+    crosshead.save(crosshead.load(tmp_path), tmp_path / "again")
+    assert torch.equal(crosshead.load(tmp_path / "again")(images()), model(images()))
+
+
+def test_a_convolutional_model(tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=2, in_chans=1).eval()
+    crosshead.save(model, tmp_path, preparation={"input_size": [1, 64, 64]})
+    assert torch.equal(crosshead.load(tmp_path)(images(1)), model(images(1)))
+
+
+@remembers
+def test_a_compiled_model_is_saved_as_what_is_in_it(tmp_path):
+    model = vit()
+    crosshead.save(torch.compile(model), tmp_path / "a")
+    assert torch.equal(crosshead.load(tmp_path / "a")(images()), model(images()))
+    model.compile()
+    crosshead.save(model, tmp_path / "b")
+
+
+def test_wrapped_models_get_their_own_sentence(tmp_path):
+    class LoraModel(nn.Module):
+        """By its name, as peft.tuners has it."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+    class BaseTunerLayer:
+        pass
+
+    class Linear(nn.Linear, BaseTunerLayer):
+        pass
+
+    with pytest.raises(ValueError, match=r"is compiled .*model._orig_mod, and compile after"):
+        swap_attention(torch.compile(vit()))
+    adapted = vit()
+    adapted.blocks[0].attn.qkv = Linear(24, 72)
+    for act in (lambda: swap_attention(adapted), lambda: crosshead.save(adapted, tmp_path / "a")):
+        with pytest.raises(
+            ValueError, match=r"adapters of PEFT in it \(Linear\).*swap first.*merge_and_unload"
+        ):
+            act()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_strange_folder_has_nothing_fetched_and_no_file_elsewhere_read(swapped, tmp_path, monkeypatch):
+    import timm.models._builder as builder
+    import timm.models._factory as factory
+
+    model = vit()
+    if swapped:
+        swap_attention(model, overlap=1)
+    crosshead.save(model, tmp_path, args=SMALL)
+    config = json.loads((tmp_path / "config.json").read_text())
+    source = {
+        "url": "file:///elsewhere.pth",
+        "file": "/elsewhere.pth",
+        "hf_hub_id": "some/one",
+        "custom_load": True,
+    }
+    config["pretrained_cfg"] |= source
+    config["model_args"] |= {
+        "pretrained": True,
+        "pretrained_cfg": source,
+        "pretrained_cfg_overlay": source,
+        "checkpoint_path": "/elsewhere.pth",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for module, name in ((builder, "load_pretrained"), (factory, "load_checkpoint")):
+        monkeypatch.setattr(module, name, lambda *args, **kwargs: pytest.fail("something is fetched"))
+    back = crosshead.load(tmp_path)
+    assert torch.equal(back(images()), model(images()))
+    assert not any(
+        back.pretrained_cfg.get(key) == value for key, value in source.items() if key != "custom_load"
+    )
+    for address in ("hf-hub:some/one", "local-dir:/elsewhere"):
+        config["model_args" if swapped else "architecture"] = (
+            config["model_args"] | {"name": address} if swapped else address
+        )
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="can't be built: Unknown model"):
+            crosshead.load(tmp_path)

@@ -118,7 +118,8 @@ def _arguments(model: ModelSettings, num_classes: int, in_chans: int, from_weigh
         raise ValueError(_unknown_model(model.name))
     args = dict(model.args, num_classes=num_classes, in_chans=in_chans)
     if not from_weights:
-        args.pop("pretrained", None)
+        for key in ("pretrained", "checkpoint_path"):
+            args.pop(key, None)
     if model.drop_path_rate:
         args["drop_path_rate"] = model.drop_path_rate
     if model.overlap is not None and model.interaction is None:

@@ -8,7 +8,9 @@ model that was swapped is an architecture of its own there, ``crosshead_swapped`
 it is made of and its interactions.
 """
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +20,16 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.layers import get_act_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from torch import nn
+from torch import Tensor, nn
 
-from ..swap import apply_interactions, interactions_of
+from ..swap import apply_interactions, check_no_adapters, interactions_of
+from .twins import compute_alike
 from .variants import own_arguments
 from .weights import differences_of
+
+_logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SWAPPED = "crosshead_swapped"
@@ -51,7 +57,7 @@ def crosshead_swapped(
     """timm's model ``name`` with the interactions of ``crosshead.swap.interactions_of`` in its attention."""
 
     def build(**arguments: Any) -> nn.Module:
-        model = timm.create_model(name, **arguments)
+        model = _create(name, arguments)
         apply_interactions(model, interactions)
         return model
 
@@ -75,32 +81,65 @@ def save(
     """Writes a model of timm's registry, swapped or not, to a folder from which ``crosshead.load`` gives it back.
 
     Args:
-        model: made by ``timm.create_model`` or by a recipe.
+        model: made by ``timm.create_model`` or by a recipe; compiled or not.
         folder: made where it is not there; its two files are replaced.
-        args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``. Models of this library
-            remember theirs.
+        args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``, where the model doesn't
+            remember it: timm's do since 1.0.31, this library's always did.
         classes: names, in the order of the outputs.
         preparation: of pictures, over what timm knows of the model: ``mean``, ``std``, ``input_size``,
             ``interpolation``, ``crop_pct``.
 
     Raises:
-        ValueError: where no model like this one can be built from what is known; the first difference is named.
+        ValueError: where no model like this one can be built from what is known; the first difference is named. The
+            model that is built again has to have the same names and shapes, and to compute the same on a picture.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile put around it is not the model
+    check_no_adapters(model)
     config = _config(model, dict(args or {}), classes, preparation or {})
     weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
-    with torch.device("meta"):
-        twin = _create(config)
-    if differences := differences_of(twin.state_dict(), weights):
-        raise ValueError(
-            f"{config['architecture']} with {config['model_args']} is another model: {'; '.join(differences[:3])}; "
-            "give save(..., args=...) what timm.create_model was given"
-        )
+    _check_twin(model, weights, config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # The configuration last: a folder with one is whole.
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
     _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2)))
     return folder
+
+
+def _check_twin(model: nn.Module, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """ValueError where what ``load_saved`` would build from ``config`` is not ``model``."""
+    name, args = config["architecture"], config["model_args"]
+    remedy = "give save(..., args=...) what timm.create_model was given"
+    with torch.random.fork_rng(devices=[]):
+        try:
+            twin = _create(name, args)
+        except (TypeError, RuntimeError, ValueError, AssertionError) as error:
+            raise ValueError(f"{name} can't be built again with {args}: {error}; {remedy}") from error
+    if differences := differences_of(twin.state_dict(), weights):
+        raise ValueError(f"{name} with {args} is another model: {'; '.join(differences[:3])}; {remedy}")
+    size = _picture_size(model, config)
+    try:
+        alike = compute_alike(model, twin, size)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        _logger.warning("saved without a trial run, since the model takes no picture of %s: %s", size, error)
+        return
+    if not alike:
+        raise ValueError(
+            f"{name} with {args} is another model: names and shapes are the same, and its outputs are others (such "
+            f"arguments as num_heads, act_layer or global_pool leave no trace in the weights); {remedy}"
+        )
+
+
+def _picture_size(model: nn.Module, config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(channels, height, width) that the model takes."""
+    args, cfg = (
+        config["model_args"],
+        {**(getattr(model, "pretrained_cfg", None) or {}), **config["pretrained_cfg"]},
+    )
+    channels, *sides = cfg.get("input_size") or (3, 224, 224)
+    wanted = getattr(getattr(model, "patch_embed", None), "img_size", None) or args.get("img_size") or sides
+    height, width = wanted if isinstance(wanted, list | tuple) else (wanted, wanted)
+    return args.get("in_chans", channels), height, width
 
 
 def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
@@ -123,7 +162,7 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
             "folder in timm's format is for timm.create_model('local-dir:FOLDER', pretrained=True)"
         )
     try:
-        model = _create(config)
+        model = _create(config["architecture"], config["model_args"])
     except (TypeError, RuntimeError) as error:  # timm's, for arguments and for names that it doesn't know
         raise ValueError(f"{folder / CONFIG} can't be built: {error}") from error
     if differences := differences_of(model.state_dict(), weights):
@@ -133,7 +172,8 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
         model.to(widths.pop())
     model.load_state_dict(weights)
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    model.pretrained_cfg = {**cfg, **config["pretrained_cfg"]}  # type: ignore[assignment]
+    kept = {key: value for key, value in config["pretrained_cfg"].items() if key in _KEPT}
+    model.pretrained_cfg = {**cfg, **kept}  # type: ignore[assignment]
     return model.eval()
 
 
@@ -146,7 +186,7 @@ def _config(
     config = {"architecture": name, "num_classes": model.num_classes, "model_args": given}
     interactions = interactions_of(model)
     with torch.device("meta"):
-        as_built = interactions_of(_create(_plain_data(config)))
+        as_built = interactions_of(_create(name, _plain_data(given)))
     if _plain_data(interactions) != _plain_data(as_built):
         swapped = {"name": name, **given, "interactions": interactions}
         config |= {"architecture": SWAPPED, "model_args": swapped}
@@ -157,14 +197,15 @@ def _config(
 
 
 def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name in timm's registry that a model was made by, and with which arguments, as far as it tells."""
+    """The name in timm's registry that a model was made by, and with which arguments, as far as timm remembers."""
     name = cfg.get("architecture")
     if not name or not timm.is_model(name):
         raise ValueError(
             f"{type(model).__name__} is not a model of timm's registry, and so can't be built again by name; "
             "save its state_dict with safetensors"
         )
-    given = dict(getattr(model, "created_with", {}))
+    remembered = {**getattr(model, "created_with", {}), **getattr(model, "_model_args", {})}
+    given = own_arguments(remembered)
     if name == SWAPPED:
         name = given.pop("name")
         given.pop("interactions")
@@ -176,13 +217,28 @@ def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, An
 
 def _plain_data(value: Any) -> Any:
     try:
-        return json.loads(json.dumps(value))
+        return json.loads(json.dumps(value, default=_layer_name))
     except TypeError as error:
-        raise ValueError(f"the model's arguments can't be written as JSON: {error}") from error
+        raise ValueError(
+            f"the model's arguments can't be written as JSON: {error}; give save(..., args=...) a name that timm "
+            "knows, such as act_layer='relu'"
+        ) from error
 
 
-def _create(config: Mapping[str, Any]) -> nn.Module:
-    return timm.create_model(config["architecture"], **config["model_args"])
+def _layer_name(layer: Any) -> str:
+    """timm's name of an activation. Of a norm it would not be enough: timm's has another epsilon than PyTorch's."""
+    name = getattr(layer, "__name__", "").lower()
+    with contextlib.suppress(KeyError, AssertionError, ValueError, TypeError):
+        if name and issubclass(get_act_layer(name), layer):  # type: ignore[arg-type]
+            return name
+    raise TypeError(f"{layer!r} has no name")
+
+
+def _create(name: str, args: Mapping[str, Any]) -> nn.Module:
+    """The model without weights. What a folder says is data: no name that is an address, and nothing to fetch."""
+    if not timm.is_model(name):
+        raise RuntimeError(f"Unknown model {name!r}; wanted a name of timm's registry")
+    return timm.create_model(name, **own_arguments(args), pretrained=False)
 
 
 def _replace(path: Path, write: Any) -> None:

@@ -11,6 +11,11 @@ from torch import nn
 from ..swap import SwapReport, swap_attention
 from .starting_values import AUTHORS
 
+_TIMMS = {
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "checkpoint_path", "cache_dir",
+    "features_only", "out_indices", "scriptable", "exportable", "no_jit", "device", "dtype",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -135,6 +140,6 @@ def _entry(
 
 
 def own_arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry of the registry was called with, less what is timm's own business."""
-    timms = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "features_only", "out_indices")
-    return {name: value for name, value in kwargs.items() if name not in timms}
+    """What an entry of the registry was called with, less what is timm's own business: where weights are from, how the
+    model is used."""
+    return {name: value for name, value in kwargs.items() if name not in _TIMMS and value is not None}

@@ -3,6 +3,7 @@
 from .change import (
     SparedDecay,
     apply_interactions,
+    check_no_adapters,
     interactions_of,
     restore_attention,
     supported,
@@ -17,6 +18,7 @@ __all__ = [
     "SwapReport",
     "apply_interactions",
     "attention_modules",
+    "check_no_adapters",
     "interactions_of",
     "restore_attention",
     "supported",

@@ -18,6 +18,7 @@ from .sites import Site, attention_modules, find_sites, has_host, head_width, na
 
 # By name: importing them takes longer than a swap.
 _WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+_ADAPTED = {"PeftModel", "BaseTuner", "BaseTunerLayer"}
 
 
 def swap_attention(
@@ -236,12 +237,28 @@ def _check_bare(model: nn.Module) -> None:
             f"the model is itself attention ({named(model)}), which can't be replaced in place; use "
             "crosshead.layers.from_attention(attn, interaction)"
         )
+    if any(type(m).__name__ == "OptimizedModule" for m in model.modules()):
+        raise ValueError(
+            "the model is compiled (torch.compile put a module of its own around it); swap what is inside, "
+            "model._orig_mod, and compile after that"
+        )
+    check_no_adapters(model)
     wrapped = [type(m).__name__ for m in model.modules() if _WRAPPERS & {c.__name__ for c in type(m).__mro__}]
     if wrapped:
         raise ValueError(
             f"the model is wrapped for several processes ({wrapped[0]}), whose gradients are tied to the parameters of "
             "now; swap first, then wrap, and make the optimizer after that"
         )
+
+
+def check_no_adapters(model: nn.Module) -> None:
+    """ValueError for a model in which PEFT has put its adapters."""
+    for module in model.modules():
+        if _ADAPTED & {cls.__name__ for cls in type(module).__mro__}:
+            raise ValueError(
+                f"the model has adapters of PEFT in it ({type(module).__name__}), which belong to the layers of now: "
+                "swap first, then add adapters; to save it, take what model.merge_and_unload() gives"
+            )
 
 
 def _layers(
