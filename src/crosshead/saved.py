@@ -22,7 +22,10 @@ def load(folder: str | os.PathLike[str]) -> nn.Module:
     """
     if (Path(folder) / CONFIG).exists():
         return load_saved(folder)
-    from .train.loading import load_trained, preparation_of  # the library alone loads saved models without it
+    from .train.inference import (  # the library alone loads saved models without it
+        load_trained,
+        preparation_of,
+    )
 
     trained = load_trained(Path(folder), device="cpu")
     cfg = getattr(trained.model, "pretrained_cfg", None) or {}
