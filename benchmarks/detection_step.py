@@ -71,7 +71,7 @@ class Side:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.splits = open_splits(recipe.data, seed=0)
+        self.splits = open_splits(recipe)
         self.task = open_task(recipe, self.splits.info)
         torch.manual_seed(0)
         self.model = self.task.build_model().train()

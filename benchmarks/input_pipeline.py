@@ -232,7 +232,7 @@ def main() -> None:
         kilobytes = write_pictures(Path(folder), args.pictures)
         words = [f"data.root={folder}", f"data.batch_size={args.batch}", "train.precision=fp32"]
         recipe = load_recipe(RECIPE, words)
-        splits = open_splits(recipe.data, seed=0)
+        splits = open_splits(recipe)
         if (batches := len(loader(recipe, splits, 0, 0))) < args.steps + WARM_UP_STEPS:
             raise SystemExit(f"{batches} batches are too few for {args.steps} steps; raise --pictures")
         check(recipe, splits)

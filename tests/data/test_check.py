@@ -6,13 +6,13 @@ import numpy as np
 from odd_files import encoded, picture, write_class_folders
 from PIL import Image
 
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.tools.check import check_images
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def test_digits_are_whole() -> None:
-    report = check_images(DataConfig())
+    report = check_images(open_data(DataConfig()))
     assert report.broken == ()
     assert sum(part.total for part in report.splits.values()) == 1797
     assert set(report.splits) == {"train", "validation", "test"}
@@ -22,9 +22,9 @@ def test_statistics_are_those_of_all_pixels(tmp_path: Path) -> None:
     write_class_folders(tmp_path, {"a": 6, "b": 6})
     grey = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
     Image.fromarray(grey).save(tmp_path / "a" / "grey.png")
-    report = check_images(DataConfig(name="folder", root=str(tmp_path), validation=0.5))
+    report = check_images(open_data(DataConfig(name="folder", root=str(tmp_path), validation=0.5)))
     for name, part in report.splits.items():
-        images = open_splits(DataConfig(name="folder", root=str(tmp_path), validation=0.5), seed=0).parts()[
+        images = open_data(DataConfig(name="folder", root=str(tmp_path), validation=0.5), seed=0).parts()[
             name
         ]
         pixels = np.stack([np.asarray(images.load(i).convert("RGB")) for i in range(len(images))]) / 255
@@ -44,7 +44,7 @@ def test_broken_pictures_are_listed_by_path_and_reason_and_the_others_counted(tm
     for workers in (0, 1):
         calls: list[tuple[int, ...]] = []
         data = DataConfig(name="folder", root=str(tmp_path), num_workers=workers)
-        report = check_images(data, progress=lambda *now, calls=calls: calls.append(now))
+        report = check_images(open_data(data), progress=lambda *now, calls=calls: calls.append(now))
         assert report.splits["train"].counts == (69, 4) and report.splits["validation"].counts == (2, 1)
         assert report.splits["train"].total == 75
         assert [Path(name).relative_to(tmp_path).as_posix() for name, _ in report.broken] == [

@@ -12,8 +12,8 @@ import torchvision
 
 from crosshead.data.base import ArrayImages
 from crosshead.data.datasets.cifar import read_pickle
-from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def python2_pickle(content: dict[bytes, Any]) -> bytes:
@@ -90,7 +90,7 @@ def test_cifar10_is_read_as_torchvision_reads_it(
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "_load_meta", lambda self: None)
     want = torchvision.datasets.CIFAR10(str(tmp_path), train=True)
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert splits.test is not None and isinstance(splits.train, ArrayImages)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (80, 20, 20)
     for i, number in enumerate(splits.train.ids):
@@ -102,7 +102,7 @@ def test_cifar10_is_read_as_torchvision_reads_it(
 
 def test_cifar100_has_its_fine_classes(tmp_path: Path) -> None:
     write_cifar100(tmp_path)
-    splits = open_splits(config(tmp_path / "cifar-100-python", "cifar100"), seed=0)
+    splits = open_data(config(tmp_path / "cifar-100-python", "cifar100"), seed=0)
     assert len(splits.info.class_names) == 100 and splits.info.class_names[7] == "fine 7"
     assert splits.test is not None and list(splits.test.targets) == list(range(100))
 
@@ -111,9 +111,9 @@ def test_missing_files_are_named_with_the_layout(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
     with pytest.raises(ValueError, match=r"data_batch_3 missing; wanted ROOT/cifar-10-batches-py/"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)
     with pytest.raises(ValueError, match="train, test, meta missing"):
-        open_splits(config(tmp_path, "cifar100"), seed=0)
+        open_data(config(tmp_path, "cifar100"), seed=0)
 
 
 class Evil:
@@ -175,7 +175,7 @@ def test_labels_and_pixels_that_disagree_are_an_error(tmp_path: Path) -> None:
     ):
         file.write_bytes(python2_pickle({b"labels": labels, b"data": rows(20, 0)}))
         with pytest.raises(ValueError, match=message):
-            open_splits(config(tmp_path), seed=0)
+            open_data(config(tmp_path), seed=0)
     file.write_bytes(python2_pickle({b"fine_labels": [1] * 20, b"data": rows(20, 0)}))
     with pytest.raises(ValueError, match="no 'labels' in it"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)

@@ -17,11 +17,11 @@ from crosshead.cli import main
 from crosshead.data.coco import sections
 from crosshead.data.coco.reader import read_instances
 from crosshead.data.datasets.fingerprint import describe_changes, fingerprint
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.tools.check import check_images
 from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
+from opening import open_data, recipe_of
 
 
 def config(root, name="coco-folder", **more):
@@ -33,7 +33,7 @@ def read(content, **more):
 
 
 def test_the_official_layout(tmp_path):
-    splits = open_splits(config(coco(tmp_path), "coco"), seed=0)
+    splits = open_data(config(coco(tmp_path), "coco"), seed=0)
     assert (len(splits.train), len(splits.validation), splits.test) == (4, 3, None)
     assert splits.info.class_names == ("person", "stop sign", "toothbrush")
     assert splits.info.class_ids == (1, 13, 90) and not splits.notes and not splits.passed_over
@@ -49,7 +49,7 @@ def test_the_official_layout(tmp_path):
     assert one.name(1).endswith("train2017/000002.png") and one.picture_id(0) == 4
     (tmp_path / "train2017").rename(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"train2017 missing; wanted ROOT/annotations/instances"):
-        open_splits(config(tmp_path, "coco"), seed=0)
+        open_data(config(tmp_path, "coco"), seed=0)
 
 
 def test_masks_are_pycocotools(tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_a_file_is_read_through_a_window_of_any_width(monkeypatch, width):
 def test_damaged_files_are_named_with_the_place(tmp_path, text, reason):
     (tmp_path / "train.json").write_text(text)
     with pytest.raises(ValueError, match=reason) as caught:
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)
     assert "train.json: " in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -188,7 +188,7 @@ def test_pictures_that_are_missing_or_lead_astray(tmp_path):
     os.symlink(tmp_path / "data" / "outside.png", tmp_path / "link.png")
     os.symlink(tmp_path / "away.png", images / "000003.png")
     Image.new("RGB", SIZE).save(images / "more.png")
-    splits = open_splits(config(tmp_path / "data", validation=0.2), seed=0)
+    splits = open_data(config(tmp_path / "data", validation=0.2), seed=0)
     reasons = {}
     for part in (splits.train, splits.validation):
         for i in range(len(part)):
@@ -208,7 +208,7 @@ def test_pictures_that_are_missing_or_lead_astray(tmp_path):
     with pytest.raises(
         ValueError, match=r"3 of 6 pictures are broken \(data.max_broken is 2\): .*000001.png"
     ):
-        open_splits(config(tmp_path / "data", max_broken=2), seed=0)
+        open_data(config(tmp_path / "data", max_broken=2), seed=0)
 
 
 def test_objects_of_no_picture_are_counted(tmp_path):
@@ -216,14 +216,14 @@ def test_objects_of_no_picture_are_counted(tmp_path):
     content["annotations"][0]["image_id"] = 77
     content["annotations"][3]["bbox"] = [-3, 3, 10, 8]
     write(tmp_path / "train.json", content, tmp_path / "images")
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert (
         "1 annotations are of no picture in it: annotation 10 of image 77; they are left out"
         in splits.notes[0]
     )
     assert "1 boxes reach beyond their pictures" in splits.notes[1]
     with pytest.raises(ValueError, match=r"annotation 10 of image 77 \(data.max_broken is 0\)"):
-        open_splits(config(tmp_path, max_broken=0), seed=0)
+        open_data(config(tmp_path, max_broken=0), seed=0)
 
 
 def test_boxes_alone(tmp_path):
@@ -231,7 +231,7 @@ def test_boxes_alone(tmp_path):
     for annotation in content["annotations"]:
         del annotation["segmentation"], annotation["area"]
     write(tmp_path / "train.json", content, tmp_path)
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert not splits.train.masked
     found = {
         part.picture_id(i): part.sample(i)[1]
@@ -256,14 +256,14 @@ def test_layouts_of_tools(tmp_path, layout):
     for first, part in ((1, "train"), (11, "valid"), (21, "test")):
         content = instances(first, head="deep/er/" if layout == "root" else "")
         write(tmp_path / file.format(part), content, tmp_path / pictures.format(part))
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert not splits.held_out and not splits.notes and not splits.passed_over
     firsts = [part.picture_id(0) for part in (splits.train, splits.validation, splits.test)]
     assert firsts == [1, 11, 21] and len(splits.test.sample(0)[1]) == 3
 
 
 def test_one_file_holds_a_share_out(tmp_path):
-    splits = open_splits(config(coco_folder(tmp_path)), seed=0)
+    splits = open_data(config(coco_folder(tmp_path)), seed=0)
     assert splits.held_out and (len(splits.train), len(splits.validation)) == (3, 2)
     ids = {part.picture_id(i) for part in (splits.train, splits.validation) for i in range(len(part))}
     assert ids == {1, 2, 3, 4, 5}
@@ -272,22 +272,22 @@ def test_one_file_holds_a_share_out(tmp_path):
 def test_files_that_do_not_go_together(tmp_path):
     root = coco_folder(tmp_path)
     with pytest.raises(ValueError, match="no COCO file; wanted"):
-        open_splits(config(root / "images"), seed=0)
+        open_data(config(root / "images"), seed=0)
     write(root / "annotations" / "train.json", instances(), root / "images")
     write(root / "annotations" / "val.json", instances(3), root / "images")
     with pytest.raises(ValueError, match=r"000003.png is in .*train.json and in .*val.json"):
-        open_splits(config(root), seed=0)
+        open_data(config(root), seed=0)
     other = instances(11)
     other["categories"] = [{"id": 1, "name": "cat"}, *other["categories"][::2]]
     write(root / "annotations" / "val.json", other, root / "images")
     with pytest.raises(ValueError, match=r"category 1 is 'cat', and 'person' in .*train.json"):
-        open_splits(config(root), seed=0)
+        open_data(config(root), seed=0)
     write(root / "annotations" / "training.json", instances(), root / "images")
     with pytest.raises(ValueError, match="are both of train"):
-        open_splits(config(root), seed=0)
+        open_data(config(root), seed=0)
     write(root / "annotations" / "spare.json", instances(), root / "images")
     with pytest.raises(ValueError, match=r"spare.json: one of 4 COCO files"):
-        open_splits(config(root), seed=0)
+        open_data(config(root), seed=0)
 
 
 def test_what_a_policy_does_not_pass_over_is_refused_before_training(tmp_path):
@@ -297,24 +297,24 @@ def test_what_a_policy_does_not_pass_over_is_refused_before_training(tmp_path):
     write(tmp_path / "val.json", instances(11), tmp_path / "images")
     (tmp_path / "images" / "000001.png").unlink()
     data = config(tmp_path, on_broken_train="fail", on_broken_object="picture")
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     wanted = r"000001\.png: the picture is missing .* \(and 1 more of train\); .*data.on_broken_train=skip"
     with pytest.raises(BrokenImage, match=wanted):
         splits.refuse_known_faults(data)
     splits.refuse_known_faults(config(tmp_path))
     (tmp_path / "images" / "000011.png").unlink()
     with pytest.raises(BrokenImage, match=r"000011\.png.*data.on_broken_eval=skip"):
-        open_splits(config(tmp_path), seed=0).refuse_known_faults(config(tmp_path))
+        open_data(config(tmp_path), seed=0).refuse_known_faults(config(tmp_path))
 
 
 def test_packed_objects_are_those_of_the_files(tmp_path):
     root, out = coco(tmp_path / "data", train=7), tmp_path / "out"
     (root / "train2017" / "000003.png").write_bytes(b"")
     data = config(root, "coco")
-    report = pack(data, out, shard_megabytes=0.01)
+    report = pack(recipe_of(data), out, shard_megabytes=0.01)
     assert report.dataset == "object-shards" and report.samples == {"train": 6, "val": 3}
     assert report.shards["train"] > 2 and [name[-10:] for name, _ in report.broken] == ["000003.png"]
-    before, after = open_splits(data, seed=0), open_splits(config(out, "object-shards"), seed=0)
+    before, after = open_data(data, seed=0), open_data(config(out, "object-shards"), seed=0)
     assert after.info.class_names == before.info.class_names and after.info.class_ids == (1, 13, 90)
     assert all(images.masked for images in after.parts().values())
     for part, images in before.parts().items():
@@ -324,18 +324,18 @@ def test_packed_objects_are_those_of_the_files(tmp_path):
         assert "@" in packed.subset(np.array([0])).name(0)
     for shard in (out / "objects").glob("*.index.json"):
         shard.unlink()
-    again = open_splits(config(out, "object-shards"), seed=0)
+    again = open_data(config(out, "object-shards"), seed=0)
     assert digest(again.train, 4) == digest(after.train, 4)
-    assert pack(config(out, "object-shards"), tmp_path / "anew").samples == report.samples
+    assert pack(recipe_of(config(out, "object-shards")), tmp_path / "anew").samples == report.samples
     for shard in (out / "objects").glob("val*"):
         shard.unlink()
     with pytest.raises(ValueError, match="of val in images and in objects"):
-        open_splits(config(out, "object-shards"), seed=0)
+        open_data(config(out, "object-shards"), seed=0)
     (out / "objects.json").write_text(
         '{"categories": [{"id": 2, "name": "a"}, {"id": 1, "name": "b"}], "masked": true}'
     )
     with pytest.raises(ValueError, match=r"objects\.json: wanted categories with rising ids"):
-        open_splits(config(out, "object-shards"), seed=0)
+        open_data(config(out, "object-shards"), seed=0)
 
 
 def digest(images, i):
@@ -345,7 +345,7 @@ def digest(images, i):
 
 
 def test_objects_in_shards_are_checked_as_those_in_files(tmp_path):
-    pack(config(coco(tmp_path / "data"), "coco"), tmp_path / "out")
+    pack(recipe_of(config(coco(tmp_path / "data"), "coco")), tmp_path / "out")
     (shard,) = (tmp_path / "out" / "objects").glob("train*.tar")
     body = shard.read_bytes()
     for old, new, reason in (
@@ -355,7 +355,7 @@ def test_objects_in_shards_are_checked_as_those_in_files(tmp_path):
         (b'"annotations"', b'"annotation\xff"', "can't decode"),
     ):
         shard.write_bytes(body.replace(old, new))
-        train = open_splits(config(tmp_path / "out", "object-shards"), seed=0).train
+        train = open_data(config(tmp_path / "out", "object-shards"), seed=0).train
         whys = []
         for i in range(len(train)):
             try:
@@ -372,7 +372,7 @@ def test_the_check_counts_objects(tmp_path, capsys):
     (root / "val2017" / "000102.png").unlink()
     (root / "train2017" / "more.heic").write_bytes(b"x")
     Image.new("RGB", SIZE).save(root / "train2017" / "more.png")
-    train = check_images(config(root, "coco")).splits["train"]
+    train = check_images(open_data(config(root, "coco"))).splits["train"]
     assert train.counted == "objects" and train.counts == (3, 0, 3) and train.readable == 4
     assert train.objects == {"small": 6, "medium": 0, "large": 0, "crowds": 3, "empty pictures": 1}
     assert main(["data", "check", "coco", "--data-path", str(root)]) == 1
@@ -383,17 +383,17 @@ def test_the_check_counts_objects(tmp_path, capsys):
 
 def test_the_check_counts_objects_of_scenes(monkeypatch):
     monkeypatch.setattr(scenes, "LENGTHS", {"train": 4, "validation": 2, "test": 2})
-    train = check_images(DataConfig(name="scenes", image_size=96)).splits["train"]
+    train = check_images(open_data(DataConfig(name="scenes", image_size=96))).splits["train"]
     assert sum(train.counts) + train.objects["crowds"] >= 8 and train.objects["large"] == 0
 
 
 def test_a_run_that_goes_on_is_told_of_other_objects(tmp_path):
     root = coco(tmp_path)
-    before = fingerprint(open_splits(config(root, "coco"), seed=0), str(root))
-    assert describe_changes(before, fingerprint(open_splits(config(root, "coco"), seed=0), str(root))) == ""
+    before = fingerprint(open_data(config(root, "coco"), seed=0), str(root))
+    assert describe_changes(before, fingerprint(open_data(config(root, "coco"), seed=0), str(root))) == ""
     file = root / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["annotations"][1]["segmentation"][0][2] += 1
     file.write_text(json.dumps(content))
-    now = fingerprint(open_splits(config(root, "coco"), seed=0), str(root))
+    now = fingerprint(open_data(config(root, "coco"), seed=0), str(root))
     assert describe_changes(before, now) == "4 train pictures, as before, with other objects"

@@ -10,10 +10,10 @@ from PIL import Image
 from coco_files import instances, write
 from crosshead.cli import main
 from crosshead.data.coco.reader import read_instances
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.tools.check import check_images
 from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
+from opening import open_data, recipe_of
 
 
 def config(root, name="coco-folder", **more):
@@ -73,7 +73,7 @@ def test_boxes_of_another_convention_are_named_with_the_remedy(tmp_path, change,
         annotation["bbox"] = change(*annotation["bbox"])
     write(tmp_path / "train.json", content, tmp_path / "images")
     with pytest.raises(ValueError, match=rf"train.json: .*{words}"):
-        open_splits(config(tmp_path, max_broken=1000), seed=0)
+        open_data(config(tmp_path, max_broken=1000), seed=0)
 
 
 def test_sound_files_are_of_no_other_convention():
@@ -94,7 +94,7 @@ def test_boxes_apart_from_their_polygons_are_no_masks_to_learn_from(tmp_path):
     for annotation in content["annotations"]:
         annotation["segmentation"] = [[side / 2 for side in annotation["segmentation"][0]]]
     write(tmp_path / "train.json", content, tmp_path / "images")
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert "objects lie apart from their polygons" in splits.train.mask_fault
     assert splits.train.mask_fault in splits.notes
 
@@ -114,7 +114,7 @@ def test_sizes_with_a_point_and_paths_of_windows(tmp_path):
     for image in content["images"]:
         image["file_name"] = image["file_name"].replace("/", "\\")
     (tmp_path / "train.json").write_text(json.dumps(content))
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert not splits.notes and splits.train.sample(0)[0].size == (64, 64)
 
 
@@ -126,16 +126,16 @@ def test_a_box_of_no_width_costs_the_box(tmp_path):
     write(tmp_path / "val.json", instances(101), tmp_path / "images")
     other = json.loads((tmp_path / "val.json").read_text()) | {"annotations": []}
     (tmp_path / "val.json").write_text(json.dumps(other | {"categories": content["categories"]}))
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     (note,) = splits.notes
     assert "2 of 12 objects are broken: annotation 1: box" in note and "they are left out" in note
     assert not splits.train.known_faults and [len(splits.train.sample(i)[1]) for i in range(2)] == [1, 1]
     kept = [annotation["id"] for annotation in json.loads(splits.train.encoded(1)[1])["annotations"]]
     assert kept == [3]
-    whole = open_splits(config(tmp_path, on_broken_object="picture"), seed=0)
+    whole = open_data(config(tmp_path, on_broken_object="picture"), seed=0)
     assert len(whole.train.known_faults) == 2
     with pytest.raises(ValueError, match=r"2 of 12 objects are broken: .*data.max_broken is 1"):
-        open_splits(config(tmp_path, max_broken=1), seed=0)
+        open_data(config(tmp_path, max_broken=1), seed=0)
 
 
 def test_more_objects_than_a_picture_may_have():
@@ -150,16 +150,16 @@ def test_masks_of_some_objects_only(tmp_path):
     for annotation in content["annotations"][::2]:
         annotation["segmentation"] = []
     write(tmp_path / "train.json", content, tmp_path / "images")
-    train = open_splits(config(tmp_path), seed=0).train
+    train = open_data(config(tmp_path), seed=0).train
     assert train.masked and train.partly and train.mask_fault is None
     assert len(train.sample(0)[1]) == len(train.sample(0)[1].masks) == 1
     alone = train.boxes_alone().sample(0)[1]
     assert len(alone) == 2 and alone.masks is None and train.masked
-    assert check_images(config(tmp_path)).splits["train"].objects["small"] == 6
-    pack(config(tmp_path), tmp_path / "out")
-    packed = open_splits(config(tmp_path / "out", "object-shards"), seed=0).train
+    assert check_images(open_data(config(tmp_path))).splits["train"].objects["small"] == 6
+    pack(recipe_of(config(tmp_path)), tmp_path / "out")
+    packed = open_data(config(tmp_path / "out", "object-shards"), seed=0).train
     assert packed.partly and len(packed.sample(0)[1]) == 1 and len(packed.boxes_alone().sample(0)[1]) == 2
-    few = open_splits(config(tmp_path, max_broken=4), seed=0)
+    few = open_data(config(tmp_path, max_broken=4), seed=0)
     assert "5 of 10 objects have no mask" in few.train.mask_fault
 
 

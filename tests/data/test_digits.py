@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from crosshead.data.base import ArrayImages, ImageSet
-from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def names(images: ImageSet | None) -> set[str]:
@@ -14,7 +14,7 @@ def names(images: ImageSet | None) -> set[str]:
 
 
 def test_the_three_splits_share_nothing_and_leave_nothing() -> None:
-    splits = open_splits(DataConfig(), seed=0)
+    splits = open_data(DataConfig(), seed=0)
     parts = [names(part) for part in (splits.train, splits.validation, splits.test)]
     assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
     assert 0.19 < len(parts[2]) / 1797 < 0.21
@@ -22,14 +22,14 @@ def test_the_three_splits_share_nothing_and_leave_nothing() -> None:
 
 
 def test_the_test_set_is_the_same_for_every_seed_and_the_validation_split_is_not() -> None:
-    first, second = (open_splits(DataConfig(), seed=seed) for seed in (0, 1))
+    first, second = (open_data(DataConfig(), seed=seed) for seed in (0, 1))
     assert names(first.test) == names(second.test)
     assert names(first.validation) != names(second.validation)
-    assert names(first.validation) == names(open_splits(DataConfig(), seed=0).validation)
+    assert names(first.validation) == names(open_data(DataConfig(), seed=0).validation)
 
 
 def test_the_statistics_are_those_of_the_pixels() -> None:
-    splits = open_splits(DataConfig(channels=1), seed=0)
+    splits = open_data(DataConfig(channels=1), seed=0)
     assert isinstance(splits.train, ArrayImages) and isinstance(splits.validation, ArrayImages)
     pixels = torch.cat([splits.train.pixels, splits.validation.pixels]).float() / 255
     assert abs(pixels.mean().item() - splits.info.mean[0]) < 1e-3

@@ -11,8 +11,8 @@ import torchvision
 from crosshead.data.base import ArrayImages
 from crosshead.data.datasets import fashion_mnist
 from crosshead.data.datasets.fashion_mnist import FILES, read_idx
-from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -47,7 +47,7 @@ def test_files_are_read_as_published_and_as_torchvision_leaves_them(
     tmp_path: Path, packed: bool, inside: str
 ) -> None:
     pixels = write(tmp_path / inside, packed=packed)
-    splits = open_splits(config(tmp_path), seed=0)
+    splits = open_data(config(tmp_path), seed=0)
     assert splits.test is not None
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (30, 10, 20)
     assert isinstance(splits.train, ArrayImages)
@@ -61,7 +61,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / FILES["test"][1]).unlink()
     with pytest.raises(ValueError, match=r"no Fashion-MNIST, t10k-labels-idx1-ubyte missing"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)
 
 
 def test_the_packaged_folder_is_found_under_the_system_prefix(
@@ -69,7 +69,7 @@ def test_the_packaged_folder_is_found_under_the_system_prefix(
 ) -> None:
     write(tmp_path / fashion_mnist.PACKAGED)
     monkeypatch.setattr(fashion_mnist.sys, "prefix", str(tmp_path))
-    assert len(open_splits(config(None), seed=0).train) == 30
+    assert len(open_data(config(None), seed=0).train) == 30
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(fashion_mnist, "PACKAGED", Path("nowhere"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"download failed \(no route to host\): install Debian's"):
-        open_splits(config(None), seed=0)
+        open_data(config(None), seed=0)
 
 
 def test_damaged_files_are_named_with_what_is_wrong(tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_pictures_and_labels_of_different_number_are_an_error(tmp_path: Path) ->
     write(tmp_path)
     (tmp_path / FILES["train"][1]).write_bytes(idx(np.zeros(39, dtype=np.uint8)))
     with pytest.raises(ValueError, match=r"40 pictures and .* 39 labels"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)

@@ -8,14 +8,14 @@ from odd_files import encoded, picture, write_class_folders
 from PIL import Image
 
 from crosshead.data.base import FileImages, Splits
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.tools.check import check_images
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def opened(root: Path, **options: object) -> Splits:
-    return open_splits(DataConfig(name="folder", root=str(root), **options), seed=0)  # type: ignore[arg-type]
+    return open_data(DataConfig(name="folder", root=str(root), **options), seed=0)  # type: ignore[arg-type]
 
 
 def test_given_splits_are_kept(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_one_folder_is_split_by_class_and_seed(tmp_path: Path) -> None:
     splits = opened(tmp_path, validation=0.2)
     assert splits.test is None and len(splits.train) == 24
     assert sorted(splits.validation.targets) == [0, 0, 1, 1, 1, 1]
-    other = open_splits(DataConfig(name="folder", root=str(tmp_path), validation=0.2), seed=1)
+    other = open_data(DataConfig(name="folder", root=str(tmp_path), validation=0.2), seed=1)
     assert isinstance(other.validation, FileImages) and isinstance(splits.validation, FileImages)
     assert other.validation.paths != splits.validation.paths
 
@@ -116,7 +116,7 @@ def test_a_root_that_is_not_there_shows_the_layout(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is not a folder; wanted ROOT of ROOT/train/CLASS"):
         opened(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"data.root is not set"):
-        open_splits(DataConfig(name="folder"), seed=0)
+        open_data(DataConfig(name="folder"), seed=0)
     with pytest.raises(ValueError, match="no class folders"):
         opened(tmp_path)
 
@@ -190,7 +190,7 @@ def test_links_in_a_circle_are_broken_pictures(tmp_path: Path) -> None:
             Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
     os.symlink("round.png", tmp_path / "a" / "round.png")
     os.symlink("self", tmp_path / "self")
-    report = check_images(DataConfig(name="folder", root=str(tmp_path), validation=0.3))
+    report = check_images(open_data(DataConfig(name="folder", root=str(tmp_path), validation=0.3)))
     ((name, reason),) = report.broken
     assert name.endswith("round.png") and "Too many levels of symbolic links" in reason
     assert report.info.class_names == ("a", "b")

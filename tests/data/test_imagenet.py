@@ -11,10 +11,10 @@ from odd_files import encoded, picture, write_class_folders
 from crosshead.data.base import Splits
 from crosshead.data.batching.labelled import EvaluationBatches
 from crosshead.data.batching.loader import evaluation_loader
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 TRAIN = {
     "n01440764/n01440764_10026.JPEG": 0,
@@ -40,7 +40,7 @@ def zipped(tmp_path: Path) -> Path:
 
 
 def opened(root: Path) -> Splits:
-    return open_splits(DataConfig(name="imagenet", root=str(root), image_size=16, batch_size=2), seed=0)
+    return open_data(DataConfig(name="imagenet", root=str(root), image_size=16, batch_size=2), seed=0)
 
 
 def test_class_folders_are_read(tmp_path: Path) -> None:

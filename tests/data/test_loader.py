@@ -15,9 +15,9 @@ from odd_files import write_class_folders
 from crosshead.data.base import ArrayImages, Batch, DatasetInfo, FileImages, ImageSet, Splits
 from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import AugmentConfig, DataConfig
+from opening import open_data
 
 WHOLE_RECIPE = AugmentConfig()
 BATCHED = AugmentConfig(randaugment=None, color_jitter=None, affine_degrees=10)
@@ -25,7 +25,7 @@ BATCHED = AugmentConfig(randaugment=None, color_jitter=None, affine_degrees=10)
 
 @pytest.fixture(scope="module")
 def digits() -> Splits:
-    return open_splits(DataConfig(), seed=0)
+    return open_data(DataConfig(), seed=0)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_number_of_workers_changes_no_bit(digits: Splits, augment: AugmentCo
 
 def test_workers_read_files_as_this_process_does(folder: Path) -> None:
     data = folder_data(folder)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     spread = data.model_copy(update={"num_workers": 2})
     assert_same(list(training(splits, spread, WHOLE_RECIPE)), list(training(splits, data, WHOLE_RECIPE)))
     assert_same(
@@ -153,7 +153,7 @@ def test_evaluation_shares_every_picture_out_once(digits: Splits, world_size: in
 def test_too_few_pictures_for_a_batch_are_an_error(folder: Path) -> None:
     data = folder_data(folder, batch_size=18)
     with pytest.raises(ValueError, match=r"17 training images are fewer than one step of 18"):
-        training(open_splits(data, seed=0), data, WHOLE_RECIPE)
+        training(open_data(data, seed=0), data, WHOLE_RECIPE)
 
 
 def ruin(folder: Path, *names: str) -> None:
@@ -163,7 +163,7 @@ def ruin(folder: Path, *names: str) -> None:
 
 def test_skipping_a_broken_picture_changes_no_other(folder: Path) -> None:
     data = folder_data(folder)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     augment = WHOLE_RECIPE.model_copy(update={"mixup": 0.0, "cutmix": 0.0})
     whole = list(training(splits, data, augment))
     gone = {whole[1].names[2], whole[3].names[0]}
@@ -180,7 +180,7 @@ def test_skipping_a_broken_picture_changes_no_other(folder: Path) -> None:
 
 def test_skipping_keeps_the_shares_of_two_processes(folder: Path) -> None:
     data = folder_data(folder, batch_size=2)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     ruin(folder, "train/a/0.png", "train/b/3.png")
     both = [
         batch for rank in (0, 1) for batch in training(splits, data, WHOLE_RECIPE, rank=rank, world_size=2)
@@ -194,7 +194,7 @@ def test_evaluation_fails_at_the_first_broken_picture_and_names_it(folder: Path)
     ruin(folder, "val/a/1.png")
     for workers in (0, 1):
         data = folder_data(folder, num_workers=workers)
-        splits = open_splits(data, seed=0)
+        splits = open_data(data, seed=0)
         with pytest.raises(BrokenImage, match=r"val/a/1\.png: not a picture .*data\.on_broken_eval=skip"):
             list(evaluation(splits.validation, data, splits.info))
 
@@ -202,7 +202,7 @@ def test_evaluation_fails_at_the_first_broken_picture_and_names_it(folder: Path)
 def test_policies_can_be_turned_round(folder: Path) -> None:
     ruin(folder, "train/a/1.png", "val/a/1.png")
     data = folder_data(folder, on_broken_train="fail", on_broken_eval="skip", batch_size=17)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     with pytest.raises(BrokenImage, match=r"train/a/1\.png.*data\.on_broken_train=skip"):
         list(training(splits, data, WHOLE_RECIPE))
     (batch,) = evaluation(splits.validation, data, splits.info)
@@ -212,7 +212,7 @@ def test_policies_can_be_turned_round(folder: Path) -> None:
 def test_more_broken_pictures_than_the_limit_end_the_iteration(folder: Path) -> None:
     ruin(folder, "train/a/0.png", "train/a/1.png", "train/b/2.png")
     data = folder_data(folder, max_broken=3, batch_size=1)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     assert sum(len(batch) for batch in training(splits, data, WHOLE_RECIPE)) == 14
     strict = data.model_copy(update={"max_broken": 2})
     with pytest.raises(ValueError, match=r"3 broken pictures, above data.max_broken \(2\): .*not a picture"):
@@ -222,7 +222,7 @@ def test_more_broken_pictures_than_the_limit_end_the_iteration(folder: Path) -> 
 def test_a_batch_of_broken_pictures_is_empty_and_keeps_its_place(folder: Path) -> None:
     ruin(folder, *(f"train/a/{i}.png" for i in range(9)), *(f"train/b/{i}.png" for i in range(8)))
     data = folder_data(folder)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     batches = list(training(splits, data, WHOLE_RECIPE))
     assert [len(batch) for batch in batches] == [0] * 4
     assert batches[0].images.shape == (0, 3, 10, 10) and batches[0].targets.shape == (0,)
@@ -240,7 +240,7 @@ class SignalsItself(FileImages):
 
 def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
     data = folder_data(folder, num_workers=1)
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     assert isinstance(splits.validation, FileImages)
     images = SignalsItself(splits.validation.paths, splits.validation.targets, 64)
     assert sum(len(batch) for batch in evaluation(images, data, splits.info)) == 7
@@ -253,9 +253,13 @@ from crosshead.data.datasets.registry import open_splits
 from crosshead.data.batching.labelled import EvaluationBatches
 from crosshead.data.batching.loader import evaluation_loader
 from crosshead.recipe.schema import DataConfig
+from crosshead.data.datasets.registry import open_splits
+from crosshead.data.batching.labelled import EvaluationBatches
+from crosshead.data.batching.loader import evaluation_loader
+from crosshead.recipe.schema import DataConfig, Recipe
 
 data = DataConfig(num_workers=2, batch_size=16)
-splits = open_splits(data, seed=0)
+splits = open_splits(Recipe(data=data))
 held = iter(evaluation_loader(EvaluationBatches(splits.validation, data, splits.info)))
 next(held)
 sys.exit(3)

@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from crosshead.data.datasets.mapped import BeyondClasses
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.tools.check import check_images
 from crosshead.data.tools.pack import pack
 from crosshead.recipe.schema import DataConfig
 from map_files import ade20k, map_folder, save_map, voc
+from opening import open_data, recipe_of
 
 
 def test_ade20k_counts_from_one_and_zero_is_no_class(tmp_path):
-    splits = open_splits(DataConfig(name="ade20k", root=str(ade20k(tmp_path))), seed=0)
+    splits = open_data(DataConfig(name="ade20k", root=str(ade20k(tmp_path))), seed=0)
     assert (len(splits.train), len(splits.validation), splits.test) == (6, 2, None)
     assert splits.info.class_names[:2] == ("wall", "building") and len(splits.info.class_names) == 150
     picture, classes = splits.train.sample(0)
@@ -27,17 +27,15 @@ def test_ade20k_counts_from_one_and_zero_is_no_class(tmp_path):
 
 
 def test_vocs_palette_gives_its_indices(tmp_path):
-    splits = open_splits(DataConfig(name="voc", root=str(voc(tmp_path))), seed=0)
+    splits = open_data(DataConfig(name="voc", root=str(voc(tmp_path))), seed=0)
     assert splits.train.name(0).endswith("2007_000000.jpg") and len(splits.info.class_names) == 21
     _, classes = splits.validation.sample(0)
     assert set(np.unique(classes)) == {0, 20, 255}
-    assert open_splits(DataConfig(name="voc", root=str(tmp_path / "VOCdevkit" / "VOC2012")), seed=0)
+    assert open_data(DataConfig(name="voc", root=str(tmp_path / "VOCdevkit" / "VOC2012")), seed=0)
 
 
 def test_a_folder_without_a_validation_split_holds_some_out(tmp_path):
-    splits = open_splits(
-        DataConfig(name="map-folder", root=str(map_folder(tmp_path)), validation=0.5), seed=0
-    )
+    splits = open_data(DataConfig(name="map-folder", root=str(map_folder(tmp_path)), validation=0.5), seed=0)
     assert splits.held_out and len(splits.train) == len(splits.validation) == 4
     assert splits.info.class_names == ("ground", "sky", "tree")
     names = {part.name(i) for part in (splits.train, splits.validation) for i in range(4)}
@@ -62,11 +60,11 @@ def test_what_is_wrong_with_a_map_is_said_of_its_picture(tmp_path, spoil, reason
     root = map_folder(tmp_path)
     spoil(root / "maps" / "2.png")
     data = DataConfig(name="map-folder", root=str(root), validation=0.5)
-    report = check_images(data)
+    report = check_images(open_data(data))
     ((name, why),) = report.broken
     assert name.endswith("images/2.png") and reason in why
     assert sum(part.readable for part in report.splits.values()) == 7
-    splits = open_splits(data, seed=0)
+    splits = open_data(data, seed=0)
     with pytest.raises((BrokenImage, BeyondClasses), match=r"2\.png"):
         for part in (splits.train, splits.validation):
             [part.sample(i) for i in range(4)]
@@ -79,7 +77,7 @@ def test_numbers_beyond_the_list_are_refused_whatever_the_policy(tmp_path):
     save_map(root / "maps" / "2.png", np.full((20, 24), 2, np.uint8))
     data = DataConfig(name="map-folder", root=str(root), validation=0.5, on_broken_eval="skip")
     with pytest.raises(BeyondClasses, match=r"where 0 is background, it stands there as a class of its own"):
-        open_splits(data, seed=0).refuse_known_faults(data)
+        open_data(data, seed=0).refuse_known_faults(data)
 
 
 def test_a_validation_map_that_is_missing_is_refused_before_training(tmp_path):
@@ -88,13 +86,15 @@ def test_a_validation_map_that_is_missing_is_refused_before_training(tmp_path):
     missing.unlink()
     data = DataConfig(name="ade20k", root=str(root))
     with pytest.raises(BrokenImage, match=r"_00000002\.jpg.*no map; wanted"):
-        open_splits(data, seed=0).refuse_known_faults(data)
+        open_data(data, seed=0).refuse_known_faults(data)
     passing = data.model_copy(update={"on_broken_eval": "skip"})
-    open_splits(passing, seed=0).refuse_known_faults(passing)
+    open_data(passing, seed=0).refuse_known_faults(passing)
 
 
 def test_the_check_counts_pixels(tmp_path):
-    report = check_images(DataConfig(name="map-folder", root=str(map_folder(tmp_path)), validation=0.5))
+    report = check_images(
+        open_data(DataConfig(name="map-folder", root=str(map_folder(tmp_path)), validation=0.5))
+    )
     train = report.splits["train"]
     assert train.counted == "pixels" and train.total == train.readable == 4
     assert sum(train.counts) == 4 * (20 * 24 - 24), "a row of each map has no class"
@@ -102,29 +102,29 @@ def test_the_check_counts_pixels(tmp_path):
 
 def test_layouts_that_are_none_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="images/training, images/validation, annotations"):
-        open_splits(DataConfig(name="ade20k", root=str(tmp_path)), seed=0)
+        open_data(DataConfig(name="ade20k", root=str(tmp_path)), seed=0)
     with pytest.raises(ValueError, match="SegmentationClass"):
-        open_splits(DataConfig(name="voc", root=str(tmp_path)), seed=0)
+        open_data(DataConfig(name="voc", root=str(tmp_path)), seed=0)
     root = map_folder(tmp_path)
     data = DataConfig(name="map-folder", root=str(root), validation=0.5)
     (root / "classes.txt").write_text("ground\nground\n")
     with pytest.raises(ValueError, match="2 lines, 1 different"):
-        open_splits(data, seed=0)
+        open_data(data, seed=0)
     (root / "classes.txt").write_text("ground\nsky\n")
     Image.new("RGB", (24, 20)).save(root / "images" / "2.jpg")
     with pytest.raises(ValueError, match="have one name"):
-        open_splits(data, seed=0)
+        open_data(data, seed=0)
     (root / "images" / "2.jpg").unlink()
     for file in (root / "maps").iterdir():
         file.unlink()
     with pytest.raises(ValueError, match="8 of 8 pictures have no map"):
-        open_splits(data, seed=0)
+        open_data(data, seed=0)
 
 
 def test_maps_without_a_picture_are_told(tmp_path):
     root = map_folder(tmp_path)
     save_map(root / "maps" / "extra.png", np.zeros((20, 24), np.uint8))
-    splits = open_splits(DataConfig(name="map-folder", root=str(root), validation=0.5), seed=0)
+    splits = open_data(DataConfig(name="map-folder", root=str(root), validation=0.5), seed=0)
     ((file, why),) = splits.passed_over
     assert file.endswith("extra.png") and why == "a map without a picture"
 
@@ -135,12 +135,12 @@ def test_packed_maps_are_those_of_the_files(tmp_path, make):
     root, out = make(tmp_path / "data"), tmp_path / "out"
     (lost := sorted(root.glob("[am]*s/**/*.png"))[-1]).unlink()
     data = DataConfig(name=name, root=str(root), validation=0.25)
-    report = pack(data, out, shard_megabytes=0.003)
+    report = pack(recipe_of(data), out, shard_megabytes=0.003)
     assert report.dataset == "map-shards" and sum(report.samples.values()) == 7 and report.shards["train"] > 2
     assert [lost.stem == Path(name).stem for name, _ in report.broken] == [True]
     before, after = (
-        open_splits(data, seed=0),
-        open_splits(DataConfig(name="map-shards", root=str(out)), seed=0),
+        open_data(data, seed=0),
+        open_data(DataConfig(name="map-shards", root=str(out)), seed=0),
     )
     assert after.info.class_names == before.info.class_names
     for part, images in before.parts().items():
@@ -151,7 +151,7 @@ def test_packed_maps_are_those_of_the_files(tmp_path, make):
     for shard in (out / "maps").glob("val*"):
         shard.unlink()
     with pytest.raises(ValueError, match=r"of val in images and in maps|of val's shards missing"):
-        open_splits(DataConfig(name="map-shards", root=str(out)), seed=0)
+        open_data(DataConfig(name="map-shards", root=str(out)), seed=0)
 
 
 def _digest(images, i):

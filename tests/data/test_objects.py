@@ -11,10 +11,10 @@ from crosshead.data.batching.loader import evaluation_loader, training_loader
 from crosshead.data.batching.objects import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.coco.objects import Objects, no_objects
 from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.objects import ObjectAugmentation, Window, boxes_of, whole_object_picture
 from crosshead.recipe.schema import AugmentConfig, DataConfig
+from opening import open_data
 
 PLAIN = AugmentConfig(horizontal_flip=0.0)
 DATA = DataConfig(name="scenes", image_size=(40, 52), batch_size=4)
@@ -22,7 +22,7 @@ DATA = DataConfig(name="scenes", image_size=(40, 52), batch_size=4)
 
 @pytest.fixture(scope="module")
 def scenes():
-    return open_splits(DATA, seed=3)
+    return open_data(DATA, seed=3)
 
 
 def test_scenes_have_boxes_around_their_masks(scenes):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from odd_files import picture
 
-from crosshead.data.base import ArrayImages, FileImages, dataset_info, stratified_split
+from crosshead.data.base import ArrayImages, FileImages, dataset_info
+from crosshead.data.datasets.held_out import stratified_split
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import keys, uniforms
 from crosshead.recipe.schema import DataConfig

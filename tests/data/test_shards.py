@@ -9,9 +9,9 @@ import pytest
 from odd_files import encoded, picture
 
 from crosshead.data.base import Splits
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.datasets.shards import INDEX_SUFFIX, shard_files, shard_samples
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> None:
@@ -33,7 +33,7 @@ def sample(key: str, target: int, kind: str = "jpg") -> list[tuple[str, bytes]]:
 
 
 def opened(root: Path) -> Splits:
-    return open_splits(DataConfig(name="shards", root=str(root), validation=0.5), seed=0)
+    return open_data(DataConfig(name="shards", root=str(root), validation=0.5), seed=0)
 
 
 def write_root(root: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from odd_files import picture
 
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
+from opening import open_data
 
 WNIDS = ("n02124075", "n01443537", "n04067472")  # not sorted, as in wnids.txt
 
@@ -44,7 +44,7 @@ def config(root: Path) -> DataConfig:
 @pytest.mark.parametrize("inside", [False, True])
 def test_both_forms_give_the_same_labels(tmp_path: Path, reorganised: bool, inside: bool) -> None:
     folder = write(tmp_path, reorganised=reorganised)
-    splits = open_splits(config(folder if inside else tmp_path), seed=0)
+    splits = open_data(config(folder if inside else tmp_path), seed=0)
     assert splits.test is None and len(splits.train) == 9 and len(splits.validation) == 6
     assert splits.info.class_names == ("n01443537 goldfish, Carassius auratus", "n02124075", "n04067472")
     for i in range(6):
@@ -64,10 +64,10 @@ def test_annotations_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     ):
         annotations.write_text(f"val_1.JPEG\tn01443537\t0\t0\t9\t9\n{line}\n")
         with pytest.raises(ValueError, match=r"val_annotations.txt:2: .*one of the 3 classes"):
-            open_splits(config(tmp_path), seed=0)
+            open_data(config(tmp_path), seed=0)
     annotations.write_text("")
     with pytest.raises(ValueError, match="empty"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)
 
 
 def test_annotated_files_that_are_missing_or_links_out_are_broken(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_annotated_files_that_are_missing_or_links_out_are_broken(tmp_path: Path
     (images / "val_0.JPEG").unlink()
     (images / "val_1.JPEG").rename(tmp_path / "outside.JPEG")
     (images / "val_1.JPEG").symlink_to(tmp_path / "outside.JPEG")
-    validation = open_splits(config(folder), seed=0).validation
+    validation = open_data(config(folder), seed=0).validation
     with pytest.raises(BrokenImage, match="No such file"):
         validation.load(0)
     with pytest.raises(BrokenImage, match="leaves the data folder"):
@@ -86,10 +86,10 @@ def test_annotated_files_that_are_missing_or_links_out_are_broken(tmp_path: Path
 def test_what_is_missing_is_named_with_the_layout(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"val missing; wanted ROOT/tiny-imagenet-200/train"):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)
     folder = write(tmp_path)
     (folder / "val" / "val_annotations.txt").unlink()
     with pytest.raises(
         ValueError, match=r"val_annotations.txt missing, .*; wanted ROOT/tiny-imagenet-200/train"
     ):
-        open_splits(config(tmp_path), seed=0)
+        open_data(config(tmp_path), seed=0)

@@ -10,7 +10,6 @@ from PIL import Image
 import crosshead.data.datasets.scenes as scenes
 from crosshead.data.base import Batch
 from crosshead.data.coco.rle import RLE, decode, encode, encode_within, parse
-from crosshead.data.datasets.registry import open_splits
 from crosshead.models.detectors import paste_masks
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import METRICS, DetectTask
@@ -18,6 +17,7 @@ from crosshead.tasks.coco_numbers import NUMBERS, Found
 from crosshead.tasks.detect.evaluation import DetectEvaluation
 from crosshead.tasks.detect.results import answer, in_own_pixels, masks_of
 from crosshead.tasks.detect.windows import detect
+from opening import open_data
 from tolerances import OUTPUT, assert_close
 
 HEADS = {
@@ -47,7 +47,7 @@ def detect_recipe(detector="mask_rcnn", **changes):
 @pytest.fixture
 def splits(monkeypatch):
     monkeypatch.setattr(scenes, "LENGTHS", {"train": 6, "validation": 5, "test": 3})
-    return open_splits(detect_recipe().data, seed=0)
+    return open_data(detect_recipe().data, seed=0)
 
 
 def built(detector, splits, **changes):
@@ -310,7 +310,7 @@ def test_what_does_not_fit_together_is_refused(splits):
     assert "gives mask_ap" not in refused(detect_recipe("retinanet", task={"select_by": "mask_ap"}))
     with pytest.raises(ValueError, match=r"model\.segmenter and model\.detector are both set"):
         detect_recipe(model={"segmenter": {"name": "linear"}})
-    digits = open_splits(detect_recipe(data={"name": "digits"}).data, seed=0).train
+    digits = open_data(detect_recipe(data={"name": "digits"}).data, seed=0).train
     with pytest.raises(ValueError, match="have no boxes"):
         DetectTask(detect_recipe(), splits.info).evaluation_batches(digits)
 

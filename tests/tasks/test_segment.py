@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from crosshead.data.base import Batch, DatasetInfo
-from crosshead.data.datasets.registry import open_splits
 from crosshead.models.segmenters import full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import SegmentTask
@@ -18,6 +17,7 @@ from crosshead.tasks.segment.drawing import class_map
 from crosshead.tasks.segment.evaluation import SegmentEvaluation
 from crosshead.tasks.segment.windows import classes_at, starts, windowed_logits
 from map_files import map_folder
+from opening import open_data
 from tolerances import OUTPUT, assert_close
 
 INFO = DatasetInfo("toy", ("ground", "sky", "tree"), 3, (0.5,) * 3, (0.5,) * 3)
@@ -140,7 +140,7 @@ def test_classes_at_the_pictures_own_size():
 
 def test_batches_are_a_function_of_seed_epoch_and_index(tmp_path):
     recipe = segment_recipe(map_folder(tmp_path), data={"image_size": [32, 24]})
-    splits = open_splits(recipe.data, seed=0)
+    splits = open_data(recipe.data, seed=0)
     task = SegmentTask(recipe, splits.info)
     made = task.training_batches(splits.train, seed=0, epoch=1)
     both, second = made[0, np.array([0, 3])], made[5, np.array([3])]
@@ -155,7 +155,7 @@ def test_picture_and_map_move_together(tmp_path):
     changes = {"photometric": 0.0, "scale_range": [0.5, 2.0]}
     base = segment_recipe(map_folder(tmp_path, size=(60, 50)))
     recipe = base.model_copy(update={"augment": base.augment.model_copy(update=changes)})
-    splits = open_splits(recipe.data, seed=0)
+    splits = open_data(recipe.data, seed=0)
     batches = SegmentTask(recipe, splits.info).training_batches(splits.train, seed=0, epoch=0)
     batch = batches[0, np.arange(6)]
     inner = batch.targets[:, 1:] != 255
@@ -169,7 +169,7 @@ def test_picture_and_map_move_together(tmp_path):
 
 def test_answers_hold_the_map_and_are_drawn(tmp_path):
     recipe = segment_recipe(map_folder(tmp_path), data={"eval_resize": 40}, task={"window": 32})
-    splits = open_splits(recipe.data, seed=0)
+    splits = open_data(recipe.data, seed=0)
     task = SegmentTask(recipe, splits.info)
     model = task.build_model().eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8))
@@ -186,7 +186,7 @@ def test_answers_hold_the_map_and_are_drawn(tmp_path):
 
 
 def test_windows_are_cut_from_the_picture_at_its_own_size(tmp_path):
-    splits = open_splits(segment_recipe(map_folder(tmp_path)).data, seed=0)
+    splits = open_data(segment_recipe(map_folder(tmp_path)).data, seed=0)
 
     def shape(size, **task):
         made = SegmentTask(segment_recipe(tmp_path, data={"eval_resize": 16}, task=task), splits.info)
@@ -206,6 +206,6 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no class 'grond'; the nearest is 'ground'"):
         SegmentTask(segment_recipe(task={"class_weights": {"grond": 0.5}}), INFO)
     digits = segment_recipe(data={"name": "digits", "root": None})
-    splits = open_splits(digits.data, seed=0)
+    splits = open_data(digits.data, seed=0)
     with pytest.raises(ValueError, match="have no maps"):
         SegmentTask(digits, splits.info).training_batches(splits.train, seed=0, epoch=0)

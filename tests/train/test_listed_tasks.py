@@ -12,10 +12,10 @@ from sklearn.metrics import average_precision_score, r2_score
 
 from crosshead.cli import main
 from crosshead.data.base import Batch, DatasetInfo
-from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import AugmentConfig, DataConfig, Recipe, TaskConfig
 from crosshead.tasks import open_task
 from crosshead.train import evaluate_run, train
+from opening import open_data
 from tolerances import OUTPUT, assert_close
 
 PLAIN = {
@@ -105,7 +105,7 @@ def test_numbers_far_from_zero_are_judged_as_exactly_as_others(tmp_path, start):
     table(tmp_path / "data", listed)
     data = {"name": "csv", "root": str(tmp_path / "data"), "image_size": 8}
     recipe = tiny_recipe(data=data, augment=PLAIN | {"crop_scale": None}, task={"name": "regress"})
-    splits = open_splits(recipe.data, seed=0)
+    splits = open_data(recipe.data)
     task = open_task(recipe, splits.info)
     learned = task.training_batches(splits.train, seed=0, epoch=0)[(0, np.arange(10))].targets
     assert learned.std(correction=0).item() == pytest.approx(1, abs=1e-6)
@@ -181,5 +181,5 @@ BAD = {
 def test_a_table_that_is_none_is_refused_with_its_line(tmp_path, text):
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(ValueError) as caught:
-        open_splits(DataConfig(name="csv", root=str(tmp_path)), seed=0)
+        open_data(DataConfig(name="csv", root=str(tmp_path)), seed=0)
     assert BAD[text] in str(caught.value)

@@ -55,7 +55,7 @@ RECIPES = {
 def test_predictions_that_are_not_finite_are_no_judgement(tmp_path, monkeypatch, name):
     few_scenes()
     recipe = RECIPES[name](tmp_path / "data")
-    splits = open_splits(recipe.data, seed=0)
+    splits = open_splits(recipe)
     task = open_task(recipe, splits.info)
     torch.manual_seed(0)
     model = task.build_model(from_weights=False)

@@ -206,7 +206,7 @@ def test_data_with_other_classes_than_the_run_learned_is_refused(tmp_path, unsto
         splits = open_splits(*args, **options)
         return replace(splits, info=replace(splits.info, class_names=tuple("0123465789")))
 
-    monkeypatch.setattr("crosshead.train.run.open_splits", renamed)
+    monkeypatch.setattr("crosshead.train.checkpoint.memory.open_splits", renamed)
     with pytest.raises(ValueError, match="class 5 of the data is '6', and the run learned '5' there"):
         train(tiny_recipe(), folder=tmp_path / "run", resume=unstopped)
 

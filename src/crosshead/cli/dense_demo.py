@@ -44,11 +44,10 @@ def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
 
 def _draw(result: "Result", device: str | None) -> list[Path]:
     """Some test scenes, each beside what the run says of it."""
-    from crosshead.data.datasets.registry import open_splits
     from crosshead.train.inference import load_trained
 
     trained = load_trained(result.folder, device=device)
-    splits = open_splits(trained.recipe.data, seed=trained.recipe.split_seed)
+    splits = trained.open_data()
     assert splits.test is not None, "scenes have a test split"
     (folder := result.folder / "pictures").mkdir(exist_ok=True)
     places = []

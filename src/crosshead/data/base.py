@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name, read_file
-from crosshead.data.random import Indices, uniforms
-from crosshead.data.random import keys as keyed
+from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -213,32 +212,6 @@ def _statistic(
     if len(own) == channels:
         return tuple(own)
     return (sum(own) / len(own),) * channels
-
-
-def stratified_split(
-    targets: Sequence[int], share: float, *, purpose: str, seed: int
-) -> tuple[Indices, Indices]:
-    """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of each.
-
-    Raises:
-        ValueError: ``share`` is not between 0 and 1, or a class has a single picture.
-    """
-    if not 0 < share < 1:
-        raise ValueError(
-            f"data.validation is {share:g}: this data set has no validation split of its own, "
-            "so hold out a share above 0 and below 1 (0.1, say)"
-        )
-    labels = np.asarray(targets, dtype=np.int64)
-    draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels))), 1)[:, 0]
-    names, sizes = np.unique(labels, return_counts=True)
-    if len(sizes) and sizes.min() < 2:
-        raise ValueError(f"class {names[sizes.argmin()]} has 1 picture: two at least, to train and validate")
-    counts = np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1)
-    order = np.lexsort((draw, labels))  # class by class, each in the order of its draws
-    place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    held = np.zeros(len(labels), dtype=bool)
-    held[order] = place < np.repeat(counts, sizes)
-    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 @dataclass(frozen=True)

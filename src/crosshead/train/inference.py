@@ -1,7 +1,7 @@
 """A trained model out of its run folder, to evaluate or to predict with."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from crosshead import models
-from crosshead.data.base import DatasetInfo, Splits, dataset_statistics
+from crosshead.data.base import DatasetInfo, Splits
 from crosshead.data.batching.loader import evaluation_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
+from crosshead.train.checkpoint.memory import seen_by, splits_of_run
 from crosshead.train.checkpoint.state import EMA, MODEL, load_weights
 from crosshead.train.checkpoint.store import BEST, CheckpointStore, step_in
 from crosshead.train.distributed import groups as distributed
@@ -28,18 +29,27 @@ from crosshead.train.run_folder.folder import RECIPE_FILE, check_classes, read_i
 
 @dataclass(frozen=True)
 class Trained:
-    """A model in evaluation mode, the recipe and classes of its run, the file of its weights and their step."""
+    """A model in evaluation mode, the recipe and classes of its run, the file of its weights and their step; ``run`` is
+    the run's folder, None where the weights are no run's."""
 
     model: nn.Module
     recipe: Recipe
     info: DatasetInfo
     weights: Path
     step: int | None = None
+    run: Path | None = None
 
     @property
     def task(self) -> Task:
         """What its predictions mean."""
         return open_task(self.recipe, self.info)
+
+    def open_data(self, root: str | None = None) -> Splits:
+        """Its run's data, split as the run split it; ``root`` replaces the recipe's where the data has moved."""
+        recipe = self.recipe
+        if root is not None:
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+        return open_splits(recipe) if self.run is None else splits_of_run(recipe, self.run)
 
 
 @dataclass(frozen=True)
@@ -74,22 +84,11 @@ def load_trained(
     if recipe is None:
         recipe = load_recipe(folder / RECIPE_FILE)
     else:
-        info = _seen_by(recipe, info)
+        info = seen_by(recipe, info)
     weights = find_weights(folder, checkpoint)
     model = open_task(recipe, info).build_model(from_weights=False)
     load_weights(model, safetensors.torch.load_file(weights), str(weights))
-    return Trained(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent))
-
-
-def _seen_by(recipe: Recipe, info: DatasetInfo) -> DatasetInfo:
-    """A run's classes with the channels and statistics that another recipe says."""
-    data = recipe.data
-    if data.channels != info.channels:
-        raise ValueError(
-            f"data.channels is {data.channels}, and the run learned pictures of {info.channels}; leave it out"
-        )
-    mean, std = dataset_statistics(data, info.mean, info.std)
-    return replace(info, name=data.name, mean=mean, std=std)
+    return Trained(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent), folder)
 
 
 def preparation_of(trained: Trained) -> dict[str, Any]:
@@ -190,11 +189,7 @@ def evaluate_trained(
 ) -> Evaluated:
     """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are; with ``predictions``,
     what the model said of each image."""
-    recipe, data = trained.recipe, trained.recipe.data
-    if data_root is not None:
-        data = data.model_copy(update={"root": data_root})
-    splits = open_splits(data, seed=recipe.split_seed)
-    return evaluate_on(trained, splits, split, predictions=predictions)
+    return evaluate_on(trained, trained.open_data(data_root), split, predictions=predictions)
 
 
 def evaluate_on(

@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from crosshead.data.base import ImageSet, Splits
 from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
 from crosshead.data.datasets.fingerprint import fingerprint
-from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
+from crosshead.train.checkpoint.memory import Memory, as_context, recall, write_pictures
 from crosshead.train.checkpoint.rescue import Rescued, rescue
 from crosshead.train.checkpoint.resume import Start, claim_folder, compare, find_start, settle_start
 from crosshead.train.checkpoint.saver import Saver
@@ -120,12 +120,14 @@ def _train(
     lock, folder, resume = _claim_folder(recipe, folder, resume, world)
     stack.callback(lock.release)
 
-    splits = open_splits(recipe.data, seed=recipe.split_seed)
-    splits.refuse_known_faults(recipe.data)
-    task = open_task(recipe, splits.info)
-    lengths = Lengths.of(recipe, len(splits.train), world.size)
     store = CheckpointStore(folder)
     start = world.lead(lambda: find_start(store, resume))
+    memory = world.lead(lambda: recall(start))
+    splits = memory.open(recipe)
+    splits.refuse_known_faults(recipe.data)
+    info = memory.info_with(recipe, splits.info)
+    task = open_task(recipe, info)
+    lengths = Lengths.of(recipe, len(splits.train), world.size)
     if not start.state:
         check_presumed_weights(recipe)
     model = _build_model(recipe, task, from_weights=not start.state)
@@ -145,13 +147,15 @@ def _train(
     context = {
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(splits.info.class_names),
+        "info": as_context(info),
         "held_out": splits.held_out,
         "data": world.lead(lambda: fingerprint(splits, recipe.data.root)),
         "processes": world.size,
     }
     events = [
         *_lock_events(lock),
-        *_restore(state, start, store, context, world),
+        *_restore(state, start, store, memory, context, world),
+        *memory.events(splits.info, state.progress.step),
         *_worker_events(recipe, world, state),
         *_precision_events(recipe, device, state),
         *(EventRecord("data", note, state.progress.step) for note in splits.notes),
@@ -169,17 +173,22 @@ def _train(
     )
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
     saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
+
+    def describe(place: Path) -> None:
+        describe_run(place, recipe, info)
+        write_pictures(place, memory.pictures(splits, recipe.data.root))
+
     if world.leads:
         events += [
             EventRecord("versions_changed", words, state.progress.step) for words in changed_versions(folder)
         ]
-        describe_run(folder, recipe, splits.info)
+        describe(folder)
         if not start.state:
             write_design(folder, describe_design(recipe, splits, task, context, tensors))
     source = _source(recipe, splits, task, world)
     run = Run(recipe, task, source, lengths, state, network, set_rate, saver, audience, stop, world, watchdog)
-    info = _run_info(run, folder, splits, gmacs)
-    audience.on_start(info)
+    run_info = _run_info(run, folder, splits, gmacs)
+    audience.on_start(run_info)
     for event in events:
         audience.on_event(event)
 
@@ -188,17 +197,15 @@ def _train(
         finished = loop.run()
         if not world.lead(lambda: saver.has(state.progress.step)):
             saver.replace_lost(state, evaluated=finished)
-        left = world.lead(
-            lambda: _secure(saver, state, lambda place: describe_run(place, recipe, splits.info))
-        )
+        left = world.lead(lambda: _secure(saver, state, describe))
         for event in saver.finish():
             audience.on_event(event)
         seconds = loop.elapsed()
         if left is not None:
             audience.on_event(left.event(store))
-            result = unsaved_result(run, info, seconds, left)
+            result = unsaved_result(run, run_info, seconds, left)
         else:
-            result = (finished_result if finished else stopped_result)(run, info, seconds)
+            result = (finished_result if finished else stopped_result)(run, run_info, seconds)
         if result.status == "finished":
             outcome = result
             result = world.lead(lambda: write_result(outcome, audience))
@@ -224,12 +231,18 @@ def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -
 
 
 def _restore(
-    state: TrainState, start: Start, store: CheckpointStore, context: dict[str, Any], world: World
+    state: TrainState,
+    start: Start,
+    store: CheckpointStore,
+    memory: Memory,
+    context: dict[str, Any],
+    world: World,
 ) -> list[EventRecord]:
     """Take over the checkpoint to go on from, if any; what to say about it. Nothing is written where it is refused."""
     changes = []
     if start.state:
         changes = compare(start.state, context)
+        memory.check(start.state, context)
         state.restore(start.tensors, start.state)
     events, best = world.lead(lambda: settle_start(store, start))
     state.progress.best_step, state.progress.best = best

@@ -42,7 +42,7 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.train.resolve import settle
 
     recipe = settle(load_recipe(name, overrides, {"data.root": args.data_path} if args.data_path else None))
-    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    splits = open_splits(recipe)
     task = open_task(recipe, splits.info)
     made = task.training_batches(splits.train, seed=recipe.train.seed, epoch=args.epoch - 1)
     pictures, targets, said = [], [], []

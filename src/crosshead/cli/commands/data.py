@@ -11,7 +11,7 @@ from crosshead.cli.arguments.options import Commands, add_recipe_words, split_wo
 
 if TYPE_CHECKING:
     from crosshead.data.tools.check import CheckReport
-    from crosshead.recipe.schema import DataConfig
+    from crosshead.recipe.schema import Recipe
 
 _SHOWN = 20  # broken images printed; --json has all
 
@@ -68,13 +68,14 @@ def list_data(args: argparse.Namespace) -> int:
 
 
 def check_data(args: argparse.Namespace) -> int:
-    data = _data_config(args)
+    recipe = _recipe(args)
 
     from crosshead.cli.screen.reading import reading_bar
+    from crosshead.data.datasets.registry import open_splits
     from crosshead.data.tools.check import check_images
 
     with reading_bar() as progress:
-        report = check_images(data, progress=progress)
+        report = check_images(open_splits(recipe), workers=recipe.data.num_workers, progress=progress)
     if args.json:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:
@@ -88,13 +89,13 @@ def check_data(args: argparse.Namespace) -> int:
 def pack_data(args: argparse.Namespace) -> int:
     if not args.shard_megabytes > 0:
         raise ValueError(f"--shard-megabytes: wanted more than 0, came {args.shard_megabytes:g}")
-    data = _data_config(args)
+    recipe = _recipe(args)
 
     from crosshead.cli.screen.reading import reading_bar
     from crosshead.data.tools.pack import pack
 
     with reading_bar("packing") as progress:
-        report = pack(data, Path(args.out), shard_megabytes=args.shard_megabytes, progress=progress)
+        report = pack(recipe, Path(args.out), shard_megabytes=args.shard_megabytes, progress=progress)
     for part, samples in report.samples.items():
         print(f"{part}: {samples:,} images in {report.shards[part]} shards")
     _print_broken(report.broken)
@@ -102,8 +103,8 @@ def pack_data(args: argparse.Namespace) -> int:
     return 1 if report.broken else 0
 
 
-def _data_config(args: argparse.Namespace) -> "DataConfig":
-    """The data section of the recipe that is named, or the defaults for a data set's name."""
+def _recipe(args: argparse.Namespace) -> "Recipe":
+    """The recipe that is named, or the defaults for a data set's name."""
     from crosshead.data.datasets.registry import dataset_names
     from crosshead.recipe import default_recipe, load_recipe, shipped_recipes
 
@@ -113,12 +114,12 @@ def _data_config(args: argparse.Namespace) -> "DataConfig":
     given = {"data.root": args.data_path, "data.num_workers": args.workers}
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in dataset_names():
-        return default_recipe(overrides, {"data.name": name} | values).data
+        return default_recipe(overrides, {"data.name": name} | values)
     if not name.endswith((".yaml", ".yml")) and name not in shipped_recipes():
         raise ValueError(
             f"no data set and no recipe is called {name!r}; the data sets are {', '.join(dataset_names())}"
         )
-    return load_recipe(name, overrides, values).data
+    return load_recipe(name, overrides, values)
 
 
 def _as_data(report: "CheckReport") -> dict[str, Any]:

@@ -110,7 +110,7 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
 
     recipe = settle(recipe)
 
-    splits = open_splits(recipe.data, seed=recipe.split_seed)
+    splits = open_splits(recipe)
     trained = load_for_recipe(recipe, splits.info, weights, device=device)
     found = evaluate_on(trained, splits)
     say(_line(found, str(weights), trained.task.shown))

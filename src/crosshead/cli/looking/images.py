@@ -84,10 +84,7 @@ def open_images(viewed: Viewed, args: argparse.Namespace) -> Images:
 def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
     import numpy as np
 
-    from crosshead.data.datasets.registry import open_splits
-
-    recipe = trained.recipe
-    splits = open_splits(recipe.data, seed=recipe.train.seed)
+    recipe, splits = trained.recipe, trained.open_data()
     split = args.split or ("validation" if splits.test is None else "test")
     images = getattr(splits, split) if split in ("train", "validation", "test") else None
     if images is None:

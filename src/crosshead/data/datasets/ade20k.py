@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.mapped import pair_folders
 from crosshead.data.decode.images import display_name
@@ -13,7 +14,7 @@ CLASSES = 150
 _NAMES = "objectInfo150.txt"
 
 
-def open_ade20k(data: DataConfig, *, seed: int) -> Splits:
+def open_ade20k(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``validation`` is what everyone reports on; there is no test set with maps. Maps count from 1, 0 is no class."""
     root = data_root(data, LAYOUT)
     wanted = [f"{kind}/{part}" for kind in ("images", "annotations") for part in ("training", "validation")]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from crosshead.data.base import ArrayImages, Splits, dataset_info, stratified_split
+from crosshead.data.base import ArrayImages, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.recipe.schema import DataConfig
 
@@ -52,25 +53,25 @@ CIFAR100 = _Edition(
 )
 
 
-def open_cifar10(data: DataConfig, *, seed: int) -> Splits:
+def open_cifar10(data: DataConfig, *, hold: HoldOut) -> Splits:
     """The validation split is held out of the 50,000; the 10,000 are the test set."""
-    return _open(data, CIFAR10, seed)
+    return _open(data, CIFAR10, hold)
 
 
-def open_cifar100(data: DataConfig, *, seed: int) -> Splits:
+def open_cifar100(data: DataConfig, *, hold: HoldOut) -> Splits:
     """As :func:`open_cifar10`, with the 100 fine classes."""
-    return _open(data, CIFAR100, seed)
+    return _open(data, CIFAR100, hold)
 
 
-def _open(data: DataConfig, edition: _Edition, seed: int) -> Splits:
+def _open(data: DataConfig, edition: _Edition, hold: HoldOut) -> Splits:
     folder = _folder(data_root(data, edition.layout), edition)
     meta = folder / edition.names
     class_names = [_text(name) for name in _get(meta, read_pickle(meta), edition.names_key, list)]
     whole = _part([folder / name for name in edition.train], data, edition, len(class_names))
     test = _part([folder / edition.test], data, edition, len(class_names))
-    rest, held = stratified_split(whole.targets, data.validation, purpose="validation split", seed=seed)
+    train, validation = hold.split(whole, data, strata=whole.targets, fixed=True)
     info = dataset_info(data, class_names, edition.mean, edition.std)
-    return Splits(whole.subset(rest), whole.subset(held), test, info, held_out=True)
+    return Splits(train, validation, test, info, held_out=True)
 
 
 def _folder(root: Path, edition: _Edition) -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, DatasetInfo, Splits, dataset_info
 from crosshead.data.datasets.coco_pictures import CocoPart, read_coco
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.decode.images import display_name
 from crosshead.recipe.schema import DataConfig
@@ -11,7 +12,7 @@ from crosshead.recipe.schema import DataConfig
 LAYOUT = "ROOT/annotations/instances_{train,val}2017.json, ROOT/train2017/*.jpg and ROOT/val2017/*.jpg"
 
 
-def open_coco(data: DataConfig, *, seed: int) -> Splits:
+def open_coco(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``validation`` is what everyone reports on; the test pictures have no public objects."""
     root = data_root(data, LAYOUT)
     files = {part: root / "annotations" / f"instances_{part}2017.json" for part in ("train", "val")}

@@ -3,10 +3,11 @@
 import re
 from pathlib import Path
 
-from crosshead.data.base import Splits, stratified_split
+from crosshead.data.base import Splits
 from crosshead.data.coco.forms import named_forms
 from crosshead.data.datasets.coco import check_same_categories, coco_info, unlisted
 from crosshead.data.datasets.coco_pictures import CocoPart, read_coco
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, files_below
 from crosshead.data.decode.images import display_name
 from crosshead.recipe.schema import DataConfig
@@ -26,7 +27,7 @@ _WORDS = {
 }
 
 
-def open_coco_folder(data: DataConfig, *, seed: int) -> Splits:
+def open_coco_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without a file of validation a share of the training pictures is held out, by seed."""
     root = data_root(data, LAYOUT)
     files = _files(root)
@@ -40,11 +41,8 @@ def open_coco_folder(data: DataConfig, *, seed: int) -> Splits:
     validation = parts["validation"].images if "validation" in parts else None
     origins = {part: display_name(file) for part, file in files.items()}
     if validation is None:
-        rest, held = stratified_split(
-            [0] * len(train), data.validation, purpose="validation split", seed=seed
-        )
-        train, validation = train.subset(rest), train.subset(held)
-        origins["validation"] = f"{data.validation:.0%} held out of {origins['train']}, by seed {seed}"
+        train, validation = hold.split(train, data)
+        origins["validation"] = f"{data.validation:.0%} held out of {origins['train']}, by seed {hold.seed}"
     return Splits(
         train,
         validation,

@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from crosshead.data.base import ArrayImages, Splits, dataset_info, stratified_split
+from crosshead.data.base import ArrayImages, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
 
@@ -25,13 +26,13 @@ PACKAGED = Path("share", "datasets", "fashion-mnist")
 _LARGEST = 1 << 31  # bytes that a header may announce
 
 
-def open_fashion_mnist(data: DataConfig, *, seed: int) -> Splits:
+def open_fashion_mnist(data: DataConfig, *, hold: HoldOut) -> Splits:
     """The validation split is held out of the 60,000; the 10,000 are the test set."""
     folder = _folder(data.root)
     whole, test = (_read_part(folder, part) for part in ("train", "test"))
-    train, held = stratified_split(whole.targets, data.validation, purpose="validation split", seed=seed)
+    train, validation = hold.split(whole, data, strata=whole.targets, fixed=True)
     info = dataset_info(data, CLASS_NAMES, MEAN, STD)
-    return Splits(whole.subset(train), whole.subset(held), test, info, held_out=True)
+    return Splits(train, validation, test, info, held_out=True)
 
 
 def _folder(root: str | None) -> Path:

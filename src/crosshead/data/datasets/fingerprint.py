@@ -14,8 +14,8 @@ _MOST_CLASSES = 1000  # remembered one by one; a checkpoint's text is not to out
 def fingerprint(splits: Splits, root: str | None) -> dict[str, Any]:
     """The training and validation pictures: count, a digest of their names and order, and both for each class.
 
-    Names count from ``root`` on, so that data may move. What the pictures show is not looked at; of objects that are
-    held in memory there is a digest too.
+    Names count from ``root`` on, so that data may move. What the pictures show is not looked at; of what is to be
+    learned of them there is a digest, as far as it is held in memory.
     """
     names = splits.info.class_names
     return {part: describe_images(getattr(splits, part), names, root) for part in ("train", "validation")}
@@ -24,25 +24,40 @@ def fingerprint(splits: Splits, root: str | None) -> dict[str, Any]:
 def describe_images(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dict[str, Any]:
     """Count, a digest of names and order, and both for each class."""
     above = "" if root is None else display_name(Path(root).expanduser()) + "/"
-    whole = hashlib.sha256()
+    whole, learned = hashlib.sha256(), hashlib.sha256()
     counts: dict[str, int] = {}
     parts: dict[str, Any] = {}
     for i, target in enumerate(images.targets):
         name = images.name(i).removeprefix(above).encode() + b"\0"
         whole.update(name)
+        label = class_names[target] if isinstance(target, int) else target
+        learned.update(name + repr(_below(label, above)).encode() + b"\0")
         if isinstance(target, int) and len(class_names) <= _MOST_CLASSES:
-            label = class_names[target]
             counts[label] = counts.get(label, 0) + 1
             parts.setdefault(label, hashlib.sha256()).update(name)
     classes = {label: [counts[label], parts[label].hexdigest()[:16]] for label in sorted(counts)}
     found: dict[str, Any] = {"count": len(images), "names": whole.hexdigest(), "classes": classes}
+    found["targets"] = learned.hexdigest()
     digest = getattr(images, "digest", None)
     return found if digest is None else found | {"objects": digest()}
 
 
 def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """In words; empty where nothing has changed."""
-    return "; ".join(_describe(part, before[part], now[part]) for part in now if before[part] != now[part])
+    """In words; empty where nothing has changed. What only one of the two says of its pictures is not compared."""
+    return "; ".join(
+        _describe(part, before[part], now[part])
+        for part in now
+        if any(before[part][key] != now[part][key] for key in before[part].keys() & now[part].keys())
+    )
+
+
+def other_pictures(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The part of which the pictures, or their order, are other ones; empty where there is none."""
+    return next((part for part in now if before[part]["names"] != now[part]["names"]), "")
+
+
+def _below(target: Any, above: str) -> Any:
+    return target.removeprefix(above) if isinstance(target, str) else target
 
 
 def _describe(part: str, before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -52,7 +67,9 @@ def _describe(part: str, before: dict[str, Any], now: dict[str, Any]) -> str:
     shown = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more classes" if len(classes) > 5 else "")
     if shown:
         return f"{counts} ({shown})"
-    other = "names or in another order" if now["names"] != before["names"] else "objects"
+    other = "names or in another order" if now["names"] != before["names"] else "labels"
+    if before.get("objects") != now.get("objects") and now["names"] == before["names"]:
+        other = "objects"
     return f"{counts}, with other {other}"
 
 

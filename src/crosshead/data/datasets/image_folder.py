@@ -11,8 +11,8 @@ from crosshead.data.base import (
     FileImages,
     Splits,
     dataset_info,
-    stratified_split,
 )
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.decode.images import SUFFIXES, display_name, why_passed_over
 from crosshead.recipe.schema import DataConfig
 
@@ -20,7 +20,7 @@ LAYOUT = "ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg (and ROOT/test/...), o
 _VALIDATION = ("val", "valid", "validation")  # as different tools export it
 
 
-def open_folder(data: DataConfig, *, seed: int) -> Splits:
+def open_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``train/``, ``val/`` (or ``valid/``) and ``test/`` where they are; without a validation split the training
     pictures are split by class and seed."""
     root = data_root(data, LAYOUT)
@@ -35,12 +35,11 @@ def open_folder(data: DataConfig, *, seed: int) -> Splits:
     origins = {split: display_name(folder) for split, folder in folders.items()}
     held_out = "validation" not in sets
     if held_out:
-        targets = sets["train"].targets
-        rest, held = stratified_split(targets, data.validation, purpose="validation split", seed=seed)
-        sets |= {"train": sets["train"].subset(rest), "validation": sets["train"].subset(held)}
+        train, validation = hold.split(sets["train"], data, strata=sets["train"].targets)
+        sets |= {"train": train, "validation": validation}
         share = f"{data.validation:.0%} of each class"
         origins["validation"] = (
-            f"{share} held out of {origins['train']}, by seed {seed}: there is no val/ or valid/"
+            f"{share} held out of {origins['train']}, by seed {hold.seed}: there is no val/ or valid/"
         )
         origins["train"] += ", less what is held out for validation"
     names = [display_name(name) for name in class_names]

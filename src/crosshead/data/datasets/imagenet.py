@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, open_folder
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, leaves_archive, read_exactly
 from crosshead.recipe.schema import DataConfig
@@ -18,14 +19,14 @@ ZIPPED = ("train.zip", "train_map.txt", "val.zip", "val_map.txt")
 _LOCAL_HEADER = 30
 
 
-def open_imagenet(data: DataConfig, *, seed: int) -> Splits:
+def open_imagenet(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``val`` is the validation split; there is no test set."""
     root = data_root(data, LAYOUT)
     there = [name for name in ZIPPED if (root / name).is_file()]
     if not there:
         if missing := [name for name in ("train", "val") if not (root / name).is_dir()]:
             raise ValueError(f"{root}: {' and '.join(missing)} missing; wanted {LAYOUT}")
-        return open_folder(data, seed=seed)
+        return open_folder(data, hold=hold)
     if missing := [name for name in ZIPPED if name not in there]:
         raise ValueError(f"{root}: {', '.join(missing)} missing; wanted {LAYOUT}")
     train, validation = (

@@ -16,11 +16,11 @@ from crosshead.data.base import (
     FileImages,
     Splits,
     dataset_info,
-    stratified_split,
 )
+from crosshead.data.datasets.held_out import PURPOSE, HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
 from crosshead.data.decode.images import display_name
-from crosshead.data.random import Indices, permutation
+from crosshead.data.random import permutation
 from crosshead.recipe.schema import DataConfig
 
 TABLE = "labels.csv"
@@ -35,7 +35,7 @@ _SPLITS = {
 _KINDS = ("label", "labels", "value")
 
 
-def open_listed(data: DataConfig, *, seed: int) -> Splits:
+def open_listed(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Split by the column ``split`` where there is one, else a share held out by seed (by class where there are some).
 
     Raises:
@@ -50,14 +50,12 @@ def open_listed(data: DataConfig, *, seed: int) -> Splits:
     }
     if not chosen["train"]:
         raise ValueError(f"{root / TABLE}: no row has the split train")
-    held_out = not chosen["validation"]
-    if held_out:
-        rest, held = _split(kind, [targets[i] for i in chosen["train"]], data, seed)
-        both = np.asarray(chosen["train"])
-        chosen["train"], chosen["validation"] = both[rest].tolist(), both[held].tolist()
     files = [root / path for path in paths]
     whole = FileImages(files, targets, data.max_megapixels, refused_links(files, root, data))
     sets = {split: whole.subset(np.asarray(rows, dtype=np.int64)) for split, rows in chosen.items() if rows}
+    held_out = "validation" not in sets
+    if held_out:
+        sets["train"], sets["validation"] = _split(kind, sets["train"], data, hold)
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     if kind == "value":
         numbers = np.asarray(sets["train"].targets, dtype=np.float64)
@@ -127,15 +125,16 @@ def _number(word: str, where: str) -> float:
     return value
 
 
-def _split(kind: str, targets: Sequence[Any], data: DataConfig, seed: int) -> tuple[Indices, Indices]:
-    """Indices (rest, held out), each ascending."""
+def _split(kind: str, images: FileImages, data: DataConfig, hold: HoldOut) -> tuple[FileImages, FileImages]:
+    """(the rest, the held out)."""
     if kind == "label":
-        return stratified_split(targets, data.validation, purpose="validation split", seed=seed)
-    count = min(max(1, round(data.validation * len(targets))), len(targets) - 1)
-    if count < 1 or not 0 < data.validation < 1:
+        return hold.split(images, data, strata=images.targets)
+    if len(images) < 2:
         raise ValueError(
-            f"data.validation is {data.validation:g} of {len(targets)} pictures: wanted a share between 0 and 1 that "
-            "leaves some for each, or a column split"
+            f"{data.name}: one picture; wanted two at least, to train and validate, or a column split"
         )
-    order = permutation("validation split", seed, 0, len(targets))
-    return np.sort(order[count:]), np.sort(order[:count])
+    if not hold.by_place:
+        return hold.split(images, data)
+    count = min(max(1, round(data.validation * len(images))), len(images) - 1)
+    order = permutation(PURPOSE, hold.seed, 0, len(images))
+    return images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))

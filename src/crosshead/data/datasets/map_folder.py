@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info, stratified_split
+from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, further_folders
 from crosshead.data.datasets.mapped import Pairs, pair_folders
 from crosshead.data.decode.images import display_name
@@ -14,7 +15,7 @@ LAYOUT = (
 )
 
 
-def open_map_folder(data: DataConfig, *, seed: int) -> Splits:
+def open_map_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without a validation split a share of the training pictures is held out, by seed."""
     root = data_root(data, LAYOUT)
     if missing := [name for name in ("images", "maps") if not (root / name).is_dir()]:
@@ -36,11 +37,8 @@ def open_map_folder(data: DataConfig, *, seed: int) -> Splits:
     if "validation" in pairs:
         validation = pairs["validation"].images
     else:
-        rest, held = stratified_split(
-            [0] * len(train), data.validation, purpose="validation split", seed=seed
-        )
-        train, validation = train.subset(rest), train.subset(held)
-        origins["validation"] = f"{data.validation:.0%} held out of {origins['train']}, by seed {seed}"
+        train, validation = hold.split(train, data)
+        origins["validation"] = f"{data.validation:.0%} held out of {origins['train']}, by seed {hold.seed}"
     test = pairs["test"].images if "test" in pairs else None
     return Splits(train, validation, test, info, "validation" not in pairs, origins, notes, passed_over)
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info, stratified_split
+from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.mapped import Mapped
 from crosshead.data.datasets.shards import read_shards, shard_files
@@ -56,7 +57,7 @@ class PackedMaps(Mapped):
         return PackedMaps(images, maps, self.classes, zero_is_ignored=self.zero_is_ignored)
 
 
-def open_map_shards(data: DataConfig, *, seed: int) -> Splits:
+def open_map_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without ``val`` shards a share of ``train`` is held out, by seed."""
     root = data_root(data, LAYOUT)
     names, zero_is_ignored = _described(root / DESCRIPTION)
@@ -71,10 +72,7 @@ def open_map_shards(data: DataConfig, *, seed: int) -> Splits:
             sets[part] = PackedMaps(*both, len(names), zero_is_ignored=zero_is_ignored)
     train, validation = sets["train"], sets.get("val")
     if validation is None:
-        rest, held = stratified_split(
-            [0] * len(train), data.validation, purpose="validation split", seed=seed
-        )
-        train, validation = train.subset(rest), train.subset(held)
+        train, validation = hold.split(train, data)
     info = dataset_info(data, names, IMAGENET_MEAN, IMAGENET_STD)
     return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 

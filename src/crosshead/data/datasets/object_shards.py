@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info, stratified_split
+from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.data.coco.instances import Instances
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.reader import Categories, read_instances
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.map_shards import check_pairs
 from crosshead.data.datasets.objects import Marked
@@ -91,7 +92,7 @@ class PackedObjects(Marked):
         return read.instances
 
 
-def open_object_shards(data: DataConfig, *, seed: int) -> Splits:
+def open_object_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without ``val`` shards a share of ``train`` is held out, by seed."""
     root = data_root(data, LAYOUT)
     categories, masked, partly = _described(root / DESCRIPTION)
@@ -110,10 +111,7 @@ def open_object_shards(data: DataConfig, *, seed: int) -> Splits:
             )
     train, validation = sets["train"], sets.get("val")
     if validation is None:
-        rest, held = stratified_split(
-            [0] * len(train), data.validation, purpose="validation split", seed=seed
-        )
-        train, validation = train.subset(rest), train.subset(held)
+        train, validation = hold.split(train, data)
     info = dataset_info(data, categories.names, IMAGENET_MEAN, IMAGENET_STD, categories.ids.tolist())
     return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 

@@ -20,16 +20,18 @@ from crosshead.data.datasets import (
 )
 from crosshead.data.datasets.digits import open_digits
 from crosshead.data.datasets.fashion_mnist import open_fashion_mnist
+from crosshead.data.datasets.held_out import HoldOut, Kept
 from crosshead.data.datasets.image_folder import LAYOUT, open_folder
 from crosshead.data.datasets.listed import LAYOUT as LISTED
 from crosshead.data.datasets.listed import open_listed
 from crosshead.data.datasets.scenes_objects import open_scenes
 from crosshead.data.datasets.scenes_semantic import open_scenes_semantic
-from crosshead.recipe.schema import DataConfig
+from crosshead.recipe.schema import DataConfig, Recipe
 
 
 class Opener(Protocol):
-    def __call__(self, data: DataConfig, /, *, seed: int) -> Splits: ...
+    def __call__(self, data: DataConfig, /, *, hold: HoldOut) -> Splits:
+        """``hold`` decides what the data set leaves open: which pictures are held out for validation."""
 
 
 _KNOWN: dict[str, tuple[str, Opener]] = {}
@@ -96,16 +98,22 @@ def describe_dataset(name: str) -> str:
     return _KNOWN[name][0]
 
 
-def open_splits(data: DataConfig, *, seed: int) -> Splits:
-    """The data set that ``data.name`` names; ``seed`` decides only what the data set itself leaves open.
+def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = False) -> Splits:
+    """The data set that ``recipe.data`` names, split as a run of the recipe splits it.
+
+    Args:
+        recipe: a part of the training pictures is held out by its ``split_seed`` where the data set leaves that open.
+        run: what the run whose data this is has trained on and held out, which stays so.
+        by_place: hold out as runs did that keep no such thing.
 
     Raises:
         ValueError: no such data set, or what is at ``data.root`` is not one.
     """
+    data = recipe.data
     if data.name not in _KNOWN:
         near = get_close_matches(data.name, dataset_names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
             f"data.name: no data set {data.name!r}; {hint}known are {', '.join(dataset_names())}"
         )
-    return _KNOWN[data.name][1](data, seed=seed)
+    return _KNOWN[data.name][1](data, hold=HoldOut(recipe.split_seed, run, by_place))

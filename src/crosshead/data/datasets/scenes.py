@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.data.base import stratified_split
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.rle import encode
+from crosshead.data.datasets.held_out import stratified_split
 from crosshead.data.random import Indices, keys, uniforms
 
 CLASSES = tuple("0123456789")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from crosshead.data.base import IGNORED, Splits, dataset_info
 from crosshead.data.coco.objects import Objects
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.scenes import CLASSES, MEAN, STD, Scenes
 from crosshead.data.random import Indices
 from crosshead.data.transforms.pipeline import image_size
@@ -43,10 +44,10 @@ class SceneMaps:
         return SceneMaps(self.scenes.subset(indices))
 
 
-def open_scenes_semantic(data: DataConfig, *, seed: int) -> Splits:
+def open_scenes_semantic(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Scenes of ``data.image_size``; those of validation and test are the same for every seed."""
     train, validation, test = (
-        SceneMaps(Scenes(split, image_size(data), seed)) for split in ("train", "validation", "test")
+        SceneMaps(Scenes(split, image_size(data), hold.seed)) for split in ("train", "validation", "test")
     )
     return Splits(train, validation, test, dataset_info(data, NAMES, MEAN, STD))
 

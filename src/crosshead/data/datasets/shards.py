@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info, stratified_split
+from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, read_exactly
 from crosshead.data.decode.images import SUFFIXES, display_name
@@ -31,7 +32,7 @@ _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})\.tar")
 Sample = tuple[str, int, int, int]  # member, class, where its bytes begin, how many
 
 
-def open_shards(data: DataConfig, *, seed: int) -> Splits:
+def open_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     """The splits by the shards' names; without ``val`` shards a share of ``train`` is held out, seeded by class."""
     root = data_root(data, LAYOUT)
     parts = {part: shard_files(root, part) for part in ("train", "val", "test")}
@@ -41,8 +42,7 @@ def open_shards(data: DataConfig, *, seed: int) -> Splits:
     class_names = _class_names(root, 1 + max(max(images.targets) for images in sets.values()))
     train, validation = sets["train"], sets.get("val")
     if validation is None:
-        rest, held = stratified_split(train.targets, data.validation, purpose="validation split", seed=seed)
-        train, validation = train.subset(rest), train.subset(held)
+        train, validation = hold.split(train, data, strata=train.targets)
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 

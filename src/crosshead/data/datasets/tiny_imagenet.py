@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crosshead.data.base import FileImages, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import class_folders, data_root, read_classes, refused_links
 from crosshead.recipe.schema import DataConfig
 
@@ -14,7 +15,7 @@ LAYOUT = (
 )
 
 
-def open_tiny_imagenet(data: DataConfig, *, seed: int) -> Splits:
+def open_tiny_imagenet(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``val/`` is the validation split; the labels of ``test/`` were never published, so there is no test set."""
     given = data_root(data, LAYOUT)
     root = given / FOLDER if (given / FOLDER).is_dir() else given

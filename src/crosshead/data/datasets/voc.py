@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
 from crosshead.data.datasets.mapped import MappedImages, check_missing
 from crosshead.data.decode.images import display_name
@@ -16,7 +17,7 @@ CLASSES = (
 _PLACES = ("", "VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007")
 
 
-def open_voc(data: DataConfig, *, seed: int) -> Splits:
+def open_voc(data: DataConfig, *, hold: HoldOut) -> Splits:
     """``train.txt`` and ``val.txt`` say which pictures; the border of objects, 255, is no class."""
     root = data_root(data, LAYOUT)
     there = [root / place for place in _PLACES if (root / place / "SegmentationClass").is_dir()]

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from crosshead.data.base import IGNORED, DatasetInfo, ImageSet
+from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
 from crosshead.data.coco.objects import Objects
 from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
-from crosshead.data.datasets.registry import open_splits
 from crosshead.data.decode.images import BrokenImage
-from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
 # Of objects: by their area in pixels as COCO's numbers part them, and those that are in no class's count.
@@ -88,21 +86,16 @@ class CheckReport:
 
 
 def check_images(
-    data: DataConfig, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
+    splits: Splits, *, workers: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> CheckReport:
-    """Decodes every picture of every split, in ``data.num_workers`` processes; ``progress(done, total)``.
-
-    Raises:
-        ValueError: the data set as a whole can't be opened.
-    """
-    splits = open_splits(data, seed=seed)
+    """Decodes every picture of every split, in so many processes beside this one; ``progress(done, total)``."""
     parts = splits.parts()
     total, done = sum(len(images) for images in parts.values()), 0
     reports = {}
     places: dict[bytes, list[tuple[str, int]]] = {}
     for name, images in parts.items():
         tally = _Tally(len(splits.info.class_names))
-        for i, verdict in _verdicts(images, len(splits.info.class_names), data.num_workers):
+        for i, verdict in _verdicts(images, len(splits.info.class_names), workers):
             if isinstance(verdict, str):
                 tally.broken.append((images.name(i), verdict))
             else:

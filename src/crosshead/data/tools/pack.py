@@ -18,7 +18,7 @@ from crosshead.data.datasets.shards import CLASSES, OBJECTS_SUFFIX, Sample, writ
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import permutation
-from crosshead.recipe.schema import DataConfig
+from crosshead.recipe.schema import Recipe
 
 Progress = Callable[[int, int], None]
 
@@ -34,23 +34,23 @@ class PackReport:
 
 
 def pack(
-    data: DataConfig,
+    recipe: Recipe,
     out: Path,
     *,
-    seed: int = 0,
     shard_megabytes: float = 256.0,
     progress: Progress | None = None,
 ) -> PackReport:
     """Writes ``out/train-000000.tar`` and so on, an index beside each, and the class names.
 
-    The files' bytes stay as they are; their order is shuffled, for readers that go through shards in a row. A
-    shard is closed once it has ``shard_megabytes`` (10⁶ bytes). Pictures that can't be read are left out and
-    reported, up to ``data.max_broken``; ``progress(done, total)`` counts pictures.
+    What a run of the recipe holds out for validation is packed as such. The files' bytes stay as they are; their
+    order is shuffled, for readers that go through shards in a row. A shard is closed once it has ``shard_megabytes``
+    (10⁶ bytes). Pictures that can't be read are left out and reported, up to ``data.max_broken``;
+    ``progress(done, total)`` counts pictures.
 
     Raises:
         ValueError: ``out`` is not empty, the data set is not one of files, or too much of it is broken.
     """
-    splits = open_splits(data, seed=seed)
+    data, splits = recipe.data, open_splits(recipe)
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
     for images in parts.values():
@@ -61,7 +61,7 @@ def pack(
     samples, shards, broken = {}, {}, []
     for part, images in parts.items():
         writers = [_ShardWriter(place, part, shard_megabytes * 1e6) for place in _places(out, images)]
-        for i in permutation(f"pack {part}", seed, 0, len(images)).tolist():
+        for i in permutation(f"pack {part}", recipe.split_seed, 0, len(images)).tolist():
             try:
                 for writer, (suffix, body, target) in zip(writers, _members(images, i), strict=True):
                     writer.add(f"{i:08d}", suffix, body, target)

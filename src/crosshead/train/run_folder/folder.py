@@ -101,7 +101,11 @@ def describe_run(folder: Path, recipe: Recipe, info: DatasetInfo) -> None:
 
 def read_info(folder: Path) -> DatasetInfo:
     """The classes and statistics that a run was trained with."""
-    values = json.loads((folder / CLASSES_FILE).read_text())
+    return info_of(json.loads((folder / CLASSES_FILE).read_text()))
+
+
+def info_of(values: dict[str, Any]) -> DatasetInfo:
+    """The inverse of ``asdict``, out of JSON."""
     return DatasetInfo(
         name=values["name"],
         class_names=tuple(values["class_names"]),

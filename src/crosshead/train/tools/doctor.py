@@ -12,6 +12,7 @@ from crosshead.data.datasets.registry import open_splits
 from crosshead.data.tools.check import CheckReport, check_images
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
+from crosshead.train.checkpoint.memory import splits_of_run
 from crosshead.train.checkpoint.store import BEST, CheckpointStore, read_state, step_of
 from crosshead.train.files import Damaged, verify
 from crosshead.train.logging.files import METRICS_FILE, read_metrics
@@ -173,13 +174,14 @@ def _data(
 ) -> Iterator[Finding]:
     data = recipe.data if root is None else recipe.data.model_copy(update={"root": str(root)})
     subject = f"data {data.name}" + (f" at {data.root}" if data.root else "")
+    recipe = recipe.model_copy(update={"data": data})
     try:
+        splits = open_splits(recipe) if folder is None else splits_of_run(recipe, folder)
         if read_images:
-            report = check_images(data, seed=recipe.split_seed, progress=progress)
+            report = check_images(splits, workers=recipe.data.num_workers, progress=progress)
             info, sizes = report.info, {name: split.total for name, split in report.splits.items()}
             yield from _broken(report, recipe, subject)
         else:
-            splits = open_splits(data, seed=recipe.split_seed)
             info, sizes = splits.info, {"train": len(splits.train), "validation": len(splits.validation)}
             if splits.test is not None:
                 sizes["test"] = len(splits.test)

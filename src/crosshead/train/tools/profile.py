@@ -39,7 +39,7 @@ class Trial:
         self.device = choose_device(recipe.train.device)
         if self.device.type == "cpu":
             tune_allocator()
-        self.splits: Splits = open_splits(recipe.data, seed=recipe.train.seed)
+        self.splits: Splits = open_splits(recipe)
         self.splits.refuse_known_faults(recipe.data)
         self.task: Task = open_task(recipe, self.splits.info)
         self.task.training_batches(self.splits.train, seed=0, epoch=0)  # refuses what it can't learn from
