@@ -44,9 +44,14 @@ def test_two_seeds_allow_no_claim():
         compare_recipes({"x": [1, 2, 3]}, {"y": [1, 2, 3]})
 
 
-def test_runs_that_do_not_vary_at_all():
-    assert compare_recipes({"x": [1, 1, 1]}, {"x": [2, 2, 2]})["x"].differs()
-    assert not compare_recipes({"x": [1, 1, 1]}, {"x": [1, 1, 1]})["x"].differs()
+def test_where_nothing_varies_there_is_no_test():
+    for values in ([1, 1, 1], [2, 2, 2], [0.1 + 0.2, 0.3, 0.3]):
+        found = compare_recipes({"x": [1, 1, 1]}, {"x": values})["x"]
+        assert math.isnan(found.p) and math.isnan(found.low) and not found.differs()
+    both = compare_recipes(
+        {"x": [1, 1, 1], "y": [1.0, 1.1, 0.9]}, {"x": [2, 2, 2], "y": [2.0, 2.1, 1.9]}
+    )  # what could not be tested is not counted among the comparisons either
+    assert both["y"].p_adjusted == both["y"].p and both["y"].differs()
 
 
 def test_a_mean_of_one_seed_has_no_interval():

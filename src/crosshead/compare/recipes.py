@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-FEWEST_SEEDS = 3
+from crosshead.compare.differences import FEWEST_SEEDS as FEWEST_SEEDS
+from crosshead.compare.differences import Difference, welch
 
 
 @dataclass(frozen=True)
@@ -22,24 +23,6 @@ class Interval:
     low: float
     high: float
     seeds: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Recipe B less recipe A: the difference of their seeds' means, its interval, and how likely chance gives as much.
-
-    ``p_adjusted`` is Holm's, over all measures that were compared together; ``differs`` is judged by it.
-    """
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    p_adjusted: float
-    seeds: tuple[int, int]
-
-    def differs(self, level: float = 0.95) -> bool:
-        return self.p_adjusted < 1 - level
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
@@ -64,7 +47,7 @@ def compare_recipes(
     """
     if a.keys() != b.keys():
         raise ValueError(f"wanted the same measures of both recipes, got {sorted(a)} and {sorted(b)}")
-    found = {name: _welch(name, a[name], b[name], level) for name in a}
+    found = {name: _named(name, a[name], b[name], level) for name in a}
     adjusted = holm([difference.p for difference in found.values()])
     return {
         name: replace(difference, p_adjusted=p)
@@ -73,29 +56,18 @@ def compare_recipes(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of p values that are judged together."""
-    count, highest = len(p_values), 0.0
-    adjusted = [math.nan] * count
-    for place, i in enumerate(sorted(range(count), key=lambda i: p_values[i])):
+    """Holm's step-down adjustment of p values that are judged together; NaN, where there was no test, stays."""
+    known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
+    count, highest = len(known), 0.0
+    adjusted = [math.nan] * len(p_values)
+    for place, i in enumerate(sorted(known, key=lambda i: p_values[i])):
         highest = max(highest, min(1.0, (count - place) * p_values[i]))
         adjusted[i] = highest
     return adjusted
 
 
-def _welch(name: str, a: Sequence[float], b: Sequence[float], level: float) -> Difference:
-    if min(len(a), len(b)) < FEWEST_SEEDS:
-        raise ValueError(
-            f"{name}: {len(a)} and {len(b)} seeds say nothing of the recipes; wanted at least {FEWEST_SEEDS} of "
-            "each, so train more seeds (crosshead sweep RECIPE --seeds 0,1,2)"
-        )
-    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    difference = float(second.mean() - first.mean())
-    if first.std() == 0 and second.std() == 0:  # nothing varies: no test, and no doubt either
-        return Difference(
-            difference, difference, difference, float(difference == 0), math.nan, (len(a), len(b))
-        )
-    test = stats.ttest_ind(second, first, equal_var=False)
-    interval = test.confidence_interval(level)
-    return Difference(
-        difference, float(interval.low), float(interval.high), float(test.pvalue), math.nan, (len(a), len(b))
-    )
+def _named(name: str, a: Sequence[float], b: Sequence[float], level: float) -> Difference:
+    try:
+        return welch(a, b, level)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
