@@ -57,9 +57,25 @@ class _Before(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return file.read_text().replace("crosshead", "before")
 
 
+# Forms for packed heads, which were public in trees that took no others: (module, name) now -> then.
+PACKED = {
+    ("ops.overlap.fast", "packed_attention"): ("ops.overlap", "overlapped_attention"),
+    ("ops.overlap.windowed", "packed_window_attention"): ("ops.overlap", "overlapped_window_attention"),
+    ("ops.talking.fast", "packed_attention"): ("ops.talking", "talking_heads_attention"),
+}
+
+
 def both(name: str, function: str) -> list[Callable[..., Tensor]]:
     """The function of module ``name`` in the older tree and in this one."""
-    return [getattr(importlib.import_module(f"{tree}.{name}"), function) for tree in ("before", "crosshead")]
+    found = []
+    for tree in ("before", "crosshead"):
+        module = importlib.import_module(f"{tree}.{name}")
+        if not hasattr(module, function):
+            older, function_then = PACKED[name, function]
+            found.append(getattr(importlib.import_module(f"{tree}.{older}"), function_then))
+            continue
+        found.append(getattr(module, function))
+    return found
 
 
 def draw(*sizes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -78,12 +94,15 @@ def overlap_cases() -> Iterator[tuple[str, list[Case]]]:
         name = f"overlap, B {batch}, N {tokens}, h {heads}, d {width}, o {overlap}, {dtype}"
         yield (
             name,
-            [(lambda x, f=f, o=overlap: f(x, o), given) for f in both("ops.overlap", "overlapped_attention")],
+            [
+                (lambda x, f=f, o=overlap: f(x, o), given)
+                for f in both("ops.overlap.fast", "packed_attention")
+            ],
         )
 
 
 def window_cases() -> Iterator[tuple[str, list[Case]]]:
-    functions = both("ops.overlap", "overlapped_window_attention")
+    functions = both("ops.overlap.windowed", "packed_window_attention")
     for images, windows, heads, overlap, dtype in (
         (8, 64, 3, 3, torch.float32),
         (8, 16, 6, 3, torch.float32),
@@ -97,7 +116,7 @@ def window_cases() -> Iterator[tuple[str, list[Case]]]:
 
 
 def talking_cases() -> Iterator[tuple[str, list[Case]]]:
-    functions = both("ops.talking", "talking_heads_attention")
+    functions = both("ops.talking.fast", "packed_attention")
     for batch, tokens, heads, width, overlap in (
         (16, 196, 4, 48, 0),
         (16, 197, 12, 16, 0),

@@ -12,13 +12,13 @@ from torch import Tensor
 from crosshead.ops.dcmha import composed_attention, naive_composed_attention
 from crosshead.ops.interactive import interactive_attention, naive_interactive_attention
 from crosshead.ops.knocking import knock, naive_knock
-from crosshead.ops.overlap import (
-    naive_overlapped_attention,
-    overlapped_attention,
-    overlapped_window_attention,
-)
+from crosshead.ops.overlap import naive_overlapped_attention as naive_overlapped
+from crosshead.ops.overlap.fast import packed_attention as overlapped_attention
+from crosshead.ops.overlap.windowed import packed_window_attention
 from crosshead.ops.reattention import naive_reattention, reattention
-from crosshead.ops.talking import naive_talking_heads_attention, talking_heads_attention
+from crosshead.ops.talking import naive_talking_heads_attention as naive_talking
+from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
+from packed import of_packed
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from tolerances import GRADIENT, OUTPUT
@@ -58,6 +58,10 @@ def packed(batch: int, tokens: int, heads: int, width: int) -> tuple[int, ...]:
     return batch, tokens, 3, heads, width
 
 
+naive_overlapped_attention = of_packed(naive_overlapped)
+naive_talking_heads_attention = of_packed(naive_talking)
+
+
 def forms() -> dict[str, Form]:
     return overlapped() | windows() | talking() | interactive() | others()
 
@@ -95,7 +99,7 @@ def windows() -> dict[str, Form]:
         )
 
     def fast(qkv: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
-        return overlapped_window_attention(qkv, 3, bias, mask=mask_of(bias), borrow_gain=gain)
+        return packed_window_attention(qkv, 3, bias, mask=mask_of(bias), borrow_gain=gain)
 
     def naive(qkv: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
         return naive_overlapped_attention(qkv, 3, attn_mask=bias + mask_of(bias), borrow_gain=gain)
@@ -105,7 +109,7 @@ def windows() -> dict[str, Form]:
 
 def talking() -> dict[str, Form]:
     found = {}
-    for mode in ("chunked", "full_width", "auto"):
+    for backend in ("chunked", "full_width", "auto"):
         for overlap in (0, 5):
 
             def call(
@@ -114,8 +118,8 @@ def talking() -> dict[str, Form]:
                 qkv, pre, post, bias = operands
                 return function(qkv, pre, None, post, bias, overlap=o, **more)
 
-            found[f"talking, {mode}, o {overlap}"] = Form(
-                partial(call, talking_heads_attention, mode=mode),
+            found[f"talking, {backend}, o {overlap}"] = Form(
+                partial(call, talking_heads_attention, backend=backend),
                 partial(call, naive_talking_heads_attention),
                 [packed(3, 196, 4, 48), (4, 4), (4, 4), (4,)],
             )
@@ -128,12 +132,12 @@ def interactive() -> dict[str, Form]:
         return function(q, k, v, (13, 15), mix_query=mixes[0], mix_key=mixes[1], num_prefix_tokens=2, **more)
 
     return {
-        f"interactive, {mode}, {heads} heads": Form(
-            partial(call, interactive_attention, mode=mode),
+        f"interactive, {backend}, {heads} heads": Form(
+            partial(call, interactive_attention, backend=backend),
             partial(call, naive_interactive_attention),
             [(3, heads, 197, 32)] * 3 + [(heads, heads)] * 2,
         )
-        for mode in ("stored", "recompute", "triton", "auto")
+        for backend in ("stored", "recompute", "triton", "auto")
         for heads in (3, 8)
     }
 
@@ -143,6 +147,9 @@ def others() -> dict[str, Form]:
         q, k, v, mix, weight, bias = operands
         return function(q, k, v, mix, None, weight, bias)[0]
 
+    def stacked(function: Callable[..., tuple[Tensor, ...]], *operands: Tensor) -> Tensor:
+        return torch.stack(function(*operands))
+
     heads = [(3, 4, 97, 24)] * 3
     composed = [(3, 97, 40), (4 * 8, 40), (4, 8, 4, 4), (4 * 4, 40), (4, 4), (4, 4)]
     return {
@@ -150,7 +157,7 @@ def others() -> dict[str, Form]:
         "re-attention": Form(
             partial(normed, reattention), partial(normed, naive_reattention), [*heads, (4, 4), (4,), (4,)]
         ),
-        "knocking": Form(knock, naive_knock, [packed(3, 97, 4, 24), (3, 24, 24)]),
+        "knocking": Form(partial(stacked, knock), partial(stacked, naive_knock), [*heads, (3, 24, 24)]),
     }
 
 

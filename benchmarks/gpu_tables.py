@@ -11,8 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import crosshead.models  # noqa: F401 - registers the models
 from crosshead.ops.interactive import interactive_attention
-from crosshead.ops.overlap import overlapped_attention
-from crosshead.ops.talking import talking_heads_attention
+from crosshead.ops.overlap.fast import packed_attention as overlapped_attention
+from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
 from interleave import Timing, compare
 
 Run = Callable[[], object]
@@ -95,8 +95,8 @@ def permute_and_linear(qkv: Tensor, pre: Tensor, post: Tensor) -> Tensor:
 
 
 def talking(device: str) -> Iterator[Table]:
-    def ours(mode: str, qkv: Tensor, pre: Tensor, post: Tensor) -> Tensor:
-        return talking_heads_attention(qkv, pre, None, post, None, mode=mode)  # type: ignore[arg-type]
+    def ours(backend: str, qkv: Tensor, pre: Tensor, post: Tensor) -> Tensor:
+        return talking_heads_attention(qkv, pre, None, post, None, backend=backend)  # type: ignore[arg-type]
 
     for batch, tokens, heads, width in ((128, 196, 4, 48), (128, 197, 12, 16), (16, 784, 4, 48)):
         operands = draw(device, (batch, tokens, 3, heads, width), (heads, heads), (heads, heads))
@@ -114,13 +114,13 @@ def interactive(device: str) -> Iterator[Table]:
     for side, batch in ((14, 256), (56, 32), (128, 4)):
         packed, *mixes = draw(device, (batch, side * side, 3, 8, 32), (8, 8), (8, 8))
 
-        def ours(mode: str, side: int, qkv: Tensor, m_q: Tensor, m_k: Tensor) -> Tensor:
+        def ours(backend: str, side: int, qkv: Tensor, m_q: Tensor, m_k: Tensor) -> Tensor:
             q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-            return interactive_attention(q, k, v, (side, side), mix_query=m_q, mix_key=m_k, mode=mode)  # type: ignore[arg-type]
+            return interactive_attention(q, k, v, (side, side), mix_query=m_q, mix_key=m_k, backend=backend)  # type: ignore[arg-type]
 
         forms: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {
-            name: (partial(ours, mode, side), [packed, *mixes])
-            for name, mode in (("stored", "stored"), ("recomputed", "recompute"), ("fused", "triton"))
+            name: (partial(ours, backend, side), [packed, *mixes])
+            for name, backend in (("stored", "stored"), ("recomputed", "recompute"), ("fused", "triton"))
         }
         forms["flash attention"] = (flash, [packed])
         yield from both_ways(f"interactive heads, B {batch}, {side} x {side} tokens, 8 heads of 32", forms)

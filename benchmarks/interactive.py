@@ -34,7 +34,7 @@ def interactive(
     mode: str, q: Tensor, k: Tensor, v: Tensor, side: int, mix_query: Tensor, mix_key: Tensor
 ) -> Tensor:
     return interactive_attention(
-        q, k, v, (side, side), landmarks=LANDMARKS, mix_query=mix_query, mix_key=mix_key, mode=mode
+        q, k, v, (side, side), landmarks=LANDMARKS, mix_query=mix_query, mix_key=mix_key, backend=mode
     )
 
 

@@ -17,9 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import crosshead.models  # noqa: F401 - registers the models
-from crosshead.ops.overlap import naive_overlapped_attention, overlapped_attention
+from crosshead.ops.overlap import naive_overlapped_attention as naive
+from crosshead.ops.overlap.fast import packed_attention as overlapped_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
+from packed import of_packed
+
+naive_overlapped_attention = of_packed(naive)
 
 # (B, N, h, d, o)
 BLOCKS = [(32, 197, 12, 16, 6), (32, 197, 12, 16, 11), (32, 197, 12, 32, 8)]

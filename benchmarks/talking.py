@@ -20,9 +20,11 @@ from timm.models.cait import TalkingHeadAttn
 from torch import Tensor
 
 from crosshead.layers import OverlappedTalkingHeadAttention
-from crosshead.ops.talking import naive_talking_heads_attention, talking_heads_attention
+from crosshead.ops.talking import naive_talking_heads_attention
+from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
+from packed import of_packed
 
 # (B, h, N, d); the first two are CaiT-XXS at 224 and at 448 pixels, the third has CaiT-M's heads,
 # the last is CaiT-Micro on 32 pixels.
@@ -47,10 +49,10 @@ def as_timm_computes_it(
 
 COMPETITORS: dict[str, tuple[Attend, int]] = {
     "timm": (as_timm_computes_it, 0),
-    "chunked (this library)": (partial(talking_heads_attention, mode="chunked"), 0),
-    "full width (this library)": (partial(talking_heads_attention, mode="full_width"), 0),
+    "chunked (this library)": (partial(talking_heads_attention, backend="chunked"), 0),
+    "full width (this library)": (partial(talking_heads_attention, backend="full_width"), 0),
     f"chunked, overlap {OVERLAP}": (
-        partial(talking_heads_attention, overlap=OVERLAP, mode="chunked"),
+        partial(talking_heads_attention, overlap=OVERLAP, backend="chunked"),
         OVERLAP,
     ),
 }
@@ -82,7 +84,9 @@ def check(shape: tuple[int, ...], name: str) -> None:
     """Output and gradients against float64, on two images; the bias before the softmax has no gradient."""
     attend, overlap = COMPETITORS[name]
     small = (min(2, shape[0]), *shape[1:])
-    oracle = Operator(small, partial(naive_talking_heads_attention, overlap=overlap), overlap, torch.float64)
+    oracle = Operator(
+        small, partial(of_packed(naive_talking_heads_attention), overlap=overlap), overlap, torch.float64
+    )
     competitor = Operator(small, attend, overlap, torch.float32)
     require_close(competitor.inference(), oracle.inference(), 1e-5, f"{name} at {shape}")
     for index, (got, want) in enumerate(zip(competitor.both(), oracle.both(), strict=True)):

@@ -15,6 +15,7 @@ from crosshead.layers import InteractingAttention, OverlappedWindowAttention
 from crosshead.ops.overlap import naive_overlapped_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
+from packed import of_packed
 
 # (windows in all, windows an image, heads of 32, overlap): two images of 56 x 56 tokens, and what training gives.
 SIZES = [(128, 64, 3, 5), (1024, 64, 3, 5), (256, 16, 6, 3), (64, 4, 12, 9)]
@@ -36,7 +37,7 @@ def check(layer: InteractingAttention, x: Tensor, mask: Tensor) -> None:
     x = x[: len(mask)].detach()
     qkv = layer.qkv(x).unflatten(-1, (3, layer.num_heads, layer.head_dim)).double()
     bias = (layer._get_rel_pos_bias() + mask.unsqueeze(1)).double()
-    heads = naive_overlapped_attention(qkv, layer.interaction.overlap, attn_mask=bias)
+    heads = of_packed(naive_overlapped_attention)(qkv, layer.interaction.overlap, attn_mask=bias)
     want = nn.functional.linear(heads, layer.proj.weight.double(), layer.proj.bias.double())
     require_close(layer(x, mask), want, 1e-5, f"overlap {layer.interaction.overlap}")
 

@@ -13,6 +13,14 @@ from crosshead.layers.interactions.knocking import fold_knocking
 from crosshead.ops.knocking import naive_gated_values, naive_knock
 from tolerances import GRADIENT, OUTPUT, assert_close
 
+
+def packed_naive_knock(heads, matrices):
+    """Of heads (B, N, 3, h, d)."""
+    return torch.stack(
+        [x.transpose(1, 2) for x in naive_knock(*heads.permute(2, 0, 3, 1, 4), matrices)], dim=2
+    )
+
+
 Knocking = INTERACTIONS["knocking"]
 
 
@@ -33,7 +41,7 @@ def as_written(layer, x):
     """Equations 5 to 9 on the heads, then plain attention."""
     heads = nn.functional.linear(x, layer.qkv.weight, layer.qkv.bias).unflatten(-1, (3, 3, 8))
     if layer.knock is not None:
-        heads = naive_knock(heads, layer.knock)
+        heads = packed_naive_knock(heads, layer.knock)
     q, k, v = heads.permute(2, 0, 3, 1, 4)
     if layer.knock is None:
         v = naive_gated_values(v, layer.knock_up, layer.knock_gate, layer.knock_down)
@@ -84,7 +92,7 @@ def test_a_projection_that_is_more_than_linear_is_called():
     attn = Attention(24, 3)
     attn.qkv = LowRank(24, 72)
     layer = stirred(from_attention(attn, Knocking()))
-    heads = naive_knock(attn.qkv(tokens()).unflatten(-1, (3, 3, 8)), layer.knock)
+    heads = packed_naive_knock(attn.qkv(tokens()).unflatten(-1, (3, 3, 8)), layer.knock)
     assert_close(layer.packed(tokens()), heads, OUTPUT[torch.float32])
 
     layer, seen = stirred(from_attention(Attention(24, 3), Knocking())), []

@@ -7,6 +7,7 @@ from torch import nn
 
 from crosshead.layers import Overlap, OverlappedAttention, from_attention
 from crosshead.ops.overlap import naive_overlapped_attention
+from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
 
 
@@ -31,14 +32,18 @@ def test_without_overlap_it_is_timms_attention(options, qk_norm):
 def test_forward_is_projection_operator_projection():
     layer = OverlappedAttention(24, 3, qkv_bias=True, overlap=3)
     qkv = layer.qkv(tokens()).view(2, 7, 3, 3, 8)
-    assert_close(layer(tokens()), layer.proj(naive_overlapped_attention(qkv, 3)), OUTPUT[torch.float32])
+    assert_close(
+        layer(tokens()), layer.proj(of_packed(naive_overlapped_attention)(qkv, 3)), OUTPUT[torch.float32]
+    )
 
 
 def test_norm_comes_before_the_overlap():
     layer = OverlappedAttention(24, 3, qk_norm=True, norm_layer=nn.LayerNorm, overlap=3)
     q, k, v = layer.qkv(tokens()).view(2, 7, 3, 3, 8).unbind(2)
     qkv = torch.stack([layer.q_norm(q), layer.k_norm(k), v], dim=2)
-    assert_close(layer(tokens()), layer.proj(naive_overlapped_attention(qkv, 3)), OUTPUT[torch.float32])
+    assert_close(
+        layer(tokens()), layer.proj(of_packed(naive_overlapped_attention)(qkv, 3)), OUTPUT[torch.float32]
+    )
 
 
 def test_padding_columns_of_the_projection_get_no_gradient():

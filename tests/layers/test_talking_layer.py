@@ -6,6 +6,7 @@ from timm.models.cait import TalkingHeadAttn
 
 from crosshead.layers import Overlap, OverlappedTalkingHeadAttention, from_attention
 from crosshead.ops.talking import naive_talking_heads_attention
+from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
 
 
@@ -35,7 +36,7 @@ def test_forward_is_projection_operator_projection():
     layer = OverlappedTalkingHeadAttention(24, 3, qkv_bias=True, overlap=3)
     qkv = layer.qkv(tokens()).view(2, 7, 3, 3, 8)
     mixing = (layer.proj_l.weight, layer.proj_l.bias, layer.proj_w.weight, layer.proj_w.bias)
-    want = layer.proj(naive_talking_heads_attention(qkv, *mixing, overlap=3))
+    want = layer.proj(of_packed(naive_talking_heads_attention)(qkv, *mixing, overlap=3))
     assert_close(layer(tokens()), want, OUTPUT[torch.float32])
 
 
@@ -97,7 +98,7 @@ def test_autocast():
         (dict(dim=24, num_heads=5), "24 does not split into 5 equal heads"),
         (dict(dim=24, num_heads=3, overlap=9), "between 0 and the head width 8, got 9"),
         (dict(dim=24, num_heads=3, proj_drop=1.5), r"\[0, 1\), got 1.5"),
-        (dict(dim=24, num_heads=3, mode="fast"), "one of auto, chunked, full_width, got 'fast'"),
+        (dict(dim=24, num_heads=3, mode="fast"), "one of auto, chunked, full_width, math, got 'fast'"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

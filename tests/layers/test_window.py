@@ -6,6 +6,7 @@ from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 
 from crosshead.layers import Overlap, OverlappedWindowAttention, from_attention
 from crosshead.ops.overlap import naive_overlapped_attention
+from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
 
 MASK = SwinTransformerBlock(24, (8, 12), num_heads=3, window_size=4, shift_size=2).attn_mask
@@ -46,7 +47,7 @@ def test_forward_is_projection_operator_projection():
     layer = create(overlap=3)
     qkv = layer.qkv(windows()).view(12, 16, 3, 3, 8)
     bias = (layer._get_rel_pos_bias() + MASK.unsqueeze(1)).repeat(2, 1, 1, 1)
-    want = layer.proj(naive_overlapped_attention(qkv, 3, attn_mask=bias))
+    want = layer.proj(of_packed(naive_overlapped_attention)(qkv, 3, attn_mask=bias))
     assert_close(layer(windows(), MASK), want, OUTPUT[torch.float32])
 
 

@@ -11,6 +11,7 @@ from crosshead.models.class_attention import (
     talking_heads_without_bias,
 )
 from crosshead.ops.talking.naive import naive_talking_heads_attention
+from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
 
 F64 = torch.float64
@@ -49,7 +50,7 @@ def test_it_is_the_class_tokens_row_of_talking_heads(batch, count, dim, heads, q
 
 def _oracle(attn, x):
     qkv = torch.stack([layer(x).unflatten(-1, (attn.num_heads, -1)) for layer in (attn.q, attn.k, attn.v)], 2)
-    return naive_talking_heads_attention(qkv, attn.proj_l.weight, None, attn.proj_w.weight, None)
+    return of_packed(naive_talking_heads_attention)(qkv, attn.proj_l.weight, None, attn.proj_w.weight, None)
 
 
 def test_heads_that_keep_to_themselves_are_timms():

@@ -8,6 +8,7 @@ import torch
 from dense_cases import small_maps
 from torch import nn
 
+from crosshead import swap_attention
 from crosshead.models import exporting
 from crosshead.models.detectors import build_detector
 from crosshead.models.exporting import ABOUT, TOLERANCE, export_model
@@ -102,3 +103,24 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="differs from the model by"):
         export_model(model, kept, size=(32, 32))
     assert kept.read_bytes() == b"before" and [each.name for each in tmp_path.iterdir()] == ["kept.pt2"]
+
+
+@pytest.mark.parametrize("kind", ["talking", "dcmha", "overlap", "knocking"])
+def test_any_number_of_images_goes_through_windows(kind, tmp_path):
+    """Shifted windows, whose mask is repeated over the images."""
+    model = timm.create_model(
+        "plain_swin_micro_patch2_window4_32", depths=(2,), num_heads=(3,), num_classes=4
+    )
+    swap_attention(model, kind, init="paper")
+    exported = export_model(model, tmp_path / "swin.pt2", size=(32, 32))
+    assert exported.inputs == ("batch", 3, 32, 32) and exported.fixed_because is None
+    differs(tmp_path / "swin.pt2", model, (1, 3, 32, 32), (5, 3, 32, 32))
+
+
+def test_landmarks_are_those_of_every_size(tmp_path):
+    """Sizes of every remainder by the landmarks a side; a graph without its guards, as other formats keep none."""
+    maps = small_maps(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))
+    export_model(maps, tmp_path / "b.pt2", size=(64, 64), part="backbone")
+    sides = [8 * n for n in range(8, 16)]
+    differs(tmp_path / "b.pt2", maps, *((1, 3, side, 8 * 15) for side in sides))
+    assert {side // 8 % 7 for side in sides} == set(range(7))

@@ -27,7 +27,7 @@ def no_images(device: str):
     return [
         output_and_gradients(call(function, shape, **more), inputs)
         for function, more in (
-            (interactive_attention, dict(mode="triton")),
+            (interactive_attention, dict(backend="triton")),
             (naive_interactive_attention, {}),
         )
     ]
@@ -43,13 +43,13 @@ def run_all(device: str) -> dict:
     results = {}
     for name, (shape, dtype, count) in CASES.items():
         inputs = [t.to(device) for t in operands(shape, dtype, packed=True)[:count]]
-        got = output_and_gradients(call(interactive_attention, shape, mode="triton"), inputs)
+        got = output_and_gradients(call(interactive_attention, shape, backend="triton"), inputs)
         results[name] = (
             got,
             output_and_gradients(call(naive_interactive_attention, shape), [t.double() for t in inputs]),
         )
     q, k, v, _, m_k = (t.to(device) for t in operands(WIDE_HEADS, torch.float32))
-    got = output_and_gradients(one_matrix(interactive_attention, mode="triton"), (q, k, v, m_k))
+    got = output_and_gradients(one_matrix(interactive_attention, backend="triton"), (q, k, v, m_k))
     results["one matrix"] = got, output_and_gradients(one_matrix(naive_interactive_attention), (q, k, v, m_k))
     results["no images"] = no_images(device)
     shape = SHAPES[0]
@@ -60,12 +60,12 @@ def run_all(device: str) -> dict:
             (t,),
         )
         for function, more in (
-            (interactive_attention, dict(mode="triton")),
+            (interactive_attention, dict(backend="triton")),
             (naive_interactive_attention, {}),
         )
     )
     compiled = torch.compile(
-        call(interactive_attention, shape, mode="triton"), fullgraph=True, backend="aot_eager"
+        call(interactive_attention, shape, backend="triton"), fullgraph=True, backend="aot_eager"
     )
     results["captured"] = (
         output_and_gradients(compiled, inputs),

@@ -9,21 +9,18 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-import crosshead.ops.overlap.fast as overlap_fast
+from crosshead.ops import overlap
+from crosshead.ops import talking as talk
 from crosshead.ops.interactive import interactive_attention, naive_interactive_attention
-from crosshead.ops.overlap import (
-    naive_overlapped_attention,
-    overlapped_attention,
-    overlapped_attention_weights,
-    overlapped_heads,
-    overlapped_window_attention,
-)
-from crosshead.ops.talking import (
-    naive_talking_heads_attention,
-    talking_heads_attention,
-    talking_heads_weights,
-)
+from crosshead.ops.overlap import products
+from crosshead.ops.overlap.windowed import packed_window_attention
+from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
+
+overlapped_attention = of_packed(overlap.overlapped_attention)
+naive_overlapped_attention = of_packed(overlap.naive_overlapped_attention)
+talking_heads_attention = of_packed(talk.talking_heads_attention)
+naive_talking_heads_attention = of_packed(talk.naive_talking_heads_attention)
 
 B, N, H, D, O = 2, 6, 3, 5, 2  # noqa: E741
 CLOSED = torch.zeros(N, N, dtype=torch.float64)
@@ -36,7 +33,7 @@ def window_naive(qkv, bias, gain):
 
 def window(qkv, bias, gain):
     mask = CLOSED.to(bias.dtype).unsqueeze(0)
-    return overlapped_window_attention(qkv, O, bias, mask=mask, borrow_gain=gain)
+    return packed_window_attention(qkv, O, bias, mask=mask, borrow_gain=gain)
 
 
 def masked(function, qkv, gain, mask=CLOSED):
@@ -74,20 +71,20 @@ FORMS = {
     ),
     "windows": (window, window_naive, [PACKED, (H, N, N), GAIN]),
     **{
-        f"talking, {mode}": (
-            partial(talking, talking_heads_attention, mode=mode),
+        f"talking, {backend}": (
+            partial(talking, talking_heads_attention, backend=backend),
             partial(talking, naive_talking_heads_attention),
             TALKING,
         )
-        for mode in ("chunked", "full_width")
+        for backend in ("chunked", "full_width", "math")
     },
     **{
-        f"interactive, {mode}": (
-            partial(interactive, interactive_attention, mode=mode),
+        f"interactive, {backend}": (
+            partial(interactive, interactive_attention, backend=backend),
             partial(interactive, naive_interactive_attention),
             INTERACTIVE,
         )
-        for mode in ("stored", "recompute", "auto")
+        for backend in ("stored", "recompute", "auto")
     },
 }
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -163,7 +160,7 @@ def test_forward_mode_by_every_operand(form):
 def test_second_derivatives_of_bfloat16_products():
     """The path of its own that bfloat16 takes on a CPU."""
     (qkv,) = draw([PACKED], dtype=torch.bfloat16)
-    assert overlap_fast.is_served(qkv, None, False, 0.0, None)
+    assert not products.obstacles(qkv, None, False, 0.0, None)
     got = second_derivatives(lambda x: overlapped_attention(x, O), [qkv])
     want = second_derivatives(lambda x: naive_overlapped_attention(x, O), [qkv.double()])
     assert_close(got[0], want[0], GRADIENT[torch.bfloat16])
@@ -209,21 +206,20 @@ def test_float16_does_not_overflow(form):
 class Operators(torch.nn.Module):
     """All operators in one model, for the tracing of graphs."""
 
-    def forward(self, qkv, weight, bias):
-        q, k, v = overlapped_heads(qkv, 0)
+    def forward(self, q, k, v, weight, bias):
         outputs = [
-            overlapped_attention(qkv, O),
-            overlapped_window_attention(qkv, O, bias),
-            talking_heads_attention(qkv, weight, None, weight, None, overlap=O),
+            overlap.overlapped_attention(q, k, v, O),
+            overlap.overlapped_attention(q, k, v, O, attn_bias=bias),
+            talk.talking_heads_attention(q, k, v, weight, None, weight, None, overlap=O),
             interactive_attention(q, k, v, grid=(2, 3), mix_query=weight),
-            overlapped_attention_weights(qkv, O),
-            talking_heads_weights(qkv, weight, None, weight, None),
+            overlap.overlapped_attention_weights(q, k, v, O),
+            talk.talking_heads_weights(q, k, v, weight, None, weight, None),
         ]
         return [x.sum() for x in outputs]
 
 
 def test_operators_are_nodes_of_fx_graphs():
-    operands = draw([PACKED, (H, H), (H, N, N)])
+    operands = draw([(B, H, N, D)] * 3 + [(H, H), (H, N, N)])
     graph = torch.fx.symbolic_trace(Operators())
     names = {node.name for node in graph.graph.nodes}
     assert {"overlapped_attention", "interactive_attention", "talking_heads_weights"} <= names

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.autograd import forward_ad
 
 import crosshead.ops.interactive.fast as fast
+import crosshead.ops.interactive.landmarks as landmarks
 import crosshead.ops.interactive.tiled as tiled
 from crosshead.ops.interactive import attention_factors, interactive_attention, naive_interactive_attention
 from golden_files import load_golden
@@ -22,7 +23,7 @@ SHAPES = [
     (1, 5, 4, (11, 1), (4, 4), 0),
     (2, 3, 4, (3, 5), (7, 7), 2),
 ]
-MODES = ["stored", "recompute"]
+BACKENDS = ["stored", "recompute"]
 
 
 @pytest.fixture(params=["A_K in blocks", "A_K whole"])
@@ -78,17 +79,17 @@ def assert_agrees(got, want, dtype):
 @pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "apart"])
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "contiguous"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_fast_equals_naive(shape, mode, dtype, packed, mixed, small_blocks):
+def test_fast_equals_naive(shape, backend, dtype, packed, mixed, small_blocks):
     inputs = operands(shape, dtype, packed=packed)[: 5 if mixed else 3]
-    got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+    got = output_and_gradients(call(interactive_attention, shape, backend=backend), inputs)
     want = output_and_gradients(call(naive_interactive_attention, shape), inputs)
     assert_agrees(got, want, dtype)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_one_mixing_matrix_alone(mode, small_blocks):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_mixing_matrix_alone(backend, small_blocks):
     shape = SHAPES[0]
     for kept in ("mix_query", "mix_key"):
         q, k, v, mix, _ = operands(shape)
@@ -96,7 +97,7 @@ def test_one_mixing_matrix_alone(mode, small_blocks):
         def with_one(q, k, v, m, function=interactive_attention, kept=kept, **more):
             return function(q, k, v, **{kept: m}, **options(shape), **more)
 
-        got = output_and_gradients(partial(with_one, mode=mode), (q, k, v, mix))
+        got = output_and_gradients(partial(with_one, backend=backend), (q, k, v, mix))
         want = output_and_gradients(partial(with_one, function=naive_interactive_attention), (q, k, v, mix))
         assert_agrees(got, want, torch.float64)
 
@@ -111,21 +112,21 @@ def test_golden_literal_evaluation(name, function):
     given = dict(
         grid=tuple(case["grid"]), landmarks=case["landmarks"], num_prefix_tokens=case["prefix_tokens"]
     )
-    modes = [dict(mode=mode) for mode in MODES] if function is interactive_attention else [{}]
-    for mode in modes:
+    backends = [dict(backend=backend) for backend in BACKENDS] if function is interactive_attention else [{}]
+    for backend in backends:
         q, k, v, m_q, m_k = leaves = [file[key].clone().requires_grad_() for key in names]
-        y = function(q, k, v, mix_query=m_q, mix_key=m_k, **given, **mode)
+        y = function(q, k, v, mix_query=m_q, mix_key=m_k, **given, **backend)
         grads = torch.autograd.grad(y, leaves, file["upstream"])
         assert_close(y, file["y"], GOLDEN_OUTPUT[torch.float64], "y")
         for key, grad in zip(names, grads, strict=True):
             assert_close(grad, file[f"grad.{key}"], GOLDEN_GRADIENT[torch.float64], key)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_gradcheck(mode, small_blocks):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradcheck(backend, small_blocks):
     shape = (1, 2, 3, (3, 2), (2, 1), 1)
     inputs = [t.requires_grad_() for t in operands(shape)]
-    assert torch.autograd.gradcheck(call(interactive_attention, shape, mode=mode), inputs)
+    assert torch.autograd.gradcheck(call(interactive_attention, shape, backend=backend), inputs)
 
 
 def test_identity_mixing_is_no_mixing():
@@ -152,8 +153,8 @@ def test_one_head_mixes_by_scaling():
     assert_close(call(interactive_attention, shape)(q, k, v, two, three), want, OUTPUT[torch.float64])
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_head_hears_of_another_only_through_mixing(mode):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_head_hears_of_another_only_through_mixing(backend):
     shape = SHAPES[0]
     q, k, v, m_q, m_k = operands(shape)
     moved = q.clone()
@@ -162,7 +163,7 @@ def test_a_head_hears_of_another_only_through_mixing(mode):
     )
 
     def change(*mixes):
-        run = call(interactive_attention, shape, mode=mode)
+        run = call(interactive_attention, shape, backend=backend)
         return (run(moved, k, v, *mixes) - run(q, k, v, *mixes)).abs().amax((0, 2, 3))
 
     assert (change()[1:] == 0).all() and (change(m_q, m_k)[1:] > 1e-6).all()
@@ -176,30 +177,30 @@ def test_scale_is_the_one_given():
     assert_close(call(interactive_attention, shape, scale=0.1)(q, k, v), want, OUTPUT[torch.float64])
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_pure_bfloat16(mode, small_blocks):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pure_bfloat16(backend, small_blocks):
     shape = (2, 3, 16, (5, 7), (3, 2), 1)
     inputs = operands(shape, torch.bfloat16, packed=True)
-    got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+    got = output_and_gradients(call(interactive_attention, shape, backend=backend), inputs)
     want = output_and_gradients(call(naive_interactive_attention, shape), [t.double() for t in inputs])
     assert got[0].dtype == torch.bfloat16 and all(g.dtype == torch.bfloat16 for g in got[1])
     assert_agrees(got, want, torch.bfloat16)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_softmax_statistics_are_float32(mode):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_softmax_statistics_are_float32(backend):
     """4,096 equal scores: a bfloat16 sum would stick at 256, and the rows of A_K would sum to 16."""
     q = torch.ones(1, 2, 4096, 8, dtype=torch.bfloat16)
-    out = interactive_attention(q, q, q, (64, 64), mode=mode)
+    out = interactive_attention(q, q, q, (64, 64), backend=backend)
     assert_close(out, q, OUTPUT[torch.bfloat16])
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_autocast_gives_bfloat16_and_float32_gradients(mode):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_gives_bfloat16_and_float32_gradients(backend):
     shape = (2, 3, 16, (5, 7), (3, 2), 1)
     inputs = operands(shape, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        got = output_and_gradients(call(interactive_attention, shape, mode=mode), inputs)
+        got = output_and_gradients(call(interactive_attention, shape, backend=backend), inputs)
     want = output_and_gradients(call(naive_interactive_attention, shape), inputs)
     assert got[0].dtype == torch.bfloat16 and all(g.dtype == torch.float32 for g in got[1])
     assert_agrees(got, want, torch.bfloat16)
@@ -221,9 +222,9 @@ def test_dropout_keeps_the_mean_and_drops(function):
 def test_recompute_drops_the_same_entries_again():
     shape = SHAPES[0]
     results = []
-    for mode in MODES:
+    for backend in BACKENDS:
         torch.manual_seed(5)
-        run = call(interactive_attention, shape, dropout_p=0.4, mode=mode)
+        run = call(interactive_attention, shape, dropout_p=0.4, backend=backend)
         results.append(output_and_gradients(run, operands(shape)))
     assert_agrees(results[1], results[0], torch.float64)
 
@@ -242,12 +243,12 @@ def kept_bytes(function):
     return sum(storages.values()), out
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_memory_is_linear_in_tokens(mode):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_memory_is_linear_in_tokens(backend):
     def kept(rows):
         shape = (1, 4, 8, (rows, 32), (7, 7), 0)
         inputs = [t.requires_grad_() for t in operands(shape, torch.float32)]
-        return kept_bytes(lambda: call(interactive_attention, shape, mode=mode)(*inputs))[0]
+        return kept_bytes(lambda: call(interactive_attention, shape, backend=backend)(*inputs))[0]
 
     assert kept(64) <= 2.05 * kept(32)
 
@@ -258,18 +259,21 @@ def test_recompute_keeps_little_beside_its_operands():
     inputs = [t.requires_grad_() for t in operands(shape, torch.float32)]
     given = sum(t.untyped_storage().nbytes() for t in inputs)
     beside = {
-        mode: kept_bytes(lambda mode=mode: call(interactive_attention, shape, mode=mode)(*inputs))[0] - given
-        for mode in MODES
+        backend: kept_bytes(
+            lambda backend=backend: call(interactive_attention, shape, backend=backend)(*inputs)
+        )[0]
+        - given
+        for backend in BACKENDS
     }
     assert beside["recompute"] < 2**16 < beside["stored"] / 30
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_captured_whole_forward_and_backward(mode):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_captured_whole_forward_and_backward(backend):
     shape = SHAPES[0]
     inputs = operands(shape, packed=True)
     compiled = torch.compile(
-        call(interactive_attention, shape, mode=mode), fullgraph=True, backend="aot_eager"
+        call(interactive_attention, shape, backend=backend), fullgraph=True, backend="aot_eager"
     )
     got = output_and_gradients(compiled, inputs)
     assert_agrees(got, output_and_gradients(call(naive_interactive_attention, shape), inputs), torch.float64)
@@ -284,13 +288,13 @@ def test_compiles_whole_forward_and_backward():
     assert_agrees(got, want, torch.float32)
 
 
-@pytest.mark.parametrize("mode", ["auto", *MODES])
-def test_exports_with_a_dynamic_batch(mode):
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_exports_with_a_dynamic_batch(backend):
     shape = (2, 3, 5, (5, 7), (3, 2), 1)
 
     class Module(torch.nn.Module):
         def forward(self, q, k, v, m_q, m_k):
-            return call(interactive_attention, shape, mode=mode)(q, k, v, m_q, m_k)
+            return call(interactive_attention, shape, backend=backend)(q, k, v, m_q, m_k)
 
     batch = {0: torch.export.Dim("batch", min=1, max=64)}
     program = torch.export.export(
@@ -319,7 +323,7 @@ def test_tiles_without_a_gradient_are_the_equations(shape, at_once, small_blocks
     for dtype in (torch.float64, torch.float32):
         inputs = operands(shape, dtype, packed=True)
         for given in (inputs, inputs[:3]):
-            got = call(interactive_attention, shape, mode="recompute")(*given)
+            got = call(interactive_attention, shape, backend="recompute")(*given)
             assert got.grad_fn is None
             assert_close(got, call(naive_interactive_attention, shape)(*given), OUTPUT[dtype])
 
@@ -329,15 +333,15 @@ def test_tiles_without_a_gradient_at_their_own_size(size):
     """More than one tile, and A_K beyond one: what the smaller tests reach by smaller tiles only."""
     assert size[1] * size[3][0] * size[3][1] * 35 > tiled.BLOCK_ELEMENTS
     inputs = operands(size, torch.float32, packed=True)
-    got = call(interactive_attention, size, mode="recompute")(*inputs)
+    got = call(interactive_attention, size, backend="recompute")(*inputs)
     assert_close(got, call(naive_interactive_attention, size)(*inputs), OUTPUT[torch.float32])
 
 
-@pytest.mark.parametrize("mode", ["auto", *MODES])
-def test_no_images_give_no_output(mode):
+@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+def test_no_images_give_no_output(backend):
     shape = (0, *SHAPES[0][1:])
     inputs = operands(shape)
-    assert call(interactive_attention, shape, mode=mode)(*inputs).shape == inputs[0].shape
+    assert call(interactive_attention, shape, backend=backend)(*inputs).shape == inputs[0].shape
 
 
 def _runs_in_tiles(monkeypatch, run):
@@ -429,11 +433,14 @@ def test_effective_map_of_chosen_heads_and_queries():
         (dict(landmarks=0), "landmarks must be .* at least 1 .* got 0"),
         (dict(landmarks=(3, 0)), r"landmarks must be .* got \(3, 0\)"),
         (dict(landmarks=(3, 3, 3)), r"landmarks must be one or two counts .* got \(3, 3, 3\)"),
-        (dict(mix_query=torch.eye(4)), r"mix_query must be \(heads, heads\) = \(3, 3\), got \(4, 4\)"),
-        (dict(mix_key=torch.ones(3)), r"mix_key must be \(heads, heads\) = \(3, 3\), got \(3,\)"),
+        (
+            dict(mix_query=torch.eye(4)),
+            r"mix_query must be \(num_heads, num_heads\) = \(3, 3\), got \(4, 4\)",
+        ),
+        (dict(mix_key=torch.ones(3)), r"mix_key must be \(num_heads, num_heads\) = \(3, 3\), got \(3,\)"),
         (
             dict(k=torch.zeros(2, 3, 14, 4)),
-            r"k must have the shape of q, \(2, 3, 15, 4\), got \(2, 3, 14, 4\)",
+            r"v must have the shape of k, \(2, 3, 14, 4\), got \(2, 3, 15, 4\)",
         ),
         (dict(v=torch.zeros(2, 3, 15, 4, dtype=torch.float64)), "v must have the dtype and device of q"),
         (
@@ -455,5 +462,42 @@ def test_bad_input_is_named(function, change, message):
 
 def test_unknown_mode_is_named():
     zeros = torch.zeros(1, 1, 4, 2)
-    with pytest.raises(ValueError, match="mode must be one of auto, stored, recompute, triton, got 'fast'"):
-        interactive_attention(zeros, zeros, zeros, (2, 2), mode="fast")
+    with pytest.raises(
+        ValueError, match="backend must be one of auto, stored, recompute, triton, got 'fast'"
+    ):
+        interactive_attention(zeros, zeros, zeros, (2, 2), backend="fast")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_traced_pooling_is_pytorchs_to_the_bit(dtype):
+    like = torch.empty(0, dtype=dtype)
+    for length in [*range(1, 40), 300, 513]:
+        for cells in range(1, min(length, 16) + 1):
+            got = landmarks._compared_pooling_matrix(length, cells, like)
+            assert torch.equal(got, landmarks.pooling_matrix(length, cells, like)) and got.dtype == dtype
+
+
+def test_mode_is_called_backend_now():
+    q = torch.randn(1, 2, 9, 4)
+    with pytest.warns(FutureWarning, match="use backend="):
+        got = interactive_attention(q, q, q, (3, 3), mode="stored")
+    assert torch.equal(got, interactive_attention(q, q, q, (3, 3), backend="stored"))
+
+
+def test_padding_takes_no_part():
+    """Against the equations; images of different padding, a cell that is all padding, both mixings."""
+    q, k, v = (torch.randn(2, 3, 17, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    mixes = dict(mix_query=torch.randn(3, 3).double(), mix_key=torch.randn(3, 3).double())
+    mask = torch.ones(2, 1, 1, 17, dtype=torch.bool)
+    mask[0, ..., 11:] = mask[1, ..., 5] = False
+    given = dict(landmarks=2, num_prefix_tokens=1, attn_mask=mask, **mixes)
+    got, want = (f(q, k, v, (4, 4), **given) for f in (interactive_attention, naive_interactive_attention))
+    assert_close(got, want, OUTPUT[torch.float64])
+    upstream = torch.randn(got.shape, dtype=torch.float64) * mask.transpose(2, 3)
+    grads, wants = (torch.autograd.grad(out, (q, k, v), upstream) for out in (got, want))
+    for grad, wanted in zip(grads, wants, strict=True):
+        assert_close(grad, wanted, GRADIENT[torch.float64])
+    with pytest.raises(ValueError, match="takes no mask but one of padding"):
+        interactive_attention(q, k, v, (4, 4), attn_mask=mask.expand(2, 3, 17, 17), num_prefix_tokens=1)
+    with pytest.raises(ValueError, match="backend='recompute' takes no mask"):
+        interactive_attention(q, k, v, (4, 4), **given, backend="recompute")

@@ -80,20 +80,20 @@ def test_kernels_are_launched_on_the_device_of_their_operands(monkeypatch):
 @pytest.mark.parametrize(
     ("shape", "change", "message"),
     [
-        ((1, 2, 9, 8), {}, "wanted tensors on a CUDA device, got cpu"),
-        ((1, 2, 9, 80), {}, "wanted at most 64 channels a head, got 80"),
-        ((1, 65, 9, 8), {}, "wanted at most 64 heads, got 65"),
-        ((1, 2, 81, 8), dict(grid=(9, 9), landmarks=9), "wanted at most 64 landmarks, got 81"),
-        ((1, 2, 9, 8), dict(dropout_p=0.1), "wanted no dropout, got 0.1"),
+        ((1, 2, 9, 8), {}, "expected tensors on a CUDA device, got cpu"),
+        ((1, 2, 9, 80), {}, "expected at most 64 channels a head, got 80"),
+        ((1, 65, 9, 8), {}, "expected at most 64 heads, got 65"),
+        ((1, 2, 81, 8), dict(grid=(9, 9), landmarks=9), "expected at most 64 landmarks, got 81"),
+        ((1, 2, 9, 8), dict(dropout_p=0.1), "expected no dropout, got 0.1"),
     ],
 )
 def test_what_the_kernels_cannot_serve_is_named(shape, change, message):
     zeros = torch.zeros(shape)
-    with pytest.raises(ValueError, match=f"mode='triton' can't serve this: .*{message}"):
-        interactive_attention(zeros, zeros, zeros, **(dict(grid=(3, 3), mode="triton") | change))
+    with pytest.raises(ValueError, match=f"backend='triton' can't serve this: .*{message}"):
+        interactive_attention(zeros, zeros, zeros, **(dict(grid=(3, 3), backend="triton") | change))
 
 
 def test_double_precision_is_named():
     zeros = torch.zeros(1, 2, 9, 8, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"wanted float16, bfloat16 or float32, got torch\.float64"):
-        interactive_attention(zeros, zeros, zeros, (3, 3), mode="triton")
+    with pytest.raises(ValueError, match=r"expected float16, bfloat16 or float32, got torch\.float64"):
+        interactive_attention(zeros, zeros, zeros, (3, 3), backend="triton")

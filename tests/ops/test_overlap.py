@@ -6,14 +6,15 @@ import torch.nn.functional as F
 
 import crosshead.ops.overlap.fast as overlap_fast
 import crosshead.ops.overlap.products as overlap_products
-from crosshead.ops.overlap import (
-    naive_overlapped_attention,
-    overlapped_attention,
-    overlapped_attention_weights,
-    overlapped_heads,
-)
+from crosshead.ops import overlap as ops
+from crosshead.ops.overlap import overlapped_heads
 from golden_files import load_golden
+from packed import of_packed
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
+
+overlapped_attention = of_packed(ops.overlapped_attention)
+naive_overlapped_attention = of_packed(ops.naive_overlapped_attention)
+overlapped_attention_weights = of_packed(ops.overlapped_attention_weights, joins=False)
 
 # (B, N, h, d, o): odd and prime sizes, one head, one token, none and the widest overlap, widths that are rounded up.
 SHAPES = [
@@ -284,12 +285,70 @@ def test_bfloat16_is_as_exact_as_the_fused_attention():
         (dict(attn_mask=torch.ones(5, 5), is_causal=True), "exclude each other"),
         (dict(dropout_p=1.0), r"\[0, 1\)"),
         (dict(borrow_gain=torch.ones(3, 3)), r"\(num_heads, 2·overlap\) = \(3, 4\), got \(3, 3\)"),
-        (dict(qkv=torch.zeros(2, 5, 4, 3, 4)), "packed as"),
-        (dict(qkv=torch.zeros(2, 5, 3, 3, 4, dtype=torch.int32)), "floating point"),
+        (dict(q=torch.zeros(2, 3, 4)), r"of shape \(B, num_heads, N, head_dim\)"),
+        (dict(k=torch.zeros(2, 3, 6, 4), v=torch.zeros(2, 3, 6, 4)), "5 queries and 6 keys"),
+        (dict(q=torch.zeros(2, 3, 5, 4, dtype=torch.int32)), "floating point"),
+        (dict(attn_bias=torch.ones(5, 5, dtype=torch.bool)), "attn_bias is added"),
     ],
 )
-@pytest.mark.parametrize("function", [overlapped_attention, naive_overlapped_attention])
+@pytest.mark.parametrize("function", [ops.overlapped_attention, ops.naive_overlapped_attention])
 def test_bad_input_is_named(function, change, message):
-    arguments = dict(qkv=torch.zeros(2, 5, 3, 3, 4), overlap=2) | change
+    arguments = dict.fromkeys("qkv", torch.zeros(2, 3, 5, 4)) | dict(overlap=2) | change
     with pytest.raises(ValueError, match=message):
         function(**arguments)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", ["none", "boolean", "additive", "of heads"])
+@pytest.mark.parametrize("dims", [2, 3, 4])
+def test_bias_and_mask(dims, mask, causal):
+    """Biases of one map, of the heads, of the images; masks of both kinds; all get their gradients."""
+    shape = (2, 7, 3, 5, 2)
+    x, given = packed(shape), masks(shape, torch.float64)
+    whole = given["additive"].expand(2, -1, -1, -1)
+    bias = {2: whole[0, 0], 3: whole[0], 4: whole}[dims]
+    attn_mask = {"none": None, "boolean": given["boolean"], "additive": whole[:, :1], "of heads": whole}[mask]
+    if causal and attn_mask is not None:
+        with pytest.raises(ValueError, match="exclude each other"):
+            overlapped_attention(x, 2, attn_bias=bias, attn_mask=attn_mask, is_causal=True)
+        return
+    found = [
+        output_and_gradients(
+            lambda t, b, f=f: f(t, 2, attn_bias=b, attn_mask=attn_mask, is_causal=causal), x, bias
+        )
+        for f in (overlapped_attention, naive_overlapped_attention)
+    ]
+    assert_close(found[0][0], found[1][0], OUTPUT[torch.float64])
+    for g, w in zip(found[0][1], found[1][1], strict=True):
+        assert_close(g, w, GRADIENT[torch.float64])
+
+
+def test_backends_agree_or_say_why_they_can_not_serve(monkeypatch):
+    x, bias = packed((2, 9, 3, 8, 3), torch.float32), torch.randn(3, 9, 9)
+    want = naive_overlapped_attention(x, 3)
+    for backend in ("auto", "sdpa", "math"):
+        assert_close(overlapped_attention(x, 3, backend=backend), want, OUTPUT[torch.float32], backend)
+    want = naive_overlapped_attention(x, 3, attn_bias=bias)
+    for backend in ("auto", "sdpa", "products", "math"):
+        got = overlapped_attention(x, 3, attn_bias=bias, backend=backend)
+        assert_close(got, want, OUTPUT[torch.float32], backend)
+    monkeypatch.setattr(overlap_products, "has_native_bfloat16", lambda: True)
+    half = overlapped_attention(x.bfloat16(), 3, backend="products")
+    assert_close(half, naive_overlapped_attention(x.bfloat16().double(), 3), OUTPUT[torch.bfloat16])
+    for refused, message in (
+        (dict(backend="products"), "expected bfloat16, got torch.float32"),
+        (dict(backend="products", attn_bias=bias, dropout_p=0.1), "expected no dropout, got 0.1"),
+        (dict(backend="fastest"), "backend must be one of auto, sdpa, products, math, got 'fastest'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            overlapped_attention(x, 3, **refused)
+
+
+def test_the_packed_form_serves_for_one_more_version():
+    x, bias = packed((2, 9, 3, 8, 3), torch.float32), torch.randn(3, 9, 9)
+    with pytest.warns(FutureWarning, match=r"overlapped_attention\(q, k, v, ...\)"):
+        got = ops.overlapped_attention(x, 3, is_causal=True)
+    assert torch.equal(got, overlapped_attention(x, 3, is_causal=True))
+    with pytest.warns(FutureWarning, match="attn_bias"):
+        of_windows = ops.overlapped_window_attention
+    assert torch.equal(of_windows(x, 3, bias), overlapped_attention(x, 3, attn_bias=bias))

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 
 import crosshead.ops.overlap.window_products as window_products
-from crosshead.ops.overlap import (
-    naive_overlapped_attention,
-    overlapped_window_attention,
-)
+from crosshead.ops import overlap as ops
+from crosshead.ops.overlap.windowed import packed_window_attention
 from golden_files import load_golden
+from packed import of_packed
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
+
+naive_overlapped_attention = of_packed(ops.naive_overlapped_attention)
 
 # (images, windows, N, h, d, o): odd and prime sizes, one head, one token, no overlap, the widest overlap.
 SHAPES = [
@@ -43,7 +44,7 @@ def naive(qkv, bias, gain, overlap, mask=None, **options):
 
 
 def fast(qkv, bias, gain, overlap, **options):
-    return overlapped_window_attention(qkv, overlap, bias, borrow_gain=gain, **options)
+    return packed_window_attention(qkv, overlap, bias, borrow_gain=gain, **options)
 
 
 def output_and_gradients(function, *inputs):
@@ -171,7 +172,7 @@ def test_autocast_to_bfloat16():
 
 def test_compiles_whole_forward_and_backward():
     tensors, mask = operands((2, 3, 9, 3, 8, 3), torch.float32)
-    compiled = torch.compile(overlapped_window_attention, fullgraph=True)
+    compiled = torch.compile(packed_window_attention, fullgraph=True)
     got = output_and_gradients(lambda x, b, g: compiled(x, 3, b, mask=mask, borrow_gain=g), *tensors)
     assert_same(got, output_and_gradients(partial(naive, overlap=3, mask=mask), *tensors), torch.float32)
 
@@ -179,7 +180,7 @@ def test_compiles_whole_forward_and_backward():
 def test_dropout_keeps_the_mean_and_drops():
     (qkv, bias, _), mask = operands((1, 2, 6, 2, 4, 2), torch.float32)
     torch.manual_seed(0)
-    draw = partial(overlapped_window_attention, qkv, 2, bias, mask=mask)
+    draw = partial(packed_window_attention, qkv, 2, bias, mask=mask)
     draws = torch.stack([draw(dropout_p=0.3) for _ in range(2000)])
     assert draws.std(0).max() > 0.05
     assert ((draws.mean(0) - draw()).abs() <= 5 * draws.std(0) / 2000**0.5).all()
@@ -202,4 +203,4 @@ def test_dropout_keeps_the_mean_and_drops():
 def test_bad_input_is_named(change, message):
     fitting = dict(qkv=torch.zeros(6, 5, 3, 3, 4), overlap=2, bias=torch.zeros(3, 5, 5))
     with pytest.raises(ValueError, match=message):
-        overlapped_window_attention(**fitting | change)
+        packed_window_attention(**fitting | change)

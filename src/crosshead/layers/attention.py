@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from torch import Tensor, nn
 
 from ..ops.checks import check_indices
+from ..ops.private_torch import forget, own_names
 from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .heads import Heads
@@ -67,7 +68,7 @@ class InteractingAttention(Layer):
         layer = cls.__new__(cls)
         layer.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(attn).items()}
         layer.num_heads, layer.head_dim = cls.sizes(attn)
-        layer.replaced, layer.given = type(attn), (*attn._parameters, *attn._modules)
+        layer.replaced, layer.given = type(attn), own_names(attn)
         return layer
 
     def restored(self) -> nn.Module:
@@ -78,10 +79,7 @@ class InteractingAttention(Layer):
             vars(attn).pop(name, None)
         own = set(vars(self)["given"])
         vars(attn).pop("given")
-        for name in self.interaction.learned:
-            if name not in own:
-                attn._parameters.pop(name, None)
-                attn._modules.pop(name, None)
+        forget(attn, [name for name in self.interaction.learned if name not in own])
         width = self.interaction.head_width(self.head_dim)
         if width != self.head_dim:
             wide = check_resizable(self.get_submodule(self.projection))

@@ -7,8 +7,8 @@ from timm.models.cait import TalkingHeadAttn
 from timm.models.swin_transformer import WindowAttention
 
 from ..ops.checks import check_dropout, check_head_width
-from ..ops.interactive import Mode
-from ..ops.talking.fast import Mode as TalkingMode
+from ..ops.interactive import Backend
+from ..ops.talking import Backend as TalkingBackend
 from .attention import Init, InteractingAttention, from_attention
 from .interactions.interactive import Interactive
 from .interactions.overlap import Overlap
@@ -38,7 +38,7 @@ def OverlappedTalkingHeadAttention(
     *args: Any,
     overlap: int = 0,
     learn_gain: bool = False,
-    mode: TalkingMode = "auto",
+    mode: TalkingBackend = "auto",
     **kwargs: Any,
 ) -> InteractingAttention:
     """``timm.models.cait.TalkingHeadAttn`` with overlapped heads; ``mode`` as in ``Talking``."""
@@ -66,7 +66,7 @@ def InteractiveAttention(
     *args: Any,
     landmarks: int | tuple[int, int] = 7,
     interaction: bool = True,
-    mode: Mode = "auto",
+    mode: Backend = "auto",
     num_prefix_tokens: int = 0,
     token_grid: TokenGrid | None = None,
     **kwargs: Any,

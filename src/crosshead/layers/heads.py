@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Heads:
         total = None if self.bias is None else self.bias.unsqueeze(0)
         if self.window_mask is not None:
             mask = self.window_mask.detach().to(self.v.dtype).unsqueeze(1)
-            mask = mask.repeat(len(self.v) // len(mask), 1, 1, 1)
+            mask = mask.repeat(self.v.shape[0] // mask.shape[0], 1, 1, 1)
             total = mask if total is None else total + mask
         if self.attn_mask is None:
             return total
@@ -93,3 +93,7 @@ class Heads:
         if self.attn_mask.dtype == torch.bool:
             return total.masked_fill(~self.attn_mask, -torch.inf)
         return total + self.attn_mask
+
+    def added(self) -> dict[str, Any]:
+        """``logits_bias`` and causality, as operators take them."""
+        return {"attn_mask": self.logits_bias(), "is_causal": self.is_causal}

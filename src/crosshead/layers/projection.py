@@ -4,6 +4,8 @@ import torch
 from timm.layers import trunc_normal_
 from torch import nn
 
+from ..ops.private_torch import hooks_of
+
 
 def check_resizable(projection: nn.Module) -> nn.Linear:
     """Raises ValueError unless ``projection`` is a linear layer and nothing but one.
@@ -16,12 +18,7 @@ def check_resizable(projection: nn.Module) -> nn.Linear:
             f"the projection is a {type(projection).__module__}.{type(projection).__qualname__}, and heads that grow "
             "need a plain torch.nn.Linear: merge or remove what was added to it, swap, and add it again"
         )
-    hooks = [
-        name
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        if getattr(projection, name)
-    ]
-    if hooks or "forward" in vars(projection):
+    if hooks_of(projection) or "forward" in vars(projection):
         raise ValueError(
             "the projection carries hooks (spectral or weight norm, pruning, or your own), which a wider one would "
             "lose: remove them, swap, and add them again"

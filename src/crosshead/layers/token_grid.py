@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops.private_torch import backward_is_running, remove_hooks_of
+
 Grid = tuple[int, int]
 
 
@@ -61,9 +63,7 @@ class TokenGrid:
 
     def unwatch(self) -> None:
         """From here on notes nothing."""
-        for hooks in (self._source._forward_pre_hooks, self._source._forward_hooks):
-            for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", None) is self]:
-                del hooks[key]
+        remove_hooks_of(self._source, self)
         self._watching = False
 
     def __call__(self, tokens: int | None = None) -> Grid | None:
@@ -77,7 +77,7 @@ class TokenGrid:
         if not self._dynamic:
             rows, columns = self._source.grid_size  # type: ignore[misc]
             return rows, columns
-        if tokens is None or (not torch.compiler.is_compiling() and not self._in_backward()):
+        if tokens is None or (not torch.compiler.is_compiling() and not backward_is_running()):
             return self._last
         return self._of_backward(tokens)
 
@@ -89,9 +89,6 @@ class TokenGrid:
             yield
         finally:
             self._window = before
-
-    def _in_backward(self) -> bool:
-        return torch._C._current_graph_task_id() != -1
 
     def _of_backward(self, tokens: int) -> Grid | None:
         if torch.compiler.is_compiling():
@@ -109,7 +106,7 @@ class TokenGrid:
         if torch.compiler.is_compiling():
             return
         self._grids[rows * columns] = self._last
-        if torch.is_grad_enabled() and not self._in_backward():
+        if torch.is_grad_enabled() and not backward_is_running():
             if self._replayed:
                 self._pending, self._replayed = {}, False
             self._pending.setdefault(rows * columns, set()).add(self._last)

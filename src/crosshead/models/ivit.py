@@ -22,13 +22,13 @@ from timm.layers import (
     trunc_normal_,
 )
 from timm.models import checkpoint_seq
-from timm.models._features import feature_take_indices
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import InteractingAttention, InteractiveAttention
 from ..ops.checks import check_head_width
+from ..ops.private_torch import taken_indices
 from .variants import Family, Variant, default_cfg, register_variants
 
 AttentionName = Literal["imhsa", "mhsa"]
@@ -226,7 +226,7 @@ class IViT(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"iViT's maps are NCHW, got output_fmt={output_fmt!r}")
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken, last = taken_indices(len(self.stages), indices)
         maps = []
         x = self.stem(self._pad(x))
         for i, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
@@ -239,7 +239,7 @@ class IViT(nn.Module):
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drops the stages after the last of ``indices``, and the classifier with them; the indices, normalised."""
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken, last = taken_indices(len(self.stages), indices)
         pruned = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         if prune_head or pruned:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from timm.layers import LayerNorm2d
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops.private_torch import feature_getter
 from .windowed_vit import WindowedViT
 
 
@@ -60,7 +60,7 @@ class Maps(nn.Module):
                 raise ValueError(
                     f"out_indices must name stages from 0 to {len(stages) - 1}, got {out_indices}"
                 )
-            self.body = FeatureGetterNet(model, out_indices=tuple(kept))
+            self.body = feature_getter(model, tuple(kept))
         self.channels = tuple(int(stages[i]["num_chs"]) for i in kept)
         self.strides = tuple(int(stages[i]["reduction"]) for i in kept)
         # The simple pyramid has a level of twice a plain ViT's stride.

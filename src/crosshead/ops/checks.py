@@ -100,6 +100,34 @@ def check_heads(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
     return batch, num_heads, tokens, k.shape[2]
 
 
+def check_self_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, int, int, int]:
+    """``check_heads`` where queries, keys and values are of the same tokens, (B, num_heads, N, d) each."""
+    batch, num_heads, tokens, keys = shape = check_heads(q, k, v)
+    if tokens != keys:
+        raise ValueError(f"these heads attend among themselves: got {tokens} queries and {keys} keys")
+    return shape
+
+
+def stack_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Queries, keys and values (B, h, N, d) packed as (B, N, 3, h, d)."""
+    return torch.stack([x.transpose(1, 2) for x in (q, k, v)], dim=2)
+
+
+def check_mixing(
+    num_heads: int, pre_weight: Tensor, pre_bias: Tensor | None, post_weight: Tensor, post_bias: Tensor | None
+) -> None:
+    """Raises ValueError unless the weights that mix heads are (h, h), and their biases (h,) or None."""
+    for name, weight in (("pre_weight", pre_weight), ("post_weight", post_weight)):
+        if weight.shape != (num_heads, num_heads):
+            raise ValueError(
+                f"{name} must be (num_heads, num_heads) = ({num_heads}, {num_heads}), got {tuple(weight.shape)}; "
+                "row g holds the shares of the heads in mixed head g, as in torch.nn.Linear"
+            )
+    for name, bias in (("pre_bias", pre_bias), ("post_bias", post_bias)):
+        if bias is not None and bias.shape != (num_heads,):
+            raise ValueError(f"{name} must be (num_heads,) = ({num_heads},) or None, got {tuple(bias.shape)}")
+
+
 def check_shape(name: str, x: Tensor | None, wanted: Sequence[int], meaning: str) -> None:
     """Raises ValueError unless ``x`` is None or has the shape ``wanted``, which ``meaning`` explains."""
     if x is not None and tuple(x.shape) != tuple(wanted):

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .autocast import without_autocast
-from .transforms import is_differentiated_again, is_transformed
+from .modes import is_differentiated_again, is_transformed, without_autocast
 
 # Attention weights (all heads) of one chunk. On a CPU two large images at once are slower than one after the other,
 # since their products want copies.
@@ -114,6 +113,12 @@ def drop(weights: Tensor, dropout_p: float, generator: torch.Generator | None) -
         return torch.dropout(weights, dropout_p, train=True)
     kept = torch.empty_like(weights).bernoulli_(1 - dropout_p, generator=generator).div_(1 - dropout_p)
     return weights * kept
+
+
+def empty_token_major(x: Tensor) -> Tensor:
+    """An empty (B, h, N, c) like ``x``, laid out token by token, as the projection behind it wants it."""
+    batch, num_heads, tokens, width = x.shape
+    return x.new_empty(batch, tokens, num_heads, width).transpose(1, 2)
 
 
 def _cut(x: Tensor, axes: Axes, images: slice, rows: slice) -> Tensor:

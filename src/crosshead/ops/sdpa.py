@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .transforms import is_differentiated_again, plain_gradients
+from .modes import is_differentiated_again, plain_gradients
 
 
 def fused_attention(
@@ -47,7 +47,7 @@ def plain_attention(
     *,
     scale: float,
 ) -> Tensor:
-    """The same by PyTorch's one kernel that follows everything (``transforms.py``)."""
+    """The same by PyTorch's one kernel that follows everything (``modes.py``)."""
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
 

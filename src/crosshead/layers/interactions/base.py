@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from ...ops.rows import added, logits_of, softmax_or_zero
+from ...ops.overlap import overlapped_attention_weights
 from ..capabilities import Capability
 from ..heads import Heads
 from ..layer import Layer
@@ -120,12 +120,11 @@ class Interaction:
         self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
     ) -> Tensor:
         """``weights`` as they would be if the heads gave each other nothing."""
-        q, k, _ = heads.split()
-        bias = heads.logits_bias()
-        if bias is not None and bias.dim() > 2 and bias.shape[-3] > 1:
-            bias = bias[..., list(chosen), :, :]
-        logits = logits_of(q[:, list(chosen)], k[:, list(chosen)], heads.scale, queries)
-        return softmax_or_zero(added(logits, bias, heads.is_causal, queries))
+        q, k, v = (x[:, list(chosen)] for x in heads.split())
+        added = heads.added()
+        if (mask := added["attn_mask"]) is not None and mask.dim() > 2 and mask.shape[-3] > 1:
+            added["attn_mask"] = mask[..., list(chosen), :, :]
+        return overlapped_attention_weights(q, k, v, 0, **added, scale=heads.scale, queries=queries)
 
     def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
         """How weights come of the operands' products beyond a softmax, by name, for those who compute them elsewhere.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.dcmha import composed_attention, composed_attention_weights
-from ...ops.dcmha.dynamic import mixing_matrices
+from ...ops.dcmha.fast import mixing_matrices
 from ..capabilities import Capability
 from ..heads import Heads
 from ..layer import Layer

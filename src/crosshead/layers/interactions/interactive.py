@@ -10,9 +10,8 @@ from typing import Any, ClassVar, get_args
 import torch
 from torch import Tensor, nn
 
-from ...ops.interactive import AttentionFactors, Mode, attention_factors, interactive_attention
+from ...ops.interactive import AttentionFactors, Backend, attention_factors, interactive_attention
 from ...ops.interactive.arguments import check_tokens
-from ...ops.interactive.masked import masked_attention_factors
 from ..capabilities import Capability
 from ..heads import Heads
 from ..layer import Layer
@@ -42,7 +41,7 @@ class Interactive(Interaction):
 
     landmarks: int | tuple[int, int] = 7
     interaction: bool = True
-    mode: Mode = "auto"
+    mode: Backend = "auto"
 
     def __post_init__(self) -> None:
         sides = (self.landmarks, self.landmarks) if isinstance(self.landmarks, int) else tuple(self.landmarks)
@@ -50,8 +49,8 @@ class Interactive(Interaction):
             raise ValueError(
                 f"landmarks must be one or two counts of at least 1 (rows, columns), got {self.landmarks}"
             )
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.mode not in get_args(Backend):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Backend))}, got {self.mode!r}")
         if not isinstance(self.landmarks, int):
             object.__setattr__(self, "landmarks", sides)
 
@@ -66,16 +65,14 @@ class Interactive(Interaction):
             layer.register_parameter(name, nn.Parameter(start) if self.interaction else None)
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
-        q, k, v = heads.split()
-        keys = _keys_that_take_part(heads)
-        if keys is not None:
-            factors = self._masked_factors(layer, heads, q, k, keys, heads.dropout_p)
-            out = factors.mixed_query @ (factors.mixed_key @ v)
-        else:
-            assert heads.grid is not None
-            out = interactive_attention(
-                q, k, v, heads.grid, dropout_p=heads.dropout_p, mode=self.mode, **self._operands(layer, heads)
-            )
+        assert heads.grid is not None
+        out = interactive_attention(
+            *heads.split(),
+            heads.grid,
+            dropout_p=heads.dropout_p,
+            backend=self.mode,
+            **self._operands(layer, heads),
+        )
         return out.transpose(1, 2).flatten(2)
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
@@ -104,44 +101,20 @@ class Interactive(Interaction):
     def factors(self, layer: Layer, heads: Heads) -> AttentionFactors:
         """A_Q and A_K, before and after the heads were mixed; linear in N."""
         q, k, _ = heads.split()
-        keys = _keys_that_take_part(heads)
-        if keys is not None:
-            return self._masked_factors(layer, heads, q, k, keys, 0.0)
         assert heads.grid is not None
         return attention_factors(q, k, heads.grid, **self._operands(layer, heads))
 
-    def _masked_factors(
-        self,
-        layer: Layer,
-        heads: Heads,
-        q: Tensor,
-        k: Tensor,
-        keys: Tensor,
-        dropout_p: float,
-    ) -> AttentionFactors:
-        assert heads.grid is not None
-        operands = self._operands(layer, heads)
-        return masked_attention_factors(q, k, keys, heads.grid, dropout_p=dropout_p, **operands)
-
     def _operands(self, layer: Layer, heads: Heads) -> dict[str, Any]:
+        if heads.is_causal:
+            raise ValueError(
+                "attention through landmarks takes no mask but one of padding, boolean (B, 1, 1, N): a landmark "
+                "averages over queries or keys that causality would tell apart"
+            )
         return {
             "landmarks": self.landmarks,
             "mix_query": layer.mix_query,
             "mix_key": layer.mix_key,
             "num_prefix_tokens": heads.num_prefix_tokens,
+            "attn_mask": heads.attn_mask,
             "scale": heads.scale,
         }
-
-
-def _keys_that_take_part(heads: Heads) -> Tensor | None:
-    """The tokens that a mask of padding leaves, (B or 1, N), or None without a mask."""
-    mask = heads.attn_mask
-    if mask is None and not heads.is_causal:
-        return None
-    padding = mask is not None and mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1:3] == (1, 1)
-    if heads.is_causal or mask is None or not padding:
-        raise ValueError(
-            "attention through landmarks takes no mask but one of padding, boolean (B, 1, 1, N): a landmark averages "
-            "over queries or keys that another mask would tell apart"
-        )
-    return mask[:, 0, 0]

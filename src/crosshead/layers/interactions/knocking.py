@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops.knocking import fold, gated_values, knock
+from ...ops.knocking import fold, gated_values
+from ...ops.knocking.fast import packed_knock
+from ...ops.private_torch import hooks_of
 from ..capabilities import Capability
 from ..heads import Heads
 from ..layer import Layer
@@ -68,7 +70,7 @@ class Knocking(Interaction):
             return F.linear(x, *fold(linear.weight, linear.bias, matrices))  # type: ignore[arg-type]
         packed = linear(x)
         heads = packed.unflatten(-1, (3, layer.num_heads, layer.head_dim))
-        return knock(heads, matrices.to(packed.dtype)).flatten(2)
+        return packed_knock(heads, matrices.to(packed.dtype)).flatten(2)
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         return _PLAIN.attend(layer, self._knocked(layer, heads))
@@ -150,10 +152,4 @@ def _is_plain(linear: nn.Module | None) -> bool:
 
 def _is_watched(linear: nn.Module) -> bool:
     """Whether somebody waits for a call of the layer itself, or computes its weights."""
-    hooks = (
-        linear._forward_hooks,
-        linear._forward_pre_hooks,
-        linear._backward_hooks,
-        linear._backward_pre_hooks,
-    )
-    return any(hooks) or "parametrizations" in linear._modules
+    return bool(hooks_of(linear)) or hasattr(linear, "parametrizations")

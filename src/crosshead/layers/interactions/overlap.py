@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops.checks import check_overlap
-from ...ops.overlap import overlapped_attention, overlapped_heads, overlapped_window_attention
-from ...ops.overlap.gain import scale_borrowed
-from ...ops.overlap.rotary import rotated_overlapped_heads
-from ...ops.rows import added, logits_of, softmax_or_zero
-from ...ops.talking import talking_heads_attention
-from ...ops.talking.added import mixed_weights
+from ...ops.overlap import overlapped_attention_weights
+from ...ops.overlap.fast import packed_attention
+from ...ops.overlap.views import overlapped_heads, rotated_overlapped_heads, scale_borrowed
+from ...ops.overlap.windowed import packed_window_attention
+from ...ops.talking import fast as talking
+from ...ops.talking import talking_heads_weights
 from ..capabilities import Capability
 from ..heads import Heads, Mixing
 from ..layer import Layer
@@ -69,7 +69,7 @@ class Overlap(Interaction):
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         gain = borrow_gain(layer, self.overlap)
         if heads.mixing is not None:
-            return talking_heads_attention(
+            return talking.packed_attention(
                 heads.packed(),
                 *heads.mixing,
                 overlap=self.overlap,
@@ -77,7 +77,7 @@ class Overlap(Interaction):
                 dropout_p=heads.dropout_p,
                 borrow_gain=gain,
             )
-        shared = dict(scale=heads.scale, dropout_p=heads.dropout_p)
+        shared: dict[str, Any] = dict(scale=heads.scale, dropout_p=heads.dropout_p)
         if heads.rotate is not None:
             q, k, v = overlapped_windows(layer, self.overlap, heads)
             bias = heads.logits_bias()
@@ -85,10 +85,10 @@ class Overlap(Interaction):
             out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)  # type: ignore
             return out.transpose(1, 2).flatten(2)
         if heads.bias is not None and heads.attn_mask is None:
-            return overlapped_window_attention(
+            return packed_window_attention(
                 heads.packed(), self.overlap, heads.bias, mask=heads.window_mask, borrow_gain=gain, **shared
             )
-        return overlapped_attention(
+        return packed_attention(
             heads.packed(),
             self.overlap,
             attn_mask=heads.logits_bias(),
@@ -98,12 +98,14 @@ class Overlap(Interaction):
         )
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
-        q, k, _ = overlapped_windows(layer, self.overlap, heads)
-        logits = logits_of(q, k, heads.scale, queries)
+        q, k, v = overlapped_windows(layer, self.overlap, heads)
         if heads.mixing is not None:
-            return mixed_weights(logits, *heads.mixing)[:, list(chosen)]
-        logits = added(logits, heads.logits_bias(), heads.is_causal, queries)
-        return softmax_or_zero(logits)[:, list(chosen)]
+            weights = talking_heads_weights(q, k, v, *heads.mixing, scale=heads.scale, queries=queries)
+        else:
+            weights = overlapped_attention_weights(
+                q, k, v, 0, **heads.added(), scale=heads.scale, queries=queries
+            )
+        return weights[:, list(chosen)]
 
     def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return overlapped_windows(layer, self.overlap, heads)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ...ops.private_torch import backward_is_running
 from ...ops.reattention import Statistics, reattention, reattention_weights
-from ...ops.rows import rows_of
 from ..capabilities import Capability
 from ..heads import Heads
 from ..layer import Layer
@@ -70,7 +70,7 @@ class Reattention(Interaction):
             *heads.split(), **_operands(layer, heads), statistics=statistics, dropout_p=heads.dropout_p
         )
         if statistics is None and norm.track_running_stats:
-            _follow(norm, used, len(out) * out.shape[2] ** 2)
+            _follow(norm, used, out.shape[0] * out.shape[2] ** 2)
         return out.transpose(1, 2).flatten(2)
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
@@ -79,9 +79,7 @@ class Reattention(Interaction):
         statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
         if statistics is None:
             statistics = reattention(q, k, v, **operands)[1]
-        if operands["attn_bias"] is not None:
-            operands["attn_bias"] = rows_of(operands["attn_bias"], queries)
-        rows = reattention_weights(q[:, :, list(queries)], k, v, **operands, statistics=statistics)
+        rows = reattention_weights(q, k, v, **operands, statistics=statistics, queries=queries)
         return rows[:, list(chosen)]
 
     def signed(self, heads: Heads) -> bool:
@@ -142,7 +140,7 @@ def _given(norm: nn.BatchNorm2d) -> Statistics | None:
 def _follow(norm: nn.BatchNorm2d, used: Statistics, entries: int) -> None:
     """Moves the running statistics towards a batch's, as batch norm does; the variance as that of all, unbiased."""
     # Under gradient checkpointing the batch comes again in the backward pass, and is not to count twice.
-    again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+    again = not torch.compiler.is_compiling() and backward_is_running()
     if again or entries < 2 or norm.running_mean is None or norm.running_var is None:
         return
     norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]

@@ -7,14 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
-import torch
 from torch import Tensor, nn
 
 from ...ops.checks import check_overlap
-from ...ops.rows import logits_of, rows_of
-from ...ops.talking import talking_heads_attention
-from ...ops.talking.added import mixed_weights, talking_heads_attention_with
-from ...ops.talking.fast import Mode
+from ...ops.talking import Backend, talking_heads_weights
+from ...ops.talking.fast import packed_attention
+from ...ops.talking.math import attention_with
 from ..capabilities import Capability
 from ..heads import Heads, Mixing
 from ..layer import Layer
@@ -51,11 +49,11 @@ class Talking(Interaction):
     cancelled: ClassVar[tuple[str, ...]] = ("proj_l.bias",)
 
     overlap: int = 0
-    mode: Mode = "auto"
+    mode: Backend = "auto"
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.mode not in get_args(Backend):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Backend))}, got {self.mode!r}")
 
     @property
     def carries(self) -> frozenset[Capability]:
@@ -97,24 +95,24 @@ class Talking(Interaction):
             and not heads.is_causal
         )
         if plain and heads.rotate is None:
-            return talking_heads_attention(
+            return packed_attention(
                 heads.packed(),
                 *mixing,
                 overlap=self.overlap,
                 scale=heads.scale,
                 dropout_p=heads.dropout_p,
                 borrow_gain=borrow_gain(layer, self.overlap),
-                mode=self.mode,
+                backend=self.mode,
             )
         bias, mask = _apart(heads)
         q, k, v = overlapped_windows(layer, self.overlap, heads)
-        out = talking_heads_attention_with(
+        out = attention_with(
             q,
             k,
             v,
             *mixing,
-            bias=bias,
-            mask=mask,
+            attn_mask=mask,
+            attn_bias=bias,
             is_causal=heads.is_causal,
             dropout_p=heads.dropout_p,
             scale=heads.scale,
@@ -122,14 +120,20 @@ class Talking(Interaction):
         return out.flatten(2)
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
-        q, k, _ = overlapped_windows(layer, self.overlap, heads)
+        q, k, v = overlapped_windows(layer, self.overlap, heads)
         bias, mask = _apart(heads)
-        logits = logits_of(q, k, heads.scale, queries)
-        if bias is not None:
-            logits = logits + rows_of(bias, queries)
-        mask = None if mask is None else rows_of(mask, queries)
-        rows = torch.as_tensor(list(queries), device=logits.device)
-        return mixed_weights(logits, *_mixing(layer), mask, heads.is_causal, rows)[:, list(chosen)]
+        weights = talking_heads_weights(
+            q,
+            k,
+            v,
+            *_mixing(layer),
+            attn_mask=mask,
+            attn_bias=bias,
+            is_causal=heads.is_causal,
+            scale=heads.scale,
+            queries=queries,
+        )
+        return weights[:, list(chosen)]
 
     def signed(self, heads: Heads) -> bool:
         return True

@@ -3,13 +3,15 @@
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..autocast import autocast_dtype, without_autocast
 from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
+from ..modes import autocast_dtype, without_autocast
 from ..tracing import traceable
 from .arguments import check_composition
-from .dynamic import mixing_matrices
+
+_EPSILON = 1e-6  # of the normalised factors, as the authors have it
 
 
 @traceable
@@ -24,10 +26,10 @@ def composed_attention(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
-    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    attn_bias: Tensor | None = None,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     sources: Tensor | None = None,
 ) -> Tensor:
     """Attention whose heads are composed anew at every pair of tokens (DCMHA, arXiv 2405.08553, section 3).
@@ -93,6 +95,40 @@ def composed_attention(
             new_seed(dropout_p),
         )
     return out.to(out_dtype)
+
+
+def mixing_matrices(
+    x: Tensor,
+    hidden_weight: Tensor,
+    factor_weight: Tensor,
+    diagonal_weight: Tensor,
+    pre_weight: Tensor | None,
+    post_weight: Tensor | None,
+) -> Tensor:
+    """The mixing matrices that the tokens bring: (B, N, 4, h, h) of tokens x (B, N, dim), before the softmax by query
+    and by key, and after it.
+
+    Row g holds the shares of the heads in composed head g. The identity and the static part are in the queries'.
+    """
+    _, _, num_factors, num_heads = factor_weight.shape
+    hidden = F.gelu(F.linear(x, hidden_weight)).unflatten(-1, (4, -1))
+    # One product for each of the four: (4, B·N, K) by (4, K, 2R·h).
+    factors = torch.bmm(hidden.flatten(0, 1).transpose(0, 1), factor_weight.flatten(2))
+    factors = factors.transpose(0, 1).view(*x.shape[:2], 4, num_factors, num_heads)
+    first, second = factors.chunk(2, dim=3)
+    first = first * torch.rsqrt(first.square().mean(-1, keepdim=True) + _EPSILON)
+    diagonal = torch.tanh(F.linear(x, diagonal_weight)).unflatten(-1, (4, num_heads))
+    same = torch.eye(num_heads, dtype=x.dtype, device=x.device)
+    nothing = torch.zeros_like(same)
+    static = torch.stack(
+        [
+            same if pre_weight is None else same + pre_weight,
+            nothing,
+            same if post_weight is None else same + post_weight,
+            nothing,
+        ]
+    )
+    return second.mT @ first + torch.diag_embed(diagonal) + static
 
 
 def _attend(

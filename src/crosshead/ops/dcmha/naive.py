@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..naive import rows_of
 from .arguments import check_composition
 
 
@@ -32,10 +33,10 @@ def naive_composed_attention(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
-    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    attn_bias: Tensor | None = None,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     sources: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``composed_attention``."""
@@ -69,10 +70,10 @@ def composed_attention_weights(
     pre_weight: Tensor | None = None,
     post_weight: Tensor | None = None,
     *,
-    attn_bias: Tensor | None = None,
     attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
+    attn_bias: Tensor | None = None,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     queries: Sequence[int] | None = None,
     sources: Tensor | None = None,
 ) -> Tensor:
@@ -101,7 +102,7 @@ def composed_attention_weights(
     diagonal = torch.tanh(x @ diagonal_weight.t()).unflatten(-1, (4, -1))
 
     rows = list(range(q.shape[2]) if queries is None else queries)
-    q, attn_bias, attn_mask = q[:, :, rows], _rows_of(attn_bias, rows), _rows_of(attn_mask, rows)
+    q, attn_bias, attn_mask = rows_of(q, rows), _rows_of(attn_bias, rows), _rows_of(attn_mask, rows)
     # The four in turn: before the softmax by query and by key, after it by query and by key.
     four = [(first[:, :, i], second[:, :, i], diagonal[:, :, i]) for i in range(4)]
     pre_query, post_query = ((w1[:, rows], w2[:, rows], w[:, rows]) for w1, w2, w in (four[0], four[2]))
@@ -144,5 +145,4 @@ def _compose(a: Tensor, at_queries: Dynamic, at_keys: Dynamic, static: Tensor | 
 
 
 def _rows_of(added: Tensor | None, rows: Sequence[int]) -> Tensor | None:
-    """Those rows of what broadcasts to (B, h, N, N)."""
-    return added if added is None or added.dim() < 2 or added.shape[-2] == 1 else added[..., list(rows), :]
+    return None if added is None else rows_of(added, rows)

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from ..checks import check_heads, check_shape
 
 
 class Geometry(NamedTuple):
@@ -45,20 +48,21 @@ def check_tokens(
 
 
 def check_operands(q: Tensor, k: Tensor, v: Tensor, mix_query: Tensor | None, mix_key: Tensor | None) -> None:
-    """Raises ValueError unless q, k, v are (B, heads, N, head_dim) alike and each mixing matrix (heads, heads)."""
-    if q.ndim != 4 or not q.is_floating_point():
-        raise ValueError(
-            f"q must be floating point of shape (batch, heads, tokens, head_dim), got {q.dtype}, {tuple(q.shape)}"
-        )
-    for name, other in (("k", k), ("v", v)):
-        if other.shape != q.shape:
-            raise ValueError(f"{name} must have the shape of q, {tuple(q.shape)}, got {tuple(other.shape)}")
-        if other.dtype != q.dtype or other.device != q.device:
-            raise ValueError(
-                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
-                f"got {other.dtype} on {other.device}"
-            )
-    heads = q.shape[1]
+    """Raises ValueError unless q, k, v are (B, h, N, d) alike and each mixing matrix (h, h)."""
+    _, heads, tokens, keys = check_heads(q, k, v)
+    if keys != tokens:
+        raise ValueError(f"k must have the shape of q, {tuple(q.shape)}, got {tuple(k.shape)}")
     for name, mix in (("mix_query", mix_query), ("mix_key", mix_key)):
-        if mix is not None and mix.shape != (heads, heads):
-            raise ValueError(f"{name} must be (heads, heads) = ({heads}, {heads}), got {tuple(mix.shape)}")
+        check_shape(name, mix, (heads, heads), "(num_heads, num_heads)")
+
+
+def check_padding(attn_mask: Tensor, batch: int, tokens: int) -> Tensor:
+    """The tokens that a mask of padding leaves, (B or 1, N). Raises ValueError for any other mask."""
+    padding = attn_mask.dtype == torch.bool and attn_mask.dim() == 4 and attn_mask.shape[1:3] == (1, 1)
+    if not padding or attn_mask.shape[0] not in (1, batch) or attn_mask.shape[3] != tokens:
+        raise ValueError(
+            "attention through landmarks takes no mask but one of padding, boolean (B or 1, 1, 1, N) = "
+            f"({batch}, 1, 1, {tokens}), got {attn_mask.dtype}, {tuple(attn_mask.shape)}: a landmark averages over "
+            "queries or keys that another mask would tell apart"
+        )
+    return attn_mask[:, 0, 0]

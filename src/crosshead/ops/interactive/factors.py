@@ -1,14 +1,21 @@
-"""The attention that the fast path never forms, for those who want to look at it."""
+"""The attention that the fast path never forms, for those who want to look at it; and attention under padding.
+
+Where some tokens are padding, nobody attends to them, and no landmark averages over them::
+
+    q̃, k̃ = the mean of a cell over its tokens that take part; a cell without any is no landmark
+    A_Q    = softmax over those landmarks,   A_K = softmax over the tokens that take part
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_indices
 from ..tracing import traceable
-from .arguments import check_operands, check_tokens
+from .arguments import Geometry, check_operands, check_padding, check_tokens
 from .landmarks import pool_landmarks
 
 
@@ -43,10 +50,14 @@ def attention_factors(
     mix_query: Tensor | None = None,
     mix_key: Tensor | None = None,
     num_prefix_tokens: int = 0,
+    attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> AttentionFactors:
     """The two attention matrices and their mixed versions, linear in N; arguments as ``interactive_attention``."""
     check_operands(q, k, q, mix_query, mix_key)
+    if attn_mask is not None:
+        geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
+        return masked_factors(q, k, attn_mask, geometry, mix_query, mix_key, scale)
     geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
     scale = q.shape[3] ** -0.5 if scale is None else scale
     if q.dtype != torch.float64:
@@ -61,3 +72,38 @@ def _mixed(mix: Tensor | None, attention: Tensor) -> Tensor:
     if mix is None:
         return attention
     return (mix.to(attention.dtype) @ attention.flatten(2)).view(attention.shape)
+
+
+def masked_factors(
+    q: Tensor,
+    k: Tensor,
+    attn_mask: Tensor,
+    geometry: Geometry,
+    mix_query: Tensor | None,
+    mix_key: Tensor | None,
+    scale: float | None,
+    dropout_p: float = 0.0,
+) -> AttentionFactors:
+    """A_Q and A_K under padding, before and after the heads were mixed; O is ``mixed_query @ (mixed_key @ v)``.
+
+    What a token that doesn't take part asks for is undefined.
+    """
+    batch, _, tokens, head_dim = q.shape
+    keys = check_padding(attn_mask, batch, tokens)
+    scale = head_dim**-0.5 if scale is None else scale
+    part = keys[:, None, :, None].to(q.dtype)
+    q_sum, k_sum = pool_landmarks(q * part, k * part, geometry)
+    share = pool_landmarks(part, part, geometry)[0]
+    there = share > 0
+    share = share.masked_fill(~there, 1.0)
+    a_q = _softmax((q @ (k_sum / share * scale).mT), there.transpose(2, 3))
+    a_k = _softmax(((q_sum / share * scale) @ k.mT), keys[:, None, None])
+    a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)
+    return AttentionFactors(a_q, a_k, _mixed(mix_query, a_q), _mixed(mix_key, a_k))
+
+
+def _softmax(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Over what is allowed; zeros where nothing is."""
+    dead = ~allowed.any(dim=-1, keepdim=True)
+    hidden = ~allowed & ~dead
+    return logits.masked_fill(hidden, -torch.inf).softmax(dim=-1).masked_fill(dead, 0.0)

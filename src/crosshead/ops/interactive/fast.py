@@ -8,18 +8,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..autocast import autocast_dtype, without_autocast
 from ..checks import check_dropout
+from ..modes import autocast_dtype, is_transformed, without_autocast
+from ..renamed import took_mode
 from ..tracing import traceable
-from ..transforms import is_transformed
 from .arguments import Geometry, check_operands, check_tokens
+from .factors import masked_factors
 from .recompute import RecomputedAttention
 from .stored import pool_and_attend
 from .tiled import attend_tiled, threads
 
 HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
 
-Mode = Literal["auto", "stored", "recompute", "triton"]
+Backend = Literal["auto", "stored", "recompute", "triton"]
 
 # Elements of one attention matrix from which ``auto`` recomputes on a CPU: there the memory kept, seven times less, is
 # worth more than the time, measured at 0.9 to 1.4 of the stored form's with the state of the machine.
@@ -29,6 +30,7 @@ RECOMPUTE_FROM = 1 << 24
 TILE_FROM = 1 << 20
 
 
+@took_mode
 @traceable
 def interactive_attention(
     q: Tensor,
@@ -40,44 +42,53 @@ def interactive_attention(
     mix_query: Tensor | None = None,
     mix_key: Tensor | None = None,
     num_prefix_tokens: int = 0,
+    attn_mask: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
-    mode: Mode = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
     """O = Â_Q (Â_K V) (arXiv 2402.17507): attention through landmarks, whose maps the heads exchange.
 
     Args:
-        q, k, v: (B, heads, N, head_dim), any strides; N = num_prefix_tokens + rows * columns, the prefix first.
+        q, k, v: (B, h, N, d), any strides; N = num_prefix_tokens + rows * columns, the prefix first.
         grid: rows and columns on which the tokens after the prefix lie, row by row.
         landmarks: cells per side (rows, columns) that q and k are averaged over; never more than the grid has.
-        mix_query, mix_key: (heads, heads); output head g of A_Q (A_K) is the sum over i of mix[g, i] times head i.
+        mix_query, mix_key: (h, h); output head g of A_Q (A_K) is the sum over i of mix[g, i] times head i.
             None leaves the heads apart.
         num_prefix_tokens: tokens that are not on the grid; each is a landmark of its own.
-        scale: of the scores, ``head_dim ** -0.5`` unless given.
-        dropout_p: probability of dropping an entry of A_Q and of A_K, before the heads are mixed.
-        mode: ``stored`` keeps the (heads, N, L) matrices for the backward pass, ``recompute`` works in tiles of them
+        attn_mask: of padding alone, boolean (B or 1, 1, 1, N), True takes part: nobody attends to the other tokens, no
+            landmark averages over them, and what they ask for is undefined. The ``stored`` form serves it.
+        scale: factor of the logits; d^(-1/2) by default.
+        dropout_p: the share of the entries of A_Q and of A_K that is dropped, before the heads are mixed. Give 0 in
+            evaluation.
+        backend: ``stored`` keeps the (h, N, L) matrices for the backward pass, ``recompute`` works in tiles of them
             and forms them again, ``triton`` never writes them (one fused GPU kernel a pass); ``auto`` chooses by
             device, size, and whether a gradient is wanted.
 
     Returns:
-        (B, heads, N, head_dim) in the dtype of q; under autocast in autocast's dtype.
+        (B, h, N, d) in the dtype of q; under autocast in autocast's dtype.
 
     Raises:
-        ValueError: operands, grid, landmarks, mixing matrices or mode that don't fit, saying what was wanted.
+        ValueError: for sizes or a mask that don't fit, or a backend that can't serve.
     """
     check_operands(q, k, v, mix_query, mix_key)
     check_dropout(dropout_p)
     geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if attn_mask is not None:
+        if backend not in ("auto", "stored"):
+            raise ValueError(f"backend={backend!r} takes no mask; use backend='auto'")
+        factors = masked_factors(q, k, attn_mask, geometry, mix_query, mix_key, scale, dropout_p)
+        return factors.mixed_query @ (factors.mixed_key @ v)
     scale = q.shape[3] ** -0.5 if scale is None else scale
 
     lower = autocast_dtype(q)
     if lower is None:
-        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
+        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, backend)
     q, k, v = q.to(lower), k.to(lower), v.to(lower)
     with without_autocast(q):
-        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, mode)
+        return _attend(q, k, v, mix_query, mix_key, scale, dropout_p, geometry, backend)
 
 
 def _attend(
@@ -89,34 +100,34 @@ def _attend(
     scale: float,
     dropout_p: float,
     geometry: Geometry,
-    mode: Mode,
+    backend: Backend,
 ) -> Tensor:
     mix_query, mix_key = (None if mix is None else mix.to(q.dtype) for mix in (mix_query, mix_key))
     given = [t for t in (q, k, v, mix_query, mix_key) if t is not None]
     differentiable = torch.is_grad_enabled() and any(t.requires_grad for t in given)
     if is_transformed(*given):
-        mode = "stored"
-    elif mode == "auto":
-        mode = _choose_mode(q, geometry, dropout_p, differentiable)
-    if mode == "triton":
+        backend = "stored"
+    elif backend == "auto":
+        backend = _choose(q, geometry, dropout_p, differentiable)
+    if backend == "triton":
         if not HAS_TRITON:
-            raise ValueError("mode='triton' wants Triton, which is not installed; use mode='auto'")
+            raise ValueError("backend='triton' needs Triton, which is not installed; use backend='auto'")
         from .fused import attend_fused
 
         return attend_fused(q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
-    if mode == "recompute" and dropout_p == 0.0 and not torch.compiler.is_compiling():
+    if backend == "recompute" and dropout_p == 0.0 and not torch.compiler.is_compiling():
         if differentiable:
             return RecomputedAttention.apply(q, k, v, mix_query, mix_key, scale, geometry)
         return attend_tiled(q, k, v, mix_query, mix_key, scale, geometry, for_backward=False).out
     operands = (q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
     if (
-        mode == "recompute" and not torch.compiler.is_exporting()
+        backend == "recompute" and not torch.compiler.is_exporting()
     ):  # an exported graph has no backward to save for
         return checkpoint(pool_and_attend, *operands, use_reentrant=False)
     return pool_and_attend(*operands)
 
 
-def _choose_mode(q: Tensor, geometry: Geometry, dropout_p: float, differentiable: bool) -> Mode:
+def _choose(q: Tensor, geometry: Geometry, dropout_p: float, differentiable: bool) -> Backend:
     if q.device.type == "cuda" and HAS_TRITON:
         from .fused import is_served
 

@@ -9,8 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ..layout import empty_token_major
-from ..transforms import is_differentiated_again, plain_gradients
+from ..chunks import empty_token_major
+from ..modes import is_differentiated_again, plain_gradients
 from . import kernel
 from .arguments import Geometry
 from .landmarks import pool_landmarks
@@ -28,7 +28,7 @@ INTERPRETED = not isinstance(kernel.gather_context, triton.JITFunction)
 
 
 def is_served(q: Tensor, num_landmarks: int, dropout_p: float) -> bool:
-    """Whether ``mode="auto"`` takes the fused path: half precision on a GPU, sizes that fit the registers."""
+    """Whether ``backend="auto"`` takes the fused path: half precision on a GPU, sizes that fit the registers."""
     return q.dtype in (torch.float16, torch.bfloat16) and not _obstacles(q, num_landmarks, dropout_p)
 
 
@@ -48,7 +48,7 @@ def attend_fused(
         ValueError: for a device, dtype or size that the kernels don't serve.
     """
     if obstacles := _obstacles(q, geometry.num_landmarks, dropout_p):
-        raise ValueError(f"mode='triton' can't serve this: {'; '.join(obstacles)}; use mode='auto'")
+        raise ValueError(f"backend='triton' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
     return _attend(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale)[0]
 
 
@@ -56,18 +56,18 @@ def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:
     _, heads, _, width = q.shape
     found = []
     if q.device.type != "cuda" and not INTERPRETED:
-        found.append(f"wanted tensors on a CUDA device, got {q.device}")
+        found.append(f"expected tensors on a CUDA device, got {q.device}")
     if q.dtype not in DTYPES:
-        found.append(f"wanted float16, bfloat16 or float32, got {q.dtype}")
+        found.append(f"expected float16, bfloat16 or float32, got {q.dtype}")
     for what, got, most in (
         ("landmarks", num_landmarks, MAX_LANDMARKS),
         ("channels a head", width, MAX_WIDTH),
         ("heads", heads, MAX_HEADS),
     ):
         if got > most:
-            found.append(f"wanted at most {most} {what}, got {got}")
+            found.append(f"expected at most {most} {what}, got {got}")
     if dropout_p > 0.0:
-        found.append(f"wanted no dropout, got {dropout_p}")
+        found.append(f"expected no dropout, got {dropout_p}")
     return found
 
 

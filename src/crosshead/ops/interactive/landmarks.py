@@ -9,7 +9,18 @@ from .arguments import Geometry
 
 def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
     """(cells, length), each row the average over its cell's span; dtype and device of ``like``."""
+    if torch.compiler.is_compiling():
+        return _compared_pooling_matrix(length, cells, like)
     return adaptive_avg_pool1d(torch.eye(length, dtype=like.dtype, device=like.device), cells).mT
+
+
+def _compared_pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
+    """The same, bit by bit, without PyTorch's pooling, which a traced graph knows for the traced sizes alone."""
+    cell = torch.arange(cells, device=like.device).unsqueeze(1)
+    place = torch.arange(length, device=like.device)
+    first, end = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    inside = ((first <= place) & (place < end)).to(torch.promote_types(like.dtype, torch.float32))
+    return (inside / (end - first)).to(like.dtype)
 
 
 def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checks import check_dropout
-from .arguments import Geometry, check_operands, check_tokens
+from ..naive import softmax_or_zero
+from .arguments import Geometry, check_operands, check_padding, check_tokens
 
 
 def naive_interactive_attention(
@@ -23,20 +24,31 @@ def naive_interactive_attention(
     mix_query: Tensor | None = None,
     mix_key: Tensor | None = None,
     num_prefix_tokens: int = 0,
+    attn_mask: Tensor | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """O = Â_Q Â_K V, (B, heads, N, head_dim); arguments and errors as ``interactive_attention`` has them."""
+    """O = Â_Q Â_K V, (B, h, N, d); arguments and errors as ``interactive_attention`` has them."""
     check_operands(q, k, v, mix_query, mix_key)
     check_dropout(dropout_p)
     geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
     s = q.shape[3] ** -0.5 if scale is None else scale
 
-    q_landmarks = average_cells(q, geometry)
-    k_landmarks = average_cells(k, geometry)
+    everyone = torch.ones_like(q[:1, :1, :, :1])
+    # 1 for the tokens that take part (B or 1, 1, N, 1), and what share of each cell they are.
+    part = (
+        everyone
+        if attn_mask is None
+        else check_padding(attn_mask, *q.shape[:3:2])[:, None, :, None].to(q.dtype)
+    )
+    share = average_cells(part, geometry)
+    counted = share.masked_fill(share == 0, 1.0)  # a cell without any is no landmark
+    q_landmarks, k_landmarks = (average_cells(x * part, geometry) / counted for x in (q, k))
     # Landmarks are scaled, not the scores: in half precision unscaled ones overflow.
-    a_q = torch.softmax(torch.einsum("bhnd,bhld->bhnl", q, k_landmarks * s), dim=-1)
-    a_k = torch.softmax(torch.einsum("bhld,bhnd->bhln", q_landmarks * s, k), dim=-1)
+    to_landmarks = torch.einsum("bhnd,bhld->bhnl", q, k_landmarks * s)
+    to_tokens = torch.einsum("bhld,bhnd->bhln", q_landmarks * s, k)
+    a_q = softmax_or_zero(to_landmarks.masked_fill(share.mT == 0, -torch.inf))
+    a_k = softmax_or_zero(to_tokens.masked_fill(part.mT == 0, -torch.inf))
     a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)
     if mix_query is not None:
         a_q = torch.einsum("gi,binl->bgnl", mix_query, a_q)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..layout import empty_token_major
-from ..transforms import is_differentiated_again, plain_gradients
+from ..chunks import empty_token_major
+from ..modes import is_differentiated_again, plain_gradients
 from .arguments import Geometry
 from .landmarks import add_pooling_gradient_
 from .stored import mix_heads_into, pool_and_attend

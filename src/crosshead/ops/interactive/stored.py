@@ -1,6 +1,6 @@
 """The reverse order in plain differentiable PyTorch: autograd keeps the (heads, N, L) matrices for the backward.
 
-It is also the plain form, for what the other forms cannot follow (``ops/transforms.py``).
+It is also the plain form, for what the other forms cannot follow (``ops/modes.py``).
 """
 
 import torch
@@ -75,8 +75,8 @@ def mix_heads_into(mix: Tensor | None, attention: Tensor, out: Tensor) -> Tensor
         return attention
     heads = mix.shape[0]
     rows, mixed = attention.view(-1, heads, attention[0].numel()), out.view(-1, heads, out[0].numel())
-    if len(rows) == 1:
+    if rows.shape[0] == 1:
         torch.mm(mix, rows[0], out=mixed[0])
     else:
-        torch.bmm(mix.expand(len(rows), -1, -1), rows, out=mixed)
+        torch.bmm(mix.expand(rows.shape[0], -1, -1), rows, out=mixed)
     return out

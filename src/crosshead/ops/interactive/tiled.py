@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..layout import empty_token_major
+from ..chunks import empty_token_major
 from .arguments import Geometry
 from .landmarks import pool_landmarks
 from .stored import mix_heads_into
@@ -149,7 +149,7 @@ def _gather_at_once(
         values, tile = rows_of(v, span), a_k[:, :, span]
         if m_k is not None:
             mixed = tiles(values)[0].view(tile.shape[1], tile.shape[0], -1)
-            torch.bmm(m_k.expand(len(mixed), -1, -1), tile.transpose(0, 1), out=mixed)
+            torch.bmm(m_k.expand(mixed.shape[0], -1, -1), tile.transpose(0, 1), out=mixed)
             tile = mixed.transpose(0, 1)
         context.baddbmm_(tile, values)
     return context

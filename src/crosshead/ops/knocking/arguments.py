@@ -2,10 +2,17 @@
 
 from torch import Tensor
 
-from ..checks import check_shape
+from ..checks import check_heads, check_shape
 
 
-def check_knock(heads: Tensor, matrices: Tensor) -> None:
+def check_knock(q: Tensor, k: Tensor, v: Tensor, matrices: Tensor) -> None:
+    """Heads (B, h, N, d) and a matrix (d, d) for each of the three."""
+    check_heads(q, k, v)
+    width = q.shape[3]
+    check_shape("matrices", matrices, (3, width, width), "(3, head_dim, head_dim)")
+
+
+def check_packed_knock(heads: Tensor, matrices: Tensor) -> None:
     """Heads (B, N, n, h, d) and a matrix (d, d) for each of the n."""
     if heads.dim() != 5 or not heads.is_floating_point():
         raise ValueError(

@@ -4,26 +4,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..renamed import took_packed
 from ..tracing import traceable
-from .arguments import check_fold, check_gated, check_knock
+from .arguments import check_fold, check_gated, check_knock, check_packed_knock
 
 
+def packed_knock(heads: Tensor, matrices: Tensor) -> Tensor:
+    """``knock`` of packed heads (B, N, n, h, d), n of queries, keys and values, as one projection gives them."""
+    check_packed_knock(heads, matrices)
+    return heads @ matrices.unsqueeze(0).unsqueeze(0)
+
+
+@took_packed(packed_knock)
 @traceable
-def knock(heads: Tensor, matrices: Tensor) -> Tensor:
-    """Every head times a matrix that all heads share (arXiv 2510.23052, equations 5 to 7).
+def knock(q: Tensor, k: Tensor, v: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every head times a matrix that all heads share (arXiv 2510.23052, equations 5 to 7); attention follows as usual.
 
     Args:
-        heads: (B, N, n, h, d): n of queries, keys and values, as one projection gives them.
-        matrices: (n, d, d), one for each of the n.
+        q, k, v: (B, h, N, d), any strides.
+        matrices: (3, d, d): that of the queries, of the keys, of the values.
 
     Returns:
-        (B, N, n, h, d).
+        Queries, keys and values, (B, h, N, d) each.
 
     Raises:
         ValueError: for sizes that do not fit.
     """
-    check_knock(heads, matrices)
-    return heads @ matrices.unsqueeze(0).unsqueeze(0)
+    check_knock(q, k, v, matrices)
+    return q @ matrices[0], k @ matrices[1], v @ matrices[2]
 
 
 def fold(weight: Tensor, bias: Tensor | None, matrices: Tensor) -> tuple[Tensor, Tensor | None]:

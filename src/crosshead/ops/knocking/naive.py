@@ -13,10 +13,15 @@ from torch import Tensor
 from .arguments import check_gated, check_knock
 
 
-def naive_knock(heads: Tensor, matrices: Tensor) -> Tensor:
-    """Every head of heads (B, N, n, h, d) times the matrix of its kind, matrices (n, d, d)."""
-    check_knock(heads, matrices)
-    return torch.einsum("bnkhc,kcd->bnkhd", heads, matrices)
+def naive_knock(q: Tensor, k: Tensor, v: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Equations 5 to 7; arguments and result as ``knock``."""
+    check_knock(q, k, v, matrices)
+    t_q, t_k, t_v = matrices
+    return (
+        torch.einsum("bhnc,cd->bhnd", q, t_q),
+        torch.einsum("bhnc,cd->bhnd", k, t_k),
+        torch.einsum("bhnc,cd->bhnd", v, t_v),
+    )
 
 
 def naive_gated_values(values: Tensor, up: Tensor, gate: Tensor, down: Tensor) -> Tensor:

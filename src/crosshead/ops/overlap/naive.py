@@ -9,91 +9,89 @@ With h heads of width d and an overlap of o channels a side::
 It runs in the precision of its input on any device, and is the oracle of the fast path.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..checks import check_dropout, check_gain, check_mask, check_overlap, check_packed
+from ..checks import check_bias, check_dropout, check_gain, check_mask, check_overlap, check_self_attention
+from ..naive import logits_of, masked, softmax_or_zero
 from ..tracing import traceable
 
 
 def naive_overlap(heads: Tensor, overlap: int) -> Tensor:
-    """Every head between the ends of its neighbours: (B, N, h, d) -> (B, N, h, d + 2·overlap)."""
+    """Every head between the ends of its neighbours: (B, h, N, d) -> (B, h, N, d + 2·overlap)."""
     check_overlap(overlap, heads.shape[-1])
     if overlap == 0:
         return heads
-    num_heads, head_dim = heads.shape[-2:]
-    nothing = torch.zeros_like(heads[..., 0, :overlap])
+    num_heads, head_dim = heads.shape[1], heads.shape[3]
+    nothing = torch.zeros_like(heads[:, 0, :, :overlap])
     windows = []
     for i in range(num_heads):
-        before = heads[..., i - 1, head_dim - overlap :] if i > 0 else nothing
-        after = heads[..., i + 1, :overlap] if i < num_heads - 1 else nothing
-        windows.append(torch.cat([before, heads[..., i, :], after], dim=-1))
-    return torch.stack(windows, dim=-2)
+        before = heads[:, i - 1, :, head_dim - overlap :] if i > 0 else nothing
+        after = heads[:, i + 1, :, :overlap] if i < num_heads - 1 else nothing
+        windows.append(torch.cat([before, heads[:, i], after], dim=-1))
+    return torch.stack(windows, dim=1)
 
 
 def naive_overlapped_attention(
-    qkv: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     overlap: int,
     *,
     attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
     is_causal: bool = False,
-    dropout_p: float = 0.0,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     borrow_gain: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``overlapped_attention``."""
-    v, weights = _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)
-    weights = torch.dropout(weights, check_dropout(dropout_p), train=True)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    weights = overlapped_attention_weights(
+        q,
+        k,
+        v,
+        overlap,
+        attn_mask=attn_mask,
+        attn_bias=attn_bias,
+        is_causal=is_causal,
+        scale=scale,
+        borrow_gain=borrow_gain,
+    )
+    return torch.dropout(weights, check_dropout(dropout_p), train=True) @ naive_overlap(v, overlap)
 
 
 @traceable
 def overlapped_attention_weights(
-    qkv: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     overlap: int,
     *,
     attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
     borrow_gain: Tensor | None = None,
+    queries: Sequence[int] | None = None,
 ) -> Tensor:
-    """The attention weights A (B, h, N, N) themselves, for analysis; arguments as ``overlapped_attention``."""
-    return _attend(qkv, overlap, attn_mask, is_causal, scale, borrow_gain)[1]
+    """The attention weights A themselves, for analysis.
 
-
-def _attend(
-    qkv: Tensor,
-    overlap: int,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    scale: float | None,
-    borrow_gain: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """V' (B, h, N, d + 2o) and A (B, h, N, N)."""
-    _, _, num_heads, head_dim = check_packed(qkv)
-    q, k, v = (naive_overlap(x, overlap).transpose(1, 2) for x in qkv.unbind(2))
-    if borrow_gain is not None:
-        q = q * spread_gain(borrow_gain, num_heads, head_dim, overlap)
-    # Q is scaled, not the logits: in half precision unscaled ones overflow.
-    logits = (q * (head_dim**-0.5 if scale is None else scale)) @ k.transpose(-2, -1)
-    logits = logits + mask_as_bias(check_mask(attn_mask, logits.shape), is_causal, logits)
-    # A query with no key left attends to nothing, as in scaled_dot_product_attention.
-    dead = (logits == -torch.inf).all(dim=-1, keepdim=True)
-    weights = logits.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
-    return v, weights
-
-
-def mask_as_bias(attn_mask: Tensor | None, is_causal: bool, logits: Tensor) -> Tensor:
-    """What the masks add to the logits: 0 where a key takes part, -inf where not."""
+    (B, h, len(queries), N), all rows unless ``queries`` names some. Otherwise as ``overlapped_attention``.
+    """
+    shape = check_self_attention(q, k, v)
+    check_mask(attn_mask, shape)
+    check_bias(attn_bias, shape)
     if is_causal and attn_mask is not None:
         raise ValueError("attn_mask and is_causal exclude each other; put the causal part into attn_mask")
-    if is_causal:
-        attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-    if attn_mask is None:
-        return logits.new_zeros(())
-    if attn_mask.dtype == torch.bool:
-        return logits.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -torch.inf)
-    return attn_mask.to(logits.dtype)
+    head_dim = q.shape[-1]
+    q, k = naive_overlap(q, overlap), naive_overlap(k, overlap)
+    if borrow_gain is not None:
+        q = q * spread_gain(borrow_gain, q.shape[1], head_dim, overlap)
+    scale = head_dim**-0.5 if scale is None else scale
+    logits = logits_of(q, k, attn_bias=attn_bias, scale=scale, queries=queries)
+    return softmax_or_zero(masked(logits, attn_mask=attn_mask, is_causal=is_causal, queries=queries))
 
 
 def spread_gain(borrow_gain: Tensor, num_heads: int, head_dim: int, overlap: int) -> Tensor:

@@ -14,27 +14,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..processor import has_native_bfloat16
-from ..transforms import is_differentiated_again, plain_gradients
-from .plain import plain_attention
-from .windows import overlap_add_, padded_windows
+from ..modes import is_differentiated_again, plain_gradients
+from ..private_torch import has_native_bfloat16, softmax_gradient
+from .math import plain_attention
+from .views import overlap_add_, padded_windows
 
 # Attention weights of one chunk: one megabyte of bfloat16. From half to twice as many change little.
 _CHUNK_ELEMENTS = 1 << 19
 
 
-def is_served(
+def obstacles(
     qkv: Tensor, attn_mask: Tensor | None, is_causal: bool, dropout_p: float, borrow_gain: Tensor | None
-) -> bool:
-    """Whether this path computes what is asked for, and is the faster one."""
-    plain = attn_mask is None and not is_causal and dropout_p == 0.0 and borrow_gain is None
-    return (
-        plain
-        and qkv.device.type == "cpu"
-        and qkv.dtype == torch.bfloat16
-        and has_native_bfloat16()
-        and not torch.compiler.is_compiling()
-    )
+) -> list[str]:
+    """Why this path can't compute what is asked for; where nothing is said, it can, and is the faster one."""
+    if torch.compiler.is_compiling():
+        return ["PyTorch's compiler can't follow it"]
+    found = []
+    if qkv.device.type != "cpu":
+        found.append(f"expected tensors on the CPU, got {qkv.device}")
+    if qkv.dtype != torch.bfloat16:
+        found.append(f"expected bfloat16, got {qkv.dtype}")
+    elif not has_native_bfloat16():
+        found.append("expected a processor that multiplies in bfloat16")
+    if attn_mask is not None or is_causal:
+        found.append("expected no mask that is not in windows")
+    if dropout_p > 0.0:
+        found.append(f"expected no dropout, got {dropout_p}")
+    if borrow_gain is not None:
+        found.append("expected no borrow_gain")
+    return found
 
 
 class ProductsAttention(torch.autograd.Function):
@@ -69,7 +77,7 @@ class ProductsAttention(torch.autograd.Function):
             weights = _weights(q, k, ctx.scale)
             grad_heads = grad_out[images].transpose(1, 2).flatten(0, 1)
             grad_weights = torch.bmm(grad_heads, v.transpose(1, 2))
-            grad_logits = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_logits = softmax_gradient(grad_weights, weights)
             grads = (
                 torch.bmm(grad_logits, k).mul_(ctx.scale),
                 torch.bmm(grad_logits.transpose(1, 2), q).mul_(ctx.scale),

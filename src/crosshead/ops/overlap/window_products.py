@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..transforms import is_differentiated_again, plain_gradients
-from .plain import plain_window_attention
+from ..modes import is_differentiated_again, plain_gradients
+from ..private_torch import softmax_gradient
+from .math import plain_window_attention
 
 # Attention weights (all heads) of the windows that are computed together; from half to twice as many change little.
 _CHUNK_ELEMENTS = 400_000
@@ -55,7 +56,7 @@ class WindowProducts(torch.autograd.Function):
             slot = windows if keep else slice(0, windows.stop - windows.start)
             q, k, v = heads.of(qkv, windows)
             a = weights[slot].flatten(0, 1)
-            logits = a if scores is weights else scores[: len(weights[slot])].flatten(0, 1)
+            logits = a if scores is weights else scores[: weights[slot].shape[0]].flatten(0, 1)
             torch.baddbmm(
                 logits, _scaled(q, factors).to(precise), k.to(precise).mT, beta=0.0, alpha=scale, out=logits
             )
@@ -79,7 +80,7 @@ class WindowProducts(torch.autograd.Function):
             operands = (qkv, bias, factors, ctx.overlap, ctx.scale)
             found = plain_gradients(plain_window_attention, operands, grad_out)
             return *found[:3], None, None, None, None
-        chunks = _chunks(len(qkv), bias)
+        chunks = _chunks(qkv.shape[0], bias)
         heads, grads = _Heads(qkv, ctx.overlap, chunks), _Heads(qkv, ctx.overlap, chunks)
         grad_out = grad_out.unflatten(2, (-1, heads.width))
         grad_qkv, grad_bias = torch.empty_like(qkv), torch.zeros_like(bias)
@@ -91,13 +92,13 @@ class WindowProducts(torch.autograd.Function):
             grad_heads = grad_out[windows].transpose(1, 2).flatten(0, 1)
             torch.bmm(a.mT, grad_heads, out=grad_v)
             grad_a = torch.bmm(grad_heads, v.mT)
-            torch._softmax_backward_data(grad_a, a, -1, a.dtype, grad_input=grad_a)
+            softmax_gradient(grad_a, a, out=grad_a)
             grad_bias[biases] += grad_a.view(-1, *bias[biases].shape).sum(0, dtype=bias.dtype)
             torch.baddbmm(grad_q, grad_a, k, beta=0.0, alpha=ctx.scale, out=grad_q)
             torch.baddbmm(grad_k, grad_a.mT, _scaled(q, factors), beta=0.0, alpha=ctx.scale, out=grad_k)
             if factors is not None and grad_factors is not None:
-                grad_factors += (grad_q * q).unflatten(0, (-1, len(factors))).sum((0, 2)).unsqueeze(1)
-                grad_q.unflatten(0, (-1, len(factors))).mul_(factors)
+                grad_factors += (grad_q * q).unflatten(0, (-1, factors.shape[0])).sum((0, 2)).unsqueeze(1)
+                grad_q.unflatten(0, (-1, factors.shape[0])).mul_(factors)
             grads.add_to(grad_qkv, windows)
         return grad_qkv, grad_bias, grad_factors, None, None, None, None
 
@@ -118,7 +119,7 @@ def _chunks(batch: int, bias: Tensor) -> list[tuple[slice, slice]]:
 
 def _scaled(q: Tensor, factors: Tensor | None) -> Tensor:
     """The queries (windows · h, N, c), their borrowed channels multiplied."""
-    return q if factors is None else (q.unflatten(0, (-1, len(factors))) * factors).flatten(0, 1)
+    return q if factors is None else (q.unflatten(0, (-1, factors.shape[0])) * factors).flatten(0, 1)
 
 
 class _Heads:
@@ -151,7 +152,7 @@ class _Heads:
     def add_to(self, qkv: Tensor, windows: slice) -> None:
         """Fills those windows of ``qkv`` (B, N, 3, h, d) with the sum, over the heads that read a channel, of theirs.
 
-        The overlap-add of ``windows.py``, in the room itself, which it spoils: one copy less.
+        The overlap-add of ``views.py``, in the room itself, which it spoils: one copy less.
         """
         heads, o, d = self._place(windows), self._overlap, self._head_dim
         if o:

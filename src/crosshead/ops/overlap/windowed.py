@@ -2,29 +2,26 @@
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from ..autocast import autocast_to
 from ..checks import check_dropout, check_overlap, check_packed
+from ..modes import autocast_to, is_transformed
+from ..private_torch import is_without_data
 from ..sdpa import fused_attention
-from ..tracing import traceable
-from ..transforms import is_transformed
-from .gain import borrowed_factors
-from .plain import plain_window_attention, repeat_over_images
+from .math import plain_window_attention, repeat_over_images
+from .views import borrowed_factors, overlapped_heads
 from .window_products import WindowProducts
-from .windows import overlapped_heads
 
 
-@traceable
-def overlapped_window_attention(
+def packed_window_attention(
     qkv: Tensor,
     overlap: int,
     bias: Tensor,
     *,
     mask: Tensor | None = None,
-    dropout_p: float = 0.0,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     borrow_gain: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """Overlapped heads (arXiv 2410.14874) inside windows (Swin, arXiv 2103.14030).
 
@@ -34,15 +31,13 @@ def overlapped_window_attention(
         bias: relative position bias (h, N, N), added to the logits.
         mask: (windows, N, N), added to the logits too, or None. It gets no gradient. A query with no key left attends
             to nothing.
-        dropout_p: the share of attention weights that is dropped. Give 0 in evaluation.
-        scale: factor of the logits; d^(-1/2) by default, the width before overlapping.
-        borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries, as in ``overlapped_attention``.
+        scale, dropout_p, borrow_gain, backend: as in ``overlapped_attention``.
 
     Returns:
         The heads side by side (images · windows, N, h·(d + 2·overlap)), ready for the projection.
 
     Raises:
-        ValueError: for sizes that do not fit.
+        ValueError: for sizes that do not fit, or a backend that can't serve.
     """
     batch, tokens, num_heads, head_dim = check_packed(qkv)
     check_overlap(overlap, head_dim)
@@ -51,9 +46,12 @@ def overlapped_window_attention(
     total = window_bias(bias, mask, (batch, num_heads, tokens))
     scale = head_dim**-0.5 if scale is None else scale
     factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
-    if is_transformed(qkv, total, factors):
+    obstacles = _obstacles(qkv, dropout_p)
+    if backend == "math" or is_transformed(qkv, total, factors):
         return plain_window_attention(qkv, total, factors, overlap, scale, dropout_p)
-    if qkv.device.type == "cpu" and dropout_p == 0 and not torch.compiler.is_compiling():
+    if backend == "products" and obstacles:
+        raise ValueError(f"backend='products' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
+    if backend != "sdpa" and not obstacles:
         keep = torch.is_grad_enabled() and any(
             t is not None and t.requires_grad for t in (qkv, total, factors)
         )
@@ -69,12 +67,24 @@ def overlapped_window_attention(
     return heads.transpose(1, 2).flatten(2)
 
 
+def _obstacles(qkv: Tensor, dropout_p: float) -> list[str]:
+    """Why explicit products can't serve."""
+    if torch.compiler.is_compiling():
+        return ["PyTorch's compiler can't follow it"]
+    found = []
+    if qkv.device.type != "cpu":
+        found.append(f"expected tensors on the CPU, got {qkv.device}")
+    if dropout_p > 0.0:
+        found.append(f"expected no dropout, got {dropout_p}")
+    return found
+
+
 def _has_closed(x: Tensor | None) -> bool:
     if x is None or x.numel() == 0:
         return False
     least = x.detach().amin()
     # A tensor without data, as operations are counted with, may hold anything.
-    return isinstance(least, FakeTensor) or not bool(least > -torch.inf)
+    return is_without_data(least) or not bool(least > -torch.inf)
 
 
 def _closed_rows(bias: Tensor) -> Tensor:
@@ -92,7 +102,7 @@ def window_bias(bias: Tensor, mask: Tensor | None, sizes: tuple[int, int, int]) 
         )
     if mask is None:
         return bias.unsqueeze(0)
-    if mask.dim() != 3 or mask.shape[1:] != (tokens, tokens) or batch % len(mask):
+    if mask.dim() != 3 or mask.shape[1:] != (tokens, tokens) or batch % mask.shape[0]:
         raise ValueError(
             f"mask must be (windows, N, N) = (windows, {tokens}, {tokens}), with a number of windows that divides "
             f"the batch of {batch}, got {tuple(mask.shape)}"

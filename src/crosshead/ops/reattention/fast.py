@@ -1,4 +1,14 @@
-"""Re-attention as the library uses it: norm and mixing as one small matrix, the attention in chunks."""
+"""Re-attention as the library uses it: norm and mixing as one small matrix, the attention in chunks.
+
+Mean and variance of the mixed maps come without the mixed maps. With C_i = P_i - 1/N, whose mean is 0 but for dropout,
+and sums over the n entries of all images, rows and columns::
+
+    mean[g]     = sum_i Θ[g, i] (1/N + sum C_i / n) + b[g]
+    variance[g] = sum_ij Θ[g, i] Θ[g, j] (sum C_i C_j / n - (sum C_i / n) (sum C_j / n))
+
+so that the h x h matrix of products is all that has to be known of the maps. Taking 1/N off first keeps the variance of
+nearly uniform maps from drowning in the square of their mean.
+"""
 
 from functools import partial
 from typing import NamedTuple
@@ -6,11 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..autocast import autocast_dtype, without_autocast
-from ..chunks import IMAGES, SHARED, Axes, in_chunks, mask_axes, must_be_plain, new_seed
+from ..chunks import IMAGES, SHARED, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
+from ..modes import autocast_dtype, without_autocast
 from ..tracing import traceable
 from .arguments import check_reattention
-from .moments import centred_maps, deviation_and_variance, precise, sums
 
 
 class Statistics(NamedTuple):
@@ -33,8 +42,8 @@ def reattention(
     statistics: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-5,
     attn_bias: Tensor | None = None,
-    dropout_p: float = 0.0,
     scale: float | None = None,
+    dropout_p: float = 0.0,
 ) -> tuple[Tensor, Statistics]:
     """Attention whose maps are mixed over the heads and normalised (DeepViT, arXiv 2103.11886, equation 3).
 
@@ -66,7 +75,7 @@ def reattention(
         attn_bias = attn_bias[(None,) * (4 - attn_bias.dim())]
     with without_autocast(q):
         maps = _Maps(q, k, attn_bias, shape, scale, dropout_p)
-        mix, mix_bias = precise(mix), None if mix_bias is None else precise(mix_bias)
+        mix, mix_bias = _precise(mix), None if mix_bias is None else _precise(mix_bias)
         # What uniform maps, of 1/N everywhere, are mixed to; C is what the maps are beyond that.
         uniform = mix.sum(1) / shape[3]
         if mix_bias is not None:
@@ -74,10 +83,10 @@ def reattention(
         if statistics is None:
             # Without images there is nothing to divide by, and nothing that would use it.
             entries = max(1, shape[0] * shape[2] * shape[3])
-            deviation, variance = deviation_and_variance(maps.sums(), entries, mix)
+            deviation, variance = _deviation_and_variance(maps.sums(), entries, mix)
             mean = uniform + deviation
         else:
-            mean, variance = (precise(x) for x in statistics)
+            mean, variance = (_precise(x) for x in statistics)
             deviation = mean - uniform
         gain = torch.rsqrt(variance + eps)
         if norm_weight is not None:
@@ -89,7 +98,7 @@ def reattention(
             rest = rest + 0.0 * mix_bias
         if norm_bias is not None:
             rest = rest + norm_bias
-        out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * precise(v).sum(2, keepdim=True)
+        out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * _precise(v).sum(2, keepdim=True)
     return out.to(out_dtype), Statistics(mean, variance)
 
 
@@ -108,14 +117,14 @@ class _Maps:
         self._operands = (q, k, attn_bias)
         self._axes = (Axes(0, 2), IMAGES, mask_axes(attn_bias))
         self._shape = shape
-        self._form = partial(centred_maps, scale=scale, dropout_p=dropout_p)
+        self._form = partial(_centred_maps, scale=scale, dropout_p=dropout_p)
         self._seed = new_seed(dropout_p)  # one for both: the statistics are those of the maps that attend
         given = [x for x in self._operands if x is not None]
         self._whole = self._form(*self._operands, None) if must_be_plain(given) else None
 
     def sums(self) -> Tensor:
         if self._whole is not None:
-            return sums(self._whole)
+            return _sums(self._whole)
         return in_chunks(self._sums, self._operands, self._axes, SHARED, self._shape, self._seed)
 
     def attend(self, v: Tensor, mixing: Tensor) -> Tensor:
@@ -128,7 +137,7 @@ class _Maps:
     def _sums(
         self, q: Tensor, k: Tensor, attn_bias: Tensor | None, generator: torch.Generator | None
     ) -> Tensor:
-        return sums(self._form(q, k, attn_bias, generator))
+        return _sums(self._form(q, k, attn_bias, generator))
 
     def _attend(
         self,
@@ -145,4 +154,39 @@ class _Maps:
 def _mix_and_attend(maps: Tensor, v: Tensor, mixing: Tensor) -> Tensor:
     # One (h, h) by (h, t·N) product an image: ``matmul`` would turn the maps around instead.
     mixed = torch.bmm(mixing.expand(maps.shape[0], -1, -1), maps.flatten(2)).view(maps.shape)
-    return mixed @ precise(v)
+    return mixed @ _precise(v)
+
+
+def _centred_maps(
+    q: Tensor,
+    k: Tensor,
+    attn_bias: Tensor | None,
+    generator: torch.Generator | None,
+    *,
+    scale: float,
+    dropout_p: float,
+) -> Tensor:
+    """C (b, h, t, N) of the queries q (b, h, t, d) among all keys k (b, h, N, d)."""
+    # Differences of a map from its mean are small beside it: float32 or better.
+    q, k = _precise(q), _precise(k)
+    logits = (q * scale) @ k.mT
+    if attn_bias is not None:
+        logits = logits + _precise(attn_bias)
+    return drop(logits.softmax(dim=-1), dropout_p, generator) - 1 / k.shape[2]
+
+
+def _sums(maps: Tensor) -> Tensor:
+    """(h, h + 1) of C (b, h, t, N): the sums of C_i C_j, and that of C_i."""
+    maps = maps.flatten(2)
+    return torch.cat([(maps @ maps.mT).sum(0), maps.sum((0, 2)).unsqueeze(1)], dim=1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _deviation_and_variance(sums: Tensor, entries: int, mix: Tensor) -> tuple[Tensor, Tensor]:
+    """(h,) each of the mixed C, from their sums over ``entries`` entries: their mean, and their (biased) variance."""
+    products, means = sums[:, :-1] / entries, sums[:, -1] / entries
+    covariance = products - means.unsqueeze(1) * means
+    return mix @ means, ((mix @ covariance) * mix).sum(1)

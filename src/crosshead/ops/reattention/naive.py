@@ -9,9 +9,12 @@ In training mean and variance are those of the batch, in evaluation running ones
 its channels. It runs in the precision of its input on any device, and is the oracle of the fast path.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ..naive import rows_of
 from .arguments import check_reattention
 
 
@@ -27,8 +30,8 @@ def naive_reattention(
     statistics: tuple[Tensor, Tensor] | None = None,
     eps: float = 1e-5,
     attn_bias: Tensor | None = None,
-    dropout_p: float = 0.0,
     scale: float | None = None,
+    dropout_p: float = 0.0,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The equations above; arguments and result as ``reattention``."""
     weights, used = _weights(
@@ -61,8 +64,20 @@ def reattention_weights(
     eps: float = 1e-5,
     attn_bias: Tensor | None = None,
     scale: float | None = None,
+    queries: Sequence[int] | None = None,
 ) -> Tensor:
-    """The weights A (B, h, N, N) that meet V, for analysis: of either sign, and rows do not sum to one."""
+    """The weights A that meet V, for analysis: of either sign, and rows do not sum to one.
+
+    (B, h, len(queries), N), all rows unless ``queries`` names some, for which ``statistics`` must be given: those of a
+    few rows are not those of the map. Otherwise as ``reattention``.
+    """
+    if queries is not None:
+        if statistics is None:
+            raise ValueError(
+                "the rows of some queries need the statistics of the whole maps; pass statistics"
+            )
+        q = rows_of(q, queries)
+        attn_bias = None if attn_bias is None else rows_of(attn_bias, queries)
     return _weights(q, k, v, mix, mix_bias, norm_weight, norm_bias, statistics, eps, attn_bias, 0.0, scale)[0]
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from ..autocast import without_autocast
-from ..layout import empty_token_major
-from ..transforms import is_differentiated_again, plain_gradients
-from .plain import plain_attention
+from ..chunks import empty_token_major
+from ..modes import is_differentiated_again, plain_gradients, without_autocast
+from ..private_torch import softmax_gradient
+from .math import plain_attention
 
 # Attention weights (all heads) of one chunk: measured, from half to twice as many change little.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 800_000, 1 << 26
@@ -33,7 +33,7 @@ def chunked_attention(
     """O (B, N, h, c) of q, k, v (B, h, N, c)."""
     # Both passes draw a chunk's dropout from this seed, so that no mask is kept.
     seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
-    if halve := len(q) == 1 and q.shape[2] % 2 == 0:
+    if halve := q.shape[0] == 1 and q.shape[2] % 2 == 0:
         # Mixing is one product an image, and twice as fast as a batch of products: one image goes as two.
         q = q.unflatten(2, (2, -1)).squeeze(0).transpose(0, 1)
         k, v = k.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1)
@@ -138,7 +138,7 @@ def _chunk_gradients(
         grad_bias = grad_weights.mul_(kept).sum((0, 2, 3))
     grad_post = _shares(grad_weights, mixed)
     grad_mixed = _mix(post_weight.t(), grad_weights, out=second)
-    torch._softmax_backward_data(grad_mixed, mixed, -1, mixed.dtype, grad_input=first)
+    softmax_gradient(grad_mixed, mixed, out=first)
     grad_pre = _shares(first, logits)
     grad_logits = _mix(pre_weight.t(), first, out=second).flatten(0, 1)
     grad_queries, grad_keys = (
@@ -165,7 +165,7 @@ def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
 
 def _mix(weight: Tensor, x: Tensor, out: Tensor) -> Tensor:
     """The heads of x (images, h, rows, N) mixed: out[:, g] = sum_i weight[g, i] x[:, i]."""
-    torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2), out=out.flatten(2))
+    torch.bmm(weight.expand(x.shape[0], -1, -1), x.flatten(2), out=out.flatten(2))
     return out
 
 

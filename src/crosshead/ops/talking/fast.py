@@ -1,4 +1,4 @@
-"""Talking-heads attention as the library uses it: the choice between its two fast paths."""
+"""Talking-heads attention as the library uses it: the choice between its fast paths."""
 
 from functools import partial
 from typing import Literal, get_args
@@ -6,25 +6,32 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..autocast import autocast_to
-from ..checks import check_dropout, check_gain, check_overlap, check_packed
-from ..overlap.gain import scale_borrowed
-from ..overlap.windows import overlapped_heads
+from ..checks import (
+    check_bias,
+    check_dropout,
+    check_gain,
+    check_mask,
+    check_mixing,
+    check_overlap,
+    check_packed,
+    check_self_attention,
+    stack_heads,
+)
+from ..modes import autocast_to, is_transformed
+from ..overlap.views import overlapped_heads, scale_borrowed
+from ..renamed import took_packed
 from ..tracing import traceable
-from ..transforms import is_transformed
-from .arguments import check_mixing
 from .chunked import chunked_attention
 from .full_width import full_width_attention
-from .plain import plain_attention
+from .math import attention_with, plain_attention
 
-Mode = Literal["auto", "chunked", "full_width"]
+Backend = Literal["auto", "chunked", "full_width", "math"]
 
 # The widest heads that PyTorch's flash attention takes.
 _FLASH_WIDTH = 256
 
 
-@traceable
-def talking_heads_attention(
+def packed_attention(
     qkv: Tensor,
     pre_weight: Tensor,
     pre_bias: Tensor | None,
@@ -32,36 +39,13 @@ def talking_heads_attention(
     post_bias: Tensor | None,
     *,
     overlap: int = 0,
-    dropout_p: float = 0.0,
     scale: float | None = None,
+    dropout_p: float = 0.0,
     borrow_gain: Tensor | None = None,
-    mode: Mode = "auto",
+    backend: Backend = "auto",
 ) -> Tensor:
-    """Attention whose heads are mixed before and after the softmax, and may overlap their neighbours.
-
-    Talking heads as CaiT has them (arXiv 2003.02436, arXiv 2103.17239) on the overlapped heads of MOHSA (arXiv
-    2410.14874); the equations are in ``naive.py``. Neither path's memory grows with N²: "chunked" forms the attention
-    matrices a block at a time and again in the backward pass; "full_width" asks PyTorch's fused attention for every
-    head over all channels, which costs h times the arithmetic.
-
-    Args:
-        qkv: packed queries, keys and values (B, N, 3, h, d), as one projection gives them.
-        pre_weight: shares (h, h) of the heads' logits in each mixed head, rows mixed heads, as ``nn.Linear`` has them.
-        pre_bias: (h,) added to the mixed logits, or None. The softmax cancels it: its gradient is zero.
-        post_weight: shares (h, h) of the heads' attention weights in each mixed head.
-        post_bias: (h,) added to the mixed attention weights, or None.
-        overlap: borrowed channels a side, 0 to d.
-        dropout_p: the share of mixed attention weights that is dropped. Give 0 in evaluation.
-        scale: factor of the logits; d^(-1/2) by default, the width before overlapping.
-        borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries, as in ``overlapped_attention``.
-        mode: "chunked", "full_width" (no dropout there), or "auto": the faster one.
-
-    Returns:
-        The heads side by side (B, N, h·(d + 2·overlap)), ready for the projection.
-
-    Raises:
-        ValueError: for sizes that do not fit, an unknown mode, or dropout in "full_width".
-    """
+    """``talking_heads_attention`` of packed qkv (B, N, 3, h, d), as one projection gives them, without bias and mask:
+    (B, N, h·(d + 2·overlap)), the heads side by side, ready for the next projection."""
     _, _, num_heads, head_dim = check_packed(qkv)
     check_mixing(num_heads, pre_weight, pre_bias, post_weight, post_bias)
     check_overlap(overlap, head_dim)
@@ -69,7 +53,7 @@ def talking_heads_attention(
     if borrow_gain is not None:
         check_gain(borrow_gain, num_heads, overlap)
     qkv = autocast_to(qkv)
-    chosen = _choose(mode, qkv, dropout_p)
+    chosen = _choose(backend, qkv, dropout_p)
     scale = head_dim**-0.5 if scale is None else scale
     if pre_bias is not None:
         # It cancels in the softmax. It stays in the graph, so that its gradient is zero and not missing.
@@ -85,22 +69,108 @@ def talking_heads_attention(
     pre = pre_weight.to(qkv.dtype)
     q, k, v = overlapped_heads(qkv, overlap)
     q = scale_borrowed(q, borrow_gain, head_dim, overlap)
-    if transformed:
+    if transformed or chosen == "math":
         drop = partial(torch.dropout, p=dropout_p, train=True)
         return plain_attention(q, k, v, pre, post, bias, scale, drop).flatten(2)
     return chunked_attention(q, k, v, pre, post, bias, scale, dropout_p).flatten(2)
 
 
-def _choose(mode: str, qkv: Tensor, dropout_p: float) -> str:
-    if mode not in get_args(Mode):
-        raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
-    if mode == "full_width" and dropout_p > 0:
-        raise ValueError(
-            f"mode 'full_width' never forms the mixed weights and cannot drop {dropout_p} of them; "
-            "use mode 'chunked' or dropout_p=0"
+@took_packed(packed_attention)
+@traceable
+def talking_heads_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pre_weight: Tensor,
+    pre_bias: Tensor | None,
+    post_weight: Tensor,
+    post_bias: Tensor | None,
+    *,
+    overlap: int = 0,
+    attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    borrow_gain: Tensor | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Attention whose heads are mixed before and after the softmax, and may overlap their neighbours.
+
+    Talking heads as CaiT has them (arXiv 2003.02436, arXiv 2103.17239) on the overlapped heads of MOHSA (arXiv
+    2410.14874); the equations are in ``naive.py``. Without a bias or a mask memory does not grow with N².
+
+    Args:
+        q, k, v: (B, h, N, d), any strides.
+        pre_weight: shares (h, h) of the heads' logits in each mixed head, rows mixed heads, as ``nn.Linear`` has them.
+        pre_bias: (h,) added to the mixed logits, or None. The softmax cancels it: its gradient is zero.
+        post_weight: shares (h, h) of the heads' attention weights in each mixed head.
+        post_bias: (h,) added to the mixed attention weights, or None.
+        overlap: borrowed channels a side, 0 to d.
+        attn_mask: boolean (True takes part) or additive, broadcastable to (B, 1, N, N), alike for all heads; it joins
+            the mixed logits. A query with no key left attends to nothing.
+        attn_bias: broadcastable to (B, h, N, N); part of a head's logits, and mixed with them. It may learn.
+        is_causal: each token attends to itself and those before it.
+        scale: factor of the logits; d^(-1/2) by default, the width before overlapping.
+        dropout_p: the share of mixed attention weights that is dropped. Give 0 in evaluation.
+        borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries, as in ``overlapped_attention``.
+        backend: ``chunked`` forms the attention matrices a block at a time and again in the backward pass;
+            ``full_width`` asks PyTorch's fused attention for every head over all channels, which costs h times the
+            arithmetic (no dropout there); ``math`` keeps (B, h, N, N), takes a bias and a mask, and serves under
+            ``torch.func`` and forward-mode differentiation whatever is asked for; ``auto`` takes the fastest that can.
+
+    Returns:
+        The heads (B, h, N, d + 2·overlap); under autocast in autocast's dtype.
+
+    Raises:
+        ValueError: for sizes that do not fit, or a backend that can't serve.
+    """
+    batch, num_heads, tokens, _ = shape = check_self_attention(q, k, v)
+    check_mask(attn_mask, (batch, 1, tokens, tokens))
+    check_bias(attn_bias, shape)
+    qkv, mixing = stack_heads(q, k, v), (pre_weight, pre_bias, post_weight, post_bias)
+    if attn_mask is None and attn_bias is None and not is_causal:
+        out = packed_attention(
+            qkv,
+            *mixing,
+            overlap=overlap,
+            scale=scale,
+            dropout_p=dropout_p,
+            borrow_gain=borrow_gain,
+            backend=backend,
         )
-    if mode != "auto" or dropout_p > 0:
-        return "chunked" if mode == "auto" else mode
+        return out.unflatten(2, (num_heads, -1)).transpose(1, 2)
+    if backend not in ("auto", "math"):
+        _choose(backend, qkv, dropout_p)
+        raise ValueError(f"backend={backend!r} takes no bias, mask or causality; use backend='auto'")
+    check_mixing(num_heads, *mixing)
+    check_dropout(dropout_p)
+    head_dim = q.shape[-1]
+    check_overlap(overlap, head_dim)
+    queries, keys, values = overlapped_heads(autocast_to(qkv), overlap)
+    return attention_with(
+        scale_borrowed(queries, borrow_gain, head_dim, overlap),
+        keys,
+        values,
+        *mixing,
+        attn_mask=attn_mask,
+        attn_bias=attn_bias,
+        is_causal=is_causal,
+        scale=head_dim**-0.5 if scale is None else scale,
+        dropout_p=dropout_p,
+    ).transpose(1, 2)
+
+
+def _choose(backend: str, qkv: Tensor, dropout_p: float) -> str:
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "full_width" and dropout_p > 0:
+        raise ValueError(
+            f"backend 'full_width' never forms the mixed weights and cannot drop {dropout_p} of them; "
+            "use backend 'chunked' or dropout_p=0"
+        )
+    if backend != "auto" or dropout_p > 0:
+        return "chunked" if backend == "auto" else backend
     if torch.compiler.is_exporting():
         return "full_width"  # nothing but PyTorch's own operators
     num_heads, head_dim = qkv.shape[3:]

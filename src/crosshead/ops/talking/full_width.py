@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..overlap.plain import plain_windows
+from ..overlap.views import plain_windows
 from ..sdpa import fused_attention
 
 

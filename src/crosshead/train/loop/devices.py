@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from crosshead.ops.processor import has_native_bfloat16
+from crosshead.ops.private_torch import has_native_bfloat16
 from crosshead.recipe.schema import TrainConfig
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

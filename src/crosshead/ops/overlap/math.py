@@ -1,10 +1,9 @@
-"""Overlapped heads in plain differentiable PyTorch, for what the fast paths cannot follow (``ops/transforms.py``)."""
+"""Overlapped heads in plain differentiable PyTorch, for what the fast paths cannot follow (``ops/modes.py``)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import sdpa
+from .views import plain_windows
 
 
 def plain_attention(
@@ -24,23 +23,16 @@ def plain_attention(
     return heads.transpose(1, 2).flatten(2)
 
 
-def plain_windows(heads: Tensor, overlap: int) -> Tensor:
-    """Every head between the ends of its neighbours: (..., h, d) -> (..., h, d + 2·overlap)."""
-    before = F.pad(heads[..., :-1, heads.shape[-1] - overlap :], (0, 0, 1, 0))
-    after = F.pad(heads[..., 1:, :overlap], (0, 0, 0, 1))
-    return torch.cat([before, heads, after], dim=-1) if overlap else heads
-
-
 def plain_window_attention(
     qkv: Tensor, bias: Tensor, factors: Tensor | None, overlap: int, scale: float, dropout_p: float = 0.0
 ) -> Tensor:
     """The same in windows, those of an image together; ``bias`` (windows or 1, h, N, N) is added to the logits."""
-    bias = repeat_over_images(bias, len(qkv)).to(qkv.dtype)
+    bias = repeat_over_images(bias, qkv.shape[0]).to(qkv.dtype)
     return plain_attention(qkv, overlap, scale, bias, factors, dropout_p=dropout_p)
 
 
 def repeat_over_images(bias: Tensor, batch: int) -> Tensor:
     """(windows or 1, h, N, N) as (batch or 1, h, N, N), for a batch of images · windows."""
-    if len(bias) == 1:
+    if bias.shape[0] == 1:
         return bias
-    return bias.expand(batch // len(bias), -1, -1, -1, -1).flatten(0, 1)
+    return bias.expand(batch // bias.shape[0], -1, -1, -1, -1).flatten(0, 1)

@@ -1,19 +1,20 @@
-"""The overlapped heads as views: one padded copy of qkv, read through windows that share memory.
+"""The overlapped heads Q', K', V': as views of one padded copy of qkv, in plain PyTorch, rotated, and with gains.
 
-Slicing and stacking would write every borrowed channel twice; here the padding is the only copy. What autograd does
+Slicing and stacking would write every borrowed channel twice; of views the padding is the only copy. What autograd does
 not have is a fast backward of such views, which is an overlap-add: every channel gathers the gradient of the windows
 that read it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checks import check_gain
+from ..modes import is_differentiated_again, is_transformed
 from ..tracing import traceable
-from ..transforms import is_differentiated_again, is_transformed
-from .plain import plain_windows
 
 # Rows that begin on a cache line: sixteen float32 numbers.
 _ROW_MULTIPLE = 16
@@ -34,6 +35,61 @@ def overlapped_heads(qkv: Tensor, overlap: int, tail: int = 0) -> tuple[Tensor, 
         q, k, v = plain_windows(qkv, overlap).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
     return _OverlappedHeads.apply(qkv, overlap, tail)
+
+
+def plain_windows(heads: Tensor, overlap: int) -> Tensor:
+    """Every head between the ends of its neighbours: (..., h, d) -> (..., h, d + 2·overlap)."""
+    before = F.pad(heads[..., :-1, heads.shape[-1] - overlap :], (0, 0, 1, 0))
+    after = F.pad(heads[..., 1:, :overlap], (0, 0, 0, 1))
+    return torch.cat([before, heads, after], dim=-1) if overlap else heads
+
+
+def rotated_overlapped_heads(
+    qkv: Tensor, overlap: int, rotate: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q', K', V', each (B, h, N, d + 2·overlap), of packed qkv (B, N, 3, h, d) that is not rotated yet.
+
+    Neighbours are read **before** the rotation, which ``rotate`` does to queries or keys (B, h, N, d), and it turns a
+    head's own d channels only: borrowed channels have no pairs of their own to turn by (their number may be odd, and
+    halves of a half-split pair lie d/2 apart). Own channels' logits then depend on differences of positions, borrowed
+    ones' on no position at all.
+    """
+    head_dim = qkv.shape[-1]
+    q, k, v = overlapped_heads(qkv, overlap)
+    q, k = (_turned(x, overlap, head_dim, rotate).to(v.dtype) for x in (q, k))
+    return q, k, v
+
+
+def _turned(x: Tensor, overlap: int, head_dim: int, rotate: Callable[[Tensor], Tensor]) -> Tensor:
+    own = rotate(x[..., overlap : overlap + head_dim])
+    if overlap == 0:
+        return own
+    return torch.cat(
+        [x[..., :overlap].to(own.dtype), own, x[..., overlap + head_dim :].to(own.dtype)], dim=-1
+    )
+
+
+def borrowed_factors(
+    borrow_gain: Tensor | None, num_heads: int, head_dim: int, overlap: int, dtype: torch.dtype, tail: int = 0
+) -> Tensor | None:
+    """The factors (h, 1, d + 2·overlap + tail) of overlapped queries; None where there is no gain.
+
+    ``borrow_gain`` (h, 2·overlap) for the channels of the head before and of the head after, 1 for all others.
+    """
+    if borrow_gain is None:
+        return None
+    gain = check_gain(borrow_gain, num_heads, overlap).to(dtype)
+    before = F.pad(gain[:, :overlap], (0, head_dim + overlap + tail), value=1.0)
+    after = F.pad(gain[:, overlap:], (overlap + head_dim, tail), value=1.0)
+    return (before * after).unsqueeze(1)
+
+
+def scale_borrowed(
+    q: Tensor, borrow_gain: Tensor | None, head_dim: int, overlap: int, tail: int = 0
+) -> Tensor:
+    """Overlapped queries (B, h, N, d + 2·overlap + tail), their borrowed channels multiplied."""
+    factors = borrowed_factors(borrow_gain, q.shape[1], head_dim, overlap, q.dtype, tail)
+    return q if factors is None else q * factors
 
 
 def padded_windows(qkv: Tensor, overlap: int, tail: int = 0) -> Tensor:

@@ -1,4 +1,5 @@
-"""Talking heads whose logits have a bias or a mask, in PyTorch's own operators.
+"""Talking heads in PyTorch's differentiable functions alone: for a bias or a mask of the logits, and for what the fast
+paths cannot follow (``ops/modes.py``). It keeps (B, h, N, N).
 
 A bias belongs to a head, so it is part of the logits that are mixed; a mask parts tokens alike for all heads, so it is
 added after the mixing (a share of -inf in another head would be a head without keys, and 0 · inf is NaN)::
@@ -10,16 +11,29 @@ The bias after the softmax reaches masked keys too, as in the equation without a
 are 0 by a mask of -inf, A is masked as well.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_dropout
-from ..tracing import traceable
+
+def plain_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pre_weight: Tensor,
+    post_weight: Tensor,
+    post_bias: Tensor,
+    scale: float,
+    drop: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """O (B, N, h, c) of q, k, v (B, h, N, c); ``drop`` is applied to the mixed attention weights."""
+    weights = _mixed_weights((q * scale) @ k.mT, pre_weight, None, post_weight, post_bias)
+    return (drop(weights) @ v).transpose(1, 2)
 
 
-@traceable
-def talking_heads_attention_with(
+def attention_with(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -28,31 +42,24 @@ def talking_heads_attention_with(
     post_weight: Tensor,
     post_bias: Tensor | None,
     *,
-    bias: Tensor | None = None,
-    mask: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
     is_causal: bool = False,
-    dropout_p: float = 0.0,
     scale: float,
+    dropout_p: float = 0.0,
 ) -> Tensor:
-    """(B, N, h, c) of q, k, v (B, h, N, c); keeps (B, h, N, N).
+    """(B, N, h, c) of q, k, v (B, h, N, c), overlapped and rotated where they are to be.
 
-    Args:
-        q, k, v: the heads, overlapped and rotated where they are to be.
-        pre_weight, pre_bias, post_weight, post_bias: as ``talking_heads_attention``.
-        bias: (h, N, N) or (B, h, N, N), added to each head's logits.
-        mask: boolean (True takes part) or additive, broadcastable to (B, 1, N, N), alike for all heads.
-        is_causal: each token attends to itself and those before it.
-        dropout_p: the share of mixed attention weights that is dropped.
-        scale: factor of the logits.
+    The rest is as in ``talking_heads_attention``.
     """
     logits = (q * scale) @ k.mT
-    if bias is not None:
-        logits = logits + bias.to(logits.dtype)
-    weights = mixed_weights(logits, pre_weight, pre_bias, post_weight, post_bias, mask, is_causal)
-    return (F.dropout(weights, check_dropout(dropout_p)) @ v).transpose(1, 2)
+    if attn_bias is not None:
+        logits = logits + attn_bias.to(logits.dtype)
+    weights = _mixed_weights(logits, pre_weight, pre_bias, post_weight, post_bias, attn_mask, is_causal)
+    return (F.dropout(weights, dropout_p) @ v).transpose(1, 2)
 
 
-def mixed_weights(
+def _mixed_weights(
     logits: Tensor,
     pre_weight: Tensor,
     pre_bias: Tensor | None,
@@ -60,14 +67,13 @@ def mixed_weights(
     post_bias: Tensor | None,
     mask: Tensor | None = None,
     is_causal: bool = False,
-    rows: Tensor | None = None,
 ) -> Tensor:
-    """A (B, h, rows, N) of the heads' logits; ``rows``: which queries they are, all in order unless given."""
-    mixed = mix_heads(pre_weight, logits, pre_bias)
+    """A (B, h, N, N) of the heads' logits."""
+    mixed = _mix(pre_weight, logits, pre_bias)
     allowed: Tensor | None = None
     if is_causal:
         key = torch.arange(logits.shape[-1], device=logits.device)
-        allowed = key <= (key if rows is None else rows).unsqueeze(1)
+        allowed = key <= key.unsqueeze(1)
     if mask is not None and mask.dtype == torch.bool:
         allowed = mask if allowed is None else allowed & mask
     elif mask is not None:
@@ -77,10 +83,10 @@ def mixed_weights(
     forbidden = mixed == -torch.inf
     dead = forbidden.all(dim=-1, keepdim=True)
     weights = mixed.masked_fill(dead, 0.0).softmax(dim=-1).masked_fill(dead, 0.0)
-    return mix_heads(post_weight, weights, post_bias).masked_fill(forbidden, 0.0)
+    return _mix(post_weight, weights, post_bias).masked_fill(forbidden, 0.0)
 
 
-def mix_heads(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    """The heads of x (B, h, rows, N) mixed: out[:, g] = sum_i weight[g, i] x[:, i] + bias[g]."""
+def _mix(weight: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
+    """The heads of x (B, h, N, N) mixed: out[:, g] = sum_i weight[g, i] x[:, i] + bias[g]."""
     mixed = (weight.to(x.dtype) @ x.flatten(2)).view(x.shape)
     return mixed if bias is None else mixed + bias.to(x.dtype)[:, None, None]
