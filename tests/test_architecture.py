@@ -12,6 +12,7 @@ ROOT = Path(crosshead.__file__).parent
 # A room, and the rooms that it may import from.
 MAY_IMPORT = {
     "files": set(),
+    "text": set(),
     "ops": set(),
     "layers": {"ops"},
     "swap": {"ops", "layers"},
@@ -20,12 +21,13 @@ MAY_IMPORT = {
     "pages": set(),
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
-    "recipe": {"layers"},
-    "data": {"files", "recipe"},
+    "recipe": {"files", "layers"},
+    "data": {"files", "text", "recipe"},
     "tasks": {"recipe", "data", "models"},
-    "train": {"files", "ops", "recipe", "data", "tasks", "models"},
+    "train": {"files", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"train"},
     "cli": {
+        "text",
         "heads",
         "pages",
         "probes",

@@ -4,6 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from crosshead.text import printable
+
 __all__ = ["main"]
 
 EXIT_USER_ERROR = 2
@@ -17,12 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     What the user can put right (``ValueError``, a file that isn't there, a missing extra) is one clean line
     on stderr and code 2; everything else is a fault of this program and keeps its traceback.
     """
+    from crosshead.cli.screen.encoding import escaped_output, make_printable
+
+    make_printable(sys.stdout, sys.stderr)
+    with escaped_output():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     from crosshead.cli.arguments.parser import (
         parse,  # here: it imports every command, and they import from this package
     )
-    from crosshead.cli.screen.encoding import make_printable
 
-    make_printable(sys.stdout, sys.stderr)
     args = parse(sys.argv[1:] if argv is None else list(argv))
     try:
         return args.run(args)
@@ -50,5 +58,5 @@ def _message(error: Exception) -> str:
             f"pip install 'crosshead[{_EXTRAS.get(str(error.name).partition('.')[0], 'train')}]'"
         )
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror
     return str(error)

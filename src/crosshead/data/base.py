@@ -14,6 +14,7 @@ from torch import Tensor
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
+from crosshead.text import printable
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -187,7 +188,9 @@ def dataset_info(
     """The data set's own statistics brought to ``data.channels``, unless the recipe gives others."""
     own_mean, own_std = dataset_statistics(data, mean, std)
     ids = None if class_ids is None else tuple(class_ids)
-    return DatasetInfo(data.name, tuple(class_names), data.channels, own_mean, own_std, class_ids=ids)
+    return DatasetInfo(
+        data.name, tuple(map(printable, class_names)), data.channels, own_mean, own_std, class_ids=ids
+    )
 
 
 def dataset_statistics(

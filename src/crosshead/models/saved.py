@@ -24,6 +24,8 @@ from timm.layers import get_act_layer
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from crosshead.files import read_json
+
 from ..swap import apply_interactions, check_no_adapters, interactions_of
 from .twins import compute_alike
 from .variants import own_arguments
@@ -150,9 +152,9 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
         weights = load_file(folder / WEIGHTS)
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"{folder} holds no saved model: {error}; wanted what crosshead.save wrote"
         ) from error

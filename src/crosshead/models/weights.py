@@ -1,6 +1,5 @@
 """Weights that a model starts from: files of this library, timm, Hugging Face or the MOHSA authors, folders of hubs."""
 
-import json
 import logging
 import os
 import sys
@@ -12,6 +11,8 @@ from typing import Any
 import timm
 from timm.models._manipulate import adapt_input_conv
 from torch import Tensor, nn
+
+from crosshead.files import read_json
 
 from .authors import has_marks
 from .files import State, described, read_content, states_in
@@ -200,7 +201,7 @@ def pretrained_config(name: str, path: str | os.PathLike[str] | None = None) -> 
     beside = None if path is None else (Path(path) if Path(path).is_dir() else Path(path).parent) / _CONFIG
     if beside is not None and beside.is_file():
         try:
-            content = json.loads(beside.read_text(encoding="utf-8"))
+            content = read_json(beside)
             config |= content.get("pretrained_cfg", content)
         except (ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{beside}: damaged ({error}); wanted timm's configuration as JSON") from error

@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from crosshead.files import regular
 from crosshead.recipe.check import check_key, check_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.recipe.yaml import (
@@ -174,7 +175,7 @@ def _nearest_shipped(name: str) -> str:
 
 def _read(path: Path) -> Document:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=regular) as file:
             text = file.read(MOST_CHARACTERS + 1)
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: not text in UTF-8; a recipe is a YAML file") from None

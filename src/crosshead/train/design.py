@@ -11,6 +11,7 @@ from torch import nn
 from crosshead.data.base import Splits
 from crosshead.data.batching.order import samples_per_epoch
 from crosshead.data.datasets.fingerprint import describe_images
+from crosshead.files import read_json
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
 from crosshead.train.files import replace_file
@@ -52,7 +53,7 @@ def write_design(folder: Path, design: dict[str, Any]) -> None:
 def read_design(folder: Path) -> dict[str, Any] | None:
     """None where a run has none, as those of before have not."""
     try:
-        return json.loads((folder / DESIGN_FILE).read_text())
+        return read_json(folder / DESIGN_FILE)
     except (OSError, ValueError):
         return None
 

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from crosshead.files import read_json, regular
+
 MANIFEST = "manifest.json"
 
 
@@ -55,7 +57,7 @@ def verify(folder: Path) -> None:
         Damaged: the manifest is missing or unreadable, or a file is missing, cut short or changed.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = read_json(folder / MANIFEST)
         files = manifest["files"]
         listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
         whole = manifest["sha256"] == _digest_of(files)
@@ -69,9 +71,11 @@ def verify(folder: Path) -> None:
         raise Damaged(f"{MANIFEST} is not readable") from None
     if not whole:
         raise Damaged(f"{MANIFEST} was changed")
+    if outside := [name for name in listed if not _is_plain(name)]:
+        raise Damaged(f"{MANIFEST} names {outside[0]!r}, which is not in the folder")
     for name, (digest, size) in listed.items():
         try:
-            with open(folder / name, "rb") as file:
+            with open(folder / name, "rb", opener=regular) as file:
                 found_size = os.fstat(file.fileno()).st_size
                 if found_size != size:
                     raise Damaged(f"{name} has {found_size} bytes, not {size}")
@@ -81,6 +85,11 @@ def verify(folder: Path) -> None:
             raise Damaged(f"{name} is missing") from None
         except OSError as error:
             raise Damaged(f"{name} cannot be read: {error.strerror}") from None
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` is of a file in a folder, and leads nowhere else."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def _digest_of(files: object) -> str:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from crosshead.files import read_json
+
 EXIT_FINISHED = 0
 EXIT_STOPPED = 75  # sysexits.h EX_TEMPFAIL: stopped by a signal after writing a checkpoint; resuming goes on
 EXIT_BAD_NUMBERS = 65  # EX_DATAERR: too many non-finite steps in a row
@@ -68,7 +70,7 @@ class Result:
     @classmethod
     def load(cls, folder: Path) -> "Result":
         """Read ``result.json`` of a finished run; FileNotFoundError where there is none."""
-        values = json.loads((folder / RESULT_FILE).read_text())
+        values = read_json(folder / RESULT_FILE)
         weights = values.pop("weights")
         for split in ("validation", "test"):
             values[split] = {name: _or_nan(value) for name, value in values[split].items()}

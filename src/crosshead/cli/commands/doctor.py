@@ -36,8 +36,8 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError(f"{run} is not a folder; wanted the folder of a run, such as runs/digits_mohsa")
 
     from rich.console import Console
-    from rich.markup import escape
 
+    from crosshead.cli.screen.console import plain
     from crosshead.cli.screen.reading import reading_bar
     from crosshead.train.tools.doctor import examine
 
@@ -52,9 +52,9 @@ def run_command(args: argparse.Namespace) -> int:
         console = Console(highlight=False, soft_wrap=True)
         for finding in report.findings:
             level = f"[{_STYLES[finding.level]}]{finding.level:7}[/]"
-            console.print(f"{level} {escape(finding.subject)}: {escape(finding.message)}")
+            console.print(f"{level} {plain(finding.subject)}: {plain(finding.message)}")
         if report.newest_good is not None:
-            console.print(f"newest good checkpoint: {escape(str(report.newest_good))}")
+            console.print(f"newest good checkpoint: {plain(str(report.newest_good))}")
         if report.advice:
-            console.print(escape(report.advice))
+            console.print(plain(report.advice))
     return 0 if report.healthy else 1

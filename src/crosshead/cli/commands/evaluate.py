@@ -130,12 +130,13 @@ def _code(found: "Evaluated") -> int:
 
 
 def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    from crosshead.text import spreadsheet_cell
     from crosshead.train.files import replace_file
 
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0] if rows else ["path"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: spreadsheet_cell(value) for key, value in row.items()} for row in rows)
     try:
         replace_file(file, text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:

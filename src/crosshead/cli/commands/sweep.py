@@ -137,6 +137,7 @@ def _check_models(variants: "list[Variant]") -> None:
 
 def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> None:
     """``table.md``, ``table.csv`` and ``table.json``; the last one also names the runs."""
+    from crosshead.text import spreadsheet_cell
     from crosshead.train.files import replace_file
     from crosshead.train.tools.sweep import as_cells
 
@@ -152,7 +153,7 @@ def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> No
     text = io.StringIO()
     writer = csv.DictWriter(text, figures[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(figures)
+    writer.writerows({key: spreadsheet_cell(value) for key, value in row.items()} for row in figures)
     replace_file(folder / "table.csv", text.getvalue().encode())
 
     runs = {

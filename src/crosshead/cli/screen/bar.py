@@ -1,9 +1,9 @@
 """A run as a progress bar: loss, what its task counts, images a second, time left."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from crosshead.cli.screen.console import plain
 from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
 from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
@@ -29,7 +29,7 @@ class BarObserver:
     def on_start(self, info: RunInfo) -> None:
         self._epochs, self._shown = info.epochs, info.shown
         title, *rest = beginning(info)
-        self._console.print(f"[bold]{escape(title)}[/bold]", *map(escape, rest), sep="\n")
+        self._console.print(f"[bold]{plain(title)}[/bold]", *map(plain, rest), sep="\n")
         self._bar = self._progress.add_task(
             "", total=info.total_steps, completed=info.start_step, epoch=f"1/{info.epochs}", figures=""
         )
@@ -56,9 +56,9 @@ class BarObserver:
     def on_event(self, record: EventRecord) -> None:
         if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
             return
-        self._console.print(escape(record.message), style="yellow" if record.is_warning else "dim")
+        self._console.print(plain(record.message), style="yellow" if record.is_warning else "dim")
 
     def on_end(self, record: EndRecord) -> None:
         self._progress.stop()
         for line in ending(record):
-            self._console.print(escape(line), style="red" if record.result is None else "default")
+            self._console.print(plain(line), style="red" if record.result is None else "default")

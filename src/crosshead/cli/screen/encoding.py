@@ -2,7 +2,12 @@
 
 import codecs
 import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
+
+from crosshead.text import printable
 
 _SPELLED = {"±": "+-", "×": "x", "…": "...", "—": "-", "–": "-", "━": "-", "╸": "-", "╺": "-"}
 
@@ -26,3 +31,29 @@ def _escape(character: str) -> str:
     """As in JSON: beyond the 16 bits of one escape, two surrogates."""
     units = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+class _Escaping:
+    """A stream to which only text goes: what would steer a terminal is escaped, whoever prints it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.rich_proxied_file = stream  # rich colours on purpose: what it is given is escaped before
+
+    def write(self, text: str) -> int:
+        self._stream.write(printable(text, keep="\n\r\t"))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def escaped_output() -> Iterator[None]:
+    """While it lasts nothing that is printed steers the terminal: names in files may be anyone's."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Escaping(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

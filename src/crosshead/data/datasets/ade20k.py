@@ -7,6 +7,7 @@ from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.mapped import pair_folders
 from crosshead.data.decode.images import display_name
+from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/images/{training,validation}/*.jpg and ROOT/annotations/{training,validation}/*.png"
@@ -47,7 +48,7 @@ def _class_names(file: Path) -> tuple[list[str], list[str]]:
     if not file.is_file():
         note = f"{display_name(file)} is not there: the classes have numbers in place of names"
         return [str(number) for number in range(1, CLASSES + 1)], [note]
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
+    lines = read_text(file, errors="replace").splitlines()[1:]
     rows = [line.split("\t") for line in lines if line.strip()]
     numbers = [row[0].strip() for row in rows]
     if numbers != [str(number) for number in range(1, CLASSES + 1)]:

@@ -12,6 +12,7 @@ from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_inf
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, open_folder
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, leaves_archive, read_exactly
+from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/train/WNID/*.JPEG and ROOT/val/WNID/*.JPEG, or ROOT/{train.zip, train_map.txt, val.zip, val_map.txt}"
@@ -52,7 +53,7 @@ def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:
     A member may stand behind the name of its ``archive``, ``train.zip@/MEMBER``, as Swin's loader joins the two.
     """
     names, targets = [], []
-    text = map_file.read_text(encoding="utf-8", errors="surrogateescape")
+    text = read_text(map_file, errors="surrogateescape")
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue

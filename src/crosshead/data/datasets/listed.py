@@ -21,6 +21,7 @@ from crosshead.data.datasets.held_out import PURPOSE, HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
 from crosshead.data.decode.images import display_name
 from crosshead.data.random import permutation
+from crosshead.files import regular
 from crosshead.recipe.schema import DataConfig
 
 TABLE = "labels.csv"
@@ -66,7 +67,7 @@ def open_listed(data: DataConfig, *, hold: HoldOut) -> Splits:
 def _read(table: Path) -> tuple[str, list[str], list[str], list[str]]:
     """What kind of label the table has, and of every row the path, the split and the label as it is written."""
     try:
-        with open(table, encoding="utf-8-sig", newline="") as file:
+        with open(table, encoding="utf-8-sig", newline="", opener=regular) as file:
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
             kinds = [name for name in header if name in _KINDS]

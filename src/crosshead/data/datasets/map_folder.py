@@ -7,6 +7,7 @@ from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, further_folders
 from crosshead.data.datasets.mapped import Pairs, pair_folders
 from crosshead.data.decode.images import display_name
+from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = (
@@ -46,7 +47,7 @@ def open_map_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
 def read_class_names(file: Path) -> list[str]:
     """A class a line; ValueError where the file is missing, empty, too long, or names a class twice."""
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        names = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{display_name(file)}: can't be read ({error}); wanted {LAYOUT}") from None
     while names and not names[-1]:

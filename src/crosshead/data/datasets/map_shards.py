@@ -3,7 +3,6 @@
 Pictures and maps are shards of their own, below ``images`` and ``maps``, with the same keys in the same order.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from crosshead.data.datasets.shards import read_shards, shard_files
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import decode_map, display_name
 from crosshead.data.random import Indices
+from crosshead.files import read_json
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/images/train-000000.tar, ROOT/maps/train-000000.tar, ... (and val, test), ROOT/maps.json"
@@ -79,7 +79,7 @@ def open_map_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
 
 def _described(file: Path) -> tuple[list[str], bool]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         names, zero_is_ignored = content["classes"], content["zero_is_ignored"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{display_name(file)}: can't be read ({error}); pack the data anew") from None

@@ -5,7 +5,6 @@ order. What a picture's objects are is read with the picture: nothing of it is h
 """
 
 import io
-import json
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from crosshead.data.datasets.shards import read_shards, shard_files
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage, display_name
 from crosshead.data.random import Indices
+from crosshead.files import read_json
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/images/train-000000.tar, ROOT/objects/train-000000.tar, ... (and val, test), ROOT/objects.json"
@@ -124,7 +124,7 @@ def description(train: Marked, class_names: tuple[str, ...], class_ids: tuple[in
 
 def _described(file: Path) -> tuple[Categories, bool, bool]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         numbers = [entry["id"] for entry in content["categories"]]
         names = [entry["name"] for entry in content["categories"]]
         masked, partly = content["masked"], content.get("partly", False)  # packed by 0.5: all or none

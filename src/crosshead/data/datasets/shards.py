@@ -18,6 +18,7 @@ from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, read_exactly
 from crosshead.data.decode.images import SUFFIXES, display_name
+from crosshead.files import read_json
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/train-000000.tar ... (and val-*.tar, test-*.tar; or in folders train/, val/, test/), with classes.json"
@@ -117,7 +118,7 @@ def write_index(shard: Path, samples: list[Sample]) -> None:
 
 def _indexed(shard: Path, index: Path) -> list[Sample]:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         size, samples = int(content["bytes"]), [_sample(*entry) for entry in content["samples"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{index}: damaged ({error}); remove it, and the shard is read without") from error
@@ -205,7 +206,7 @@ def _class_names(root: Path, needed: int) -> list[str]:
             )
         return [str(i) for i in range(needed)]
     try:
-        names = json.loads(file.read_text(encoding="utf-8"))
+        names = read_json(file)
     except ValueError as error:
         raise ValueError(f"{file}: damaged ({error}); wanted a JSON list of the class names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -5,6 +5,7 @@ from pathlib import Path
 from crosshead.data.base import FileImages, Splits, dataset_info
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import class_folders, data_root, read_classes, refused_links
+from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
 MEAN, STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
@@ -38,7 +39,7 @@ def _annotated(annotations: Path, wnids: list[str], data: DataConfig, *, inside:
     number = {wnid: i for i, wnid in enumerate(wnids)}
     folder = annotations.parent / "images"
     paths, targets = [], []
-    for line_number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(read_text(annotations).splitlines(), start=1):
         if not line.strip():
             continue
         name, wnid = [*line.split("\t"), ""][:2]
@@ -58,6 +59,6 @@ def _class_names(root: Path, wnids: list[str]) -> list[str]:
     """The WordNet ids, with their words where ``words.txt`` has them."""
     words = {}
     if (root / "words.txt").is_file():
-        lines = (root / "words.txt").read_text(encoding="utf-8").splitlines()
+        lines = read_text(root / "words.txt").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
     return [f"{wnid} {words[wnid]}" if wnid in words else wnid for wnid in wnids]

@@ -7,6 +7,7 @@ from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
 from crosshead.data.datasets.mapped import MappedImages, check_missing
 from crosshead.data.decode.images import display_name
+from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
 LAYOUT = "ROOT/{JPEGImages,SegmentationClass,ImageSets/Segmentation}, ROOT/VOC2012 or ROOT/VOCdevkit/VOC2012"
@@ -30,7 +31,7 @@ def open_voc(data: DataConfig, *, hold: HoldOut) -> Splits:
 def _listed(root: Path, part: str, data: DataConfig, *, inside: Path) -> MappedImages:
     listing = root / "ImageSets" / "Segmentation" / f"{part}.txt"
     try:
-        names = listing.read_text(encoding="utf-8").split()
+        names = read_text(listing).split()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{display_name(listing)}: can't be read ({error}); wanted a name a line") from None
     if (

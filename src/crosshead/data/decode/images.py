@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from crosshead.text import printable
+
 T = TypeVar("T")
 
 # An explicit list keeps Pillow's rarer decoders, where its vulnerabilities gather, out of reach.
@@ -60,8 +62,8 @@ class BrokenImage(ValueError):
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    """A path as printable text: bytes that are no UTF-8 come out as ``\\xNN``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """A path as printable text in one line: bytes that are no UTF-8 come out as ``\\xNN``."""
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def why_passed_over(name: str) -> str:

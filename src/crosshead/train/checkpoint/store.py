@@ -20,6 +20,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from crosshead.files import read_json
 from crosshead.train.files import Damaged, flush_folder, verify, write_file, write_manifest
 from crosshead.train.run_folder.folder import CHECKPOINTS_FOLDER
 
@@ -214,7 +215,7 @@ def _put_back(place: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    return json.loads((path / STATE).read_bytes())
+    return read_json(path / STATE)
 
 
 def step_in(path: Path) -> int | None:

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crosshead.files import parse_json, read_bytes
 from crosshead.train.events import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
 from crosshead.train.files import replace_file
 
+_MOST = 1 << 32  # bytes of a log
 METRICS_FILE, EVENTS_FILE, TENSORBOARD_FOLDER = "metrics.jsonl", "events.jsonl", "tensorboard"
 _NUMBER = int | float
 _STEP: dict[str, Any] = {"step": int, "epoch": _NUMBER, "loss": _NUMBER | None, "counts": dict}
@@ -198,7 +200,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a JSON lines file; lines that a kill cut short or a disk damaged are left out."""
     if not path.exists():
         return []
-    records = map(_record, path.read_bytes().split(b"\n"))
+    records = map(_record, read_bytes(path, most=_MOST).split(b"\n"))
     return [record for record in records if record is not None]
 
 
@@ -210,7 +212,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
     """
     if not path.exists():
         return [], 0
-    *lines, cut = path.read_bytes().split(b"\n")
+    *lines, cut = read_bytes(path, most=_MOST).split(b"\n")
     records = [_record(line) for line in (*lines, cut) if line.strip()]
     whole = [record for record in records if record is not None and _is_metric(record)]
     return whole, len(records) - len(whole) - (bool(cut.strip()) and _record(cut) is None)
@@ -218,7 +220,7 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _record(line: bytes) -> dict[str, Any] | None:
     with contextlib.suppress(ValueError):
-        record = json.loads(line)
+        record = parse_json(line)
         return record if isinstance(record, dict) else None
     return None
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from crosshead.data.base import DatasetInfo
+from crosshead.files import read_json
 from crosshead.recipe.compose import dump_recipe
 from crosshead.recipe.schema import Recipe
+from crosshead.text import printable
 from crosshead.train.files import replace_file
 from crosshead.train.logging.files import METRICS_FILE
 
@@ -101,14 +103,14 @@ def describe_run(folder: Path, recipe: Recipe, info: DatasetInfo) -> None:
 
 def read_info(folder: Path) -> DatasetInfo:
     """The classes and statistics that a run was trained with."""
-    return info_of(json.loads((folder / CLASSES_FILE).read_text()))
+    return info_of(read_json(folder / CLASSES_FILE))
 
 
 def info_of(values: dict[str, Any]) -> DatasetInfo:
     """The inverse of ``asdict``, out of JSON."""
     return DatasetInfo(
         name=values["name"],
-        class_names=tuple(values["class_names"]),
+        class_names=tuple(map(printable, values["class_names"])),
         channels=values["channels"],
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
@@ -136,7 +138,7 @@ def check_classes(data: Sequence[str], learned: Sequence[str]) -> None:
 def changed_versions(folder: Path) -> list[str]:
     """What a run that goes on in ``folder`` is made with that it was not made with before, in words."""
     try:
-        before = json.loads((folder / VERSIONS_FILE).read_text())
+        before = read_json(folder / VERSIONS_FILE)
         changed = compare_versions(before, versions())
     except (OSError, ValueError, AttributeError):  # there is none yet, or it is damaged and is written anew
         return []
@@ -176,7 +178,7 @@ def _launch() -> dict[str, Any]:
 
 def _launch_of(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / LAUNCH_FILE).read_text())
+        return read_json(folder / LAUNCH_FILE)
     except (OSError, ValueError):
         return None
 

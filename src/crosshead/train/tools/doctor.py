@@ -1,6 +1,5 @@
 """What is wrong with a run folder and its data, and what resuming would do. Looks, and changes nothing."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Literal
 
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.tools.check import CheckReport, check_images
+from crosshead.files import read_json
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train.checkpoint.memory import splits_of_run
@@ -132,7 +132,11 @@ def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
 
 
 def _logs(folder: Path, newest: Path | None) -> Iterator[Finding]:
-    records, damaged = read_metrics(folder / METRICS_FILE)
+    try:
+        records, damaged = read_metrics(folder / METRICS_FILE)
+    except OSError as error:
+        yield Finding("error", METRICS_FILE, f"cannot be read: {error.strerror}")
+        return
     if damaged:
         yield Finding("warning", METRICS_FILE, f"{damaged} lines are damaged; resuming leaves them out")
     steps = [record["step"] for record in records]
@@ -154,7 +158,7 @@ def _recipe(folder: Path) -> tuple[Recipe | None, list[Finding]]:
     except (ValueError, OSError) as error:
         return None, [Finding("error", RECIPE_FILE, f"cannot be read: {error}")]
     try:
-        before = json.loads((folder / VERSIONS_FILE).read_text())
+        before = read_json(folder / VERSIONS_FILE)
     except (ValueError, OSError) as error:
         return recipe, [Finding("warning", VERSIONS_FILE, f"cannot be read: {error}")]
     before.pop("threads", None)  # those of this look say nothing of the run's

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from crosshead.files import read_json
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.tasks.metrics import METRICS
 from crosshead.train.distributed import groups as distributed
@@ -149,7 +150,7 @@ def _outcome(folder: Path) -> Result | Failure | None:
     if (folder / RESULT_FILE).exists():
         return Result.load(folder)
     if (folder / FAILURE_FILE).exists():
-        return Failure(folder, json.loads((folder / FAILURE_FILE).read_text())["reason"])
+        return Failure(folder, read_json(folder / FAILURE_FILE)["reason"])
     return None
 
 
