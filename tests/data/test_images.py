@@ -9,6 +9,7 @@ import pytest
 from odd_files import encoded, picture, png_announcing
 from PIL import Image
 
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 
 WHOLE = {
@@ -162,9 +163,9 @@ def test_every_cut_and_many_flips_of_a_picture_end_in_a_picture_or_a_broken_imag
 
 def test_the_pixel_limit_is_the_callers() -> None:
     body = encoded(Image.new("RGB", (1001, 1000)), "PNG")
-    assert decode_image(body, max_megapixels=1.001).size == (1001, 1000)
+    assert decode_image(body, decoding=Decoding(1.001)).size == (1001, 1000)
     with pytest.raises(BrokenImage, match="limit of 1 megapixels"):
-        decode_image(body, max_megapixels=1.0)
+        decode_image(body, decoding=Decoding(1.0))
 
 
 def test_pipes_folders_and_missing_files_are_refused(tmp_path: Path) -> None:

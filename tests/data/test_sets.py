@@ -10,6 +10,7 @@ from odd_files import picture
 
 from crosshead.data.base import ArrayImages, FileImages, dataset_info
 from crosshead.data.datasets.held_out import stratified_split
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import keys, uniforms
 from crosshead.recipe.schema import DataConfig
@@ -76,7 +77,7 @@ def test_files_are_loaded_by_path_and_refused_ones_are_not_opened(tmp_path: Path
     for name in "ab":
         picture().save(tmp_path / f"{name}.png")
     refused = {str(tmp_path / "b.png"): "because"}
-    images = FileImages([tmp_path / "a.png", tmp_path / "b.png"], [0, 1], 64, refused)
+    images = FileImages([tmp_path / "a.png", tmp_path / "b.png"], [0, 1], Decoding(), refused)
     assert images.load(0).size == (16, 12) and images.name(0) == str(tmp_path / "a.png")
     with pytest.raises(BrokenImage, match=r"b\.png: because"):
         images.subset(np.array([1])).load(0)

@@ -144,9 +144,12 @@ def unrendered() -> Any:
     """A context in which matplotlib renders no picture, the third of a tiny run's time; files are written as ever."""
     blank = BytesIO()
     Image.new("RGB", (1, 1)).save(blank, "PNG")
-    return patch(
-        "matplotlib.figure.Figure.savefig", lambda self, file, **options: file.write(blank.getvalue())
-    )
+
+    def save(self: Any, file: Any, **options: Any) -> None:
+        write = Path(file).write_bytes if isinstance(file, str | Path) else file.write
+        write(blank.getvalue())
+
+    return patch("matplotlib.figure.Figure.savefig", save)
 
 
 def start(recipe: Recipe, folder: Path, *, resume: bool, processes: int = 1, **options: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
@@ -32,7 +33,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def load(self, i: int) -> Image.Image:
-        """Picture ``i``, mode ``L`` or ``RGB``, upright. Raises ``BrokenImage``."""
+        """Picture ``i``: mode ``L`` or ``RGB``, or ``Bands``, see ``decode_image``. Raises ``BrokenImage``."""
 
     def name(self, i: int) -> str:
         """What to call picture ``i`` in a message: its path, for files."""
@@ -76,7 +77,7 @@ class FileImages:
         self,
         paths: Sequence[Path | str],
         targets: Sequence[Any],
-        max_megapixels: float,
+        decoding: Decoding,
         refused: dict[str, str] | None = None,
     ) -> None:
         assert len(paths) == len(targets)
@@ -85,14 +86,19 @@ class FileImages:
         self.targets: Sequence[Any] = [
             target if isinstance(target, list | float) else int(target) for target in targets
         ]
-        self.max_megapixels, self.refused = max_megapixels, refused or {}
+        self.decoding, self.refused = decoding, refused or {}
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def load(self, i: int) -> Image.Image:
         self._check(i)
-        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
+        return decode_image(self.paths[i], decoding=self.decoding)
+
+    def source(self, i: int) -> str:
+        """What picture ``i`` is decoded from. Raises ``BrokenImage``."""
+        self._check(i)
+        return self.paths[i]
 
     def encoded(self, i: int) -> bytes:
         """The bytes of file ``i`` as they are. Raises ``BrokenImage``."""
@@ -108,7 +114,7 @@ class FileImages:
 
     def subset(self, indices: Indices) -> "FileImages":
         paths, targets = [self.paths[i] for i in indices], [self.targets[i] for i in indices]
-        return FileImages(paths, targets, self.max_megapixels, self.refused)
+        return FileImages(paths, targets, self.decoding, self.refused)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,8 @@ class Splits:
 
     ``held_out`` says that the validation split was taken out of the training set, for want of one of its own.
     ``origins`` says of each split where it is from, ``notes`` what a reader of the data should know, and
-    ``passed_over`` which files lie among the pictures and are not read, and why.
+    ``passed_over`` which files lie among the pictures and are not read, and why. ``settled`` are keys of ``data`` that
+    a look at training pictures decided, ``seen`` says what else it showed, and ``data`` are all keys, as decided.
     """
 
     train: ImageSet
@@ -143,6 +150,9 @@ class Splits:
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     passed_over: tuple[tuple[str, str], ...] = ()
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    data: DataConfig | None = None
+    seen: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, ImageSet]:
         """The splits that are there, by name."""

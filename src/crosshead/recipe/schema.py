@@ -4,6 +4,7 @@ Every number is strict (``lr: no`` is an error, not 0) and every unknown key is 
 The defaults are the shared part of the MOHSA paper's recipe (arXiv 2410.14874, section 4).
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,13 @@ def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if not -math.inf < pair[0] < pair[1] < math.inf:
+        raise ValueError(f"wanted two numbers, the smaller one first, came {list(pair)}")
+    return pair
+
+
+Limits = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 Moment = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -121,13 +129,26 @@ class ModelConfig(Section):
         return self
 
 
+_RECORDED = {
+    "name",
+    "root",
+    "image_size",
+    "channels",
+    "mean",
+    "std",
+    "validation",
+    "eval_resize",
+    "max_megapixels",
+}
+
+
 class DataConfig(Section):
     name: str = "digits"
     root: str | None = None
     image_size: Positive | tuple[Positive, Positive] | None = (
         8  # None: the one that the first weights are for
     )
-    channels: Literal[1, 3] = 3
+    channels: Positive = 3  # 1 and 3 are made of each other; of others a picture must have as many
     mean: list[float] | None = None  # one a channel; the data set's own when unset
     std: list[float] | None = None
     validation: Rate = 0.1  # share of the training set held out, where the data set has no such split
@@ -147,6 +168,25 @@ class DataConfig(Section):
     max_objects: Positive = 1000  # of a picture: one with more counts as broken
     max_megapixels: Annotated[float, Field(gt=0)] = 64.0
     follow_links: bool = False  # whether links may lead out of the data folder
+    # Of 16-bit pictures, the value that is white: a number, each picture's largest, or (auto) that of 8, 10, 12, 14 or
+    # 16 bits which holds the training pictures; what was found is recorded with the run.
+    white_level: Literal["auto", "per_image"] | Annotated[int, Field(gt=0, le=65535)] = "auto"
+    value_range: Limits | None = (
+        None  # of floating-point and 32-bit pictures: what is black, and what is white
+    )
+    exif: Literal["apply", "ignore"] = (
+        "apply"  # ignore: pixels as they are stored, as some annotations mean them
+    )
+
+    @model_validator(mode="after")
+    def _recorded_before_white_levels(self) -> "DataConfig":
+        """A run's recipe has every key; one without this key divided 16-bit pictures by 257."""
+        said = self.model_fields_set
+        return (
+            self.model_copy(update={"white_level": 65535})
+            if "white_level" not in said and said >= _RECORDED
+            else self
+        )
 
 
 class AugmentConfig(Section):

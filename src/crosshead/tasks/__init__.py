@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from crosshead.data.base import DatasetInfo
+from crosshead.data.transforms.pipeline import check_channels
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.detect import DetectTask
@@ -23,6 +24,7 @@ TASKS: dict[str, Callable[[Recipe, DatasetInfo], Task]] = {
 
 def open_task(recipe: Recipe, info: DatasetInfo) -> Task:
     """The task of a recipe, for the data that ``info`` describes."""
+    check_channels(recipe.augment, info)
     return TASKS[recipe.task.name](recipe, info)
 
 

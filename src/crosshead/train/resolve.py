@@ -4,6 +4,7 @@ What is settled is recorded with the run, so that resuming, evaluating and predi
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def settle(recipe: Recipe) -> Recipe:
             "model": recipe.model.model_copy(update={"init_from": first}),
         }
     )
+
+
+def settled_by(recipe: Recipe, found: Mapping[str, Any]) -> Recipe:
+    """The recipe with what a look at its pictures decided of ``data``, to be recorded with the run."""
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(found))}) if found else recipe
+
+
+def as_recorded(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run that goes on from ``state``: what its pictures decided when it began, today's don't decide
+    again."""
+    if not state:
+        return recipe
+    before = {"white_level": 65535} | state["recipe"]["data"]  # runs of before it was a key
+    open_ = ["white_level"] if recipe.data.white_level == "auto" else []
+    if recipe.data.channels not in (1, 3):
+        open_ += [key for key in ("mean", "std") if getattr(recipe.data, key) is None]
+    return settled_by(recipe, {key: before[key] for key in open_ if before.get(key) is not None})
 
 
 def starts_from_weights(recipe: Recipe) -> bool:

@@ -54,7 +54,7 @@ from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, 
 from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.paired_init import build_paired
-from crosshead.train.resolve import check_presumed_weights, settle
+from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
 from crosshead.train.run_folder.lock import FolderLock
@@ -122,8 +122,10 @@ def _train(
 
     store = CheckpointStore(folder)
     start = world.lead(lambda: find_start(store, resume))
+    recipe = as_recorded(recipe, start.state)
     memory = world.lead(lambda: recall(start))
     splits = memory.open(recipe)
+    recipe = settled_by(recipe, splits.settled)
     splits.refuse_known_faults(recipe.data)
     info = memory.info_with(recipe, splits.info)
     task = open_task(recipe, info)
@@ -158,7 +160,7 @@ def _train(
         *memory.events(splits.info, state.progress.step),
         *_worker_events(recipe, world, state),
         *_precision_events(recipe, device, state),
-        *(EventRecord("data", note, state.progress.step) for note in splits.notes),
+        *(EventRecord("data", note, state.progress.step) for note in (*splits.notes, *splits.seen)),
     ]
     if lengths.is_over(state.progress, recipe.train.patience):
         before = world.lead(lambda: result_of(store, state.progress.step))

@@ -12,7 +12,7 @@ KEYS = (
     *("task.score_threshold", "task.window", "task.window_scale"),
     *("data.root", "data.batch_size", "data.eval_batch_size", "data.num_workers", "data.eval_resize"),
     *("data.longest", "data.interpolation", "data.on_broken_train", "data.on_broken_eval", "data.max_broken"),
-    *("data.max_megapixels", "data.follow_links"),
+    *("data.max_megapixels", "data.follow_links", "data.white_level", "data.value_range", "data.exif"),
     *("train.device", "train.precision"),
 )  # fmt: skip
 _OF_TASKS = {

@@ -133,6 +133,8 @@ def _as_data(report: "CheckReport") -> dict[str, Any]:
             "sizes": {f"{width}x{height}": count for (width, height), count in part.sizes.items()},
             "grey": part.grey,
             "objects": part.objects,
+            "turned_by_exif": part.turned,
+            "sixteen_bit": {"images": part.wide, "highest": part.highest, "beyond_white": part.beyond_white},
             "mean": part.mean,
             "std": part.std,
             "repeated": report.repeated.get(split, 0),

@@ -115,15 +115,19 @@ def find_pictures(places: list[str]) -> list[Path]:
 
 def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
     """One answer a file, in order: what the model says, or the error where it can't be read."""
+    from crosshead.data.decode.decoding import Decoding, judge_white
     from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 
-    task, limit = trained.task, trained.recipe.data.max_megapixels
+    task, decoding = trained.task, Decoding.of(trained.recipe.data)
     readable: list[Any] = []
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
-            readable.append(task.prepared(decode_image(file, max_megapixels=limit)))
+            picture = decode_image(file, decoding=decoding)
+            readable.append(task.prepared(picture))
             answers.append({"image": display_name(file)})
+            if wrong := judge_white(picture.info.get("highest", 0), decoding):
+                print(f"warning: {display_name(file)}: {wrong}", file=sys.stderr)
         except BrokenImage as error:
             answers.append({"image": display_name(file), "error": error.reason})
     found = iter(task.answers(trained.model, readable, top=top) if readable else [])
@@ -135,10 +139,11 @@ class _Drawings:
     """Saves what the task draws, each picture's under its own name."""
 
     def __init__(self, trained: "Trained", folder: Path) -> None:
+        from crosshead.data.decode.decoding import Decoding
         from crosshead.tasks import Drawing
 
         task = trained.task
-        self._limit, self._folder, self._taken = trained.recipe.data.max_megapixels, folder, set[str]()
+        self._decoding, self._folder, self._taken = Decoding.of(trained.recipe.data), folder, set[str]()
         if not isinstance(task, Drawing):
             raise ValueError(
                 f"--out: a run of task.name={trained.recipe.task.name} draws nothing; leave it out"
@@ -156,7 +161,7 @@ class _Drawings:
         stem = next(name for name in self._names(file.stem) if name not in self._taken)
         self._taken.add(stem)
         places = {}
-        for what, image in self._draw(decode_image(file, max_megapixels=self._limit), answer).items():
+        for what, image in self._draw(decode_image(file, decoding=self._decoding), answer).items():
             place = self._folder / f"{stem}.{what}.png"
             try:
                 image.save(place)

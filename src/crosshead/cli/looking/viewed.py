@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from crosshead.data.decode.decoding import Decoding
     from crosshead.train.inference import Trained
 
 
@@ -33,7 +34,7 @@ class Viewed:
     std: Sequence[float]
     classes: Sequence[str] | None
     trained: "Trained | None"
-    max_megapixels: float = 64.0
+    decoding: "Decoding | None" = None  # a run's own
 
     @property
     def device(self) -> Any:
@@ -44,26 +45,29 @@ class Viewed:
         import torch
 
         mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (self.mean, self.std))
-        picture = (prepared.cpu() * std + mean).clamp(0, 1).expand(3, -1, -1)
+        picture = (prepared.cpu() * std + mean).clamp(0, 1)
+        picture = picture[:3] if len(picture) >= 3 else picture[:1].expand(3, -1, -1)
         return (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+    def picture(self, file: Path) -> "Image":
+        """ValueError for one that can't be read."""
+        from crosshead.data.decode.decoding import Decoding
+        from crosshead.data.decode.images import decode_image
+
+        return decode_image(file, decoding=self.decoding or Decoding())
 
     def read(self, file: Path) -> "Tensor":
         """A picture's file as the model's input (1, C, H, W); ValueError for one that can't be read."""
-        from crosshead.data.decode.images import decode_image
-
-        picture = decode_image(file, max_megapixels=self.max_megapixels)
+        picture = self.picture(file)
         return self.prepare(picture).unsqueeze(0).to(self.device)
 
 
 def found_in(viewed: Viewed, file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """What a run that segments or detects says of a picture's file, as ``crosshead predict`` tells it; and the
     (height, width) in which it sees the picture."""
-    from crosshead.data.decode.images import decode_image
-
     assert viewed.trained is not None
     task = viewed.trained.task
-    picture = decode_image(file, max_megapixels=viewed.max_megapixels)
-    prepared = task.prepared(picture)
+    prepared = task.prepared(viewed.picture(file))
     return task.answers(viewed.trained.model, [prepared], top=_ALL)[0], prepared[0].shape[-2:]
 
 
@@ -95,6 +99,7 @@ def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
 def _of_run(word: str, args: argparse.Namespace) -> Viewed:
     from torch.nn import functional
 
+    from crosshead.data.decode.decoding import Decoding
     from crosshead.models.pyramid import Maps
     from crosshead.train.inference import load_trained
 
@@ -119,7 +124,7 @@ def _of_run(word: str, args: argparse.Namespace) -> Viewed:
         std,
         trained.info.class_names,
         trained,
-        data.max_megapixels,
+        Decoding.of(data),
     )
 
 

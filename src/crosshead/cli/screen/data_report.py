@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -23,9 +24,16 @@ def print_report(report: "CheckReport") -> None:
     print(_balance(report.info.class_names, train))
     for name, part in report.splits.items():
         print(f"{name}: {_sizes(part)}")
+    channels = "red, green, blue" if len(train.mean) == 3 else f"{len(train.mean)} channels"
     print(
-        f"train: mean {_numbers(train.mean)}, standard deviation {_numbers(train.std)} (of 0 to 1; red, green, blue)"
+        f"train: mean {_numbers(train.mean)}, standard deviation {_numbers(train.std)} (of 0 to 1; {channels})"
     )
+    for name, part in report.splits.items():
+        if part.wide:
+            print(f"{name}: {part.wide:,} of 16 bits, values up to {part.highest}; {_white(report)}")
+        if part.turned:
+            done = "are turned upright" if report.decoding.exif == "apply" else "stay as they are stored"
+            print(f"{name}: {part.turned:,} with an EXIF rotation, which {done} (data.exif)")
     for warning in _warnings(report):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -73,8 +81,25 @@ def _sizes(part: "SplitReport") -> str:
     return f"{same} {width} x {height} pixels{span}{grey}"
 
 
+def _white(report: "CheckReport") -> str:
+    white = report.decoding.white
+    return f"white is {'the largest of each' if white is None else white} (data.white_level)"
+
+
+def _decoding_warnings(report: "CheckReport") -> Iterator[str]:
+    from crosshead.data.datasets.looking import exif_warning
+    from crosshead.data.decode.decoding import judge_white
+
+    for name, part in report.splits.items():
+        if part.wide and (wrong := judge_white(part.highest, report.decoding)):
+            many = f"{part.beyond_white:,} of them" if part.beyond_white else "they"
+            yield f"{name}: {part.wide:,} images of 16 bits, and {many} have {wrong}"
+        if part.turned and part.counted != "images" and not report.exif_stated:
+            yield f"{name}: {part.turned:,} images {exif_warning(part.counted)}"
+
+
 def _warnings(report: "CheckReport") -> list[str]:
-    warnings = list(report.notes)
+    warnings = [*report.notes, *_decoding_warnings(report)]
     if len(report.info.class_names) < 2 and report.splits["train"].counted == "images":
         warnings.append(
             "one class only: nothing can be told apart; data.root is to be the folder above the classes"

@@ -18,6 +18,7 @@ from crosshead.data.coco.reader import Read, read_instances
 from crosshead.data.datasets.image_folder import is_folder, refused_links
 from crosshead.data.datasets.objects import Marked
 from crosshead.data.decode.archives import leaves_archive
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
 from crosshead.files import regular
@@ -40,11 +41,11 @@ class CocoObjects(Marked):
         rows: Indices,
         folder: Path,
         faults: dict[int, str],
-        max_megapixels: float,
+        decoding: Decoding,
         mask_fault: str | None = None,
     ) -> None:
         self.instances, self.rows, self.folder, self.faults = instances, rows, folder, faults
-        self.max_megapixels, self.masked = max_megapixels, instances.masked
+        self.decoding, self.masked = decoding, instances.masked
         self.partly, self.mask_fault = instances.masked and instances.unmasked > 0, mask_fault
 
     @property
@@ -63,7 +64,11 @@ class CocoObjects(Marked):
 
     def load(self, i: int) -> Image.Image:
         self._check(i)
-        return decode_image(self._path(i), max_megapixels=self.max_megapixels)
+        return decode_image(self._path(i), decoding=self.decoding)
+
+    def source(self, i: int) -> str:
+        self._check(i)
+        return str(self._path(i))
 
     def objects(self, i: int) -> Objects:
         self._check(i)
@@ -137,7 +142,7 @@ def read_coco(file: Path, folders: Sequence[Path], data: DataConfig, *, inside: 
     _check(names, len(instances), read, where, data)
     rows = np.arange(len(instances))
     fault = _mask_fault(read, where, data)
-    images = CocoObjects(instances, rows, folder, faults, data.max_megapixels, fault)
+    images = CocoObjects(instances, rows, folder, faults, Decoding.of(data), fault)
     listed = set(instances.file_names)
     unlisted = sorted(name for name in there if name not in listed and name.lower().endswith(SUFFIXES))
     return CocoPart(images, _notes(names, read, where, fault), tuple(str(folder / name) for name in unlisted))

@@ -13,6 +13,7 @@ from crosshead.data.base import (
     dataset_info,
 )
 from crosshead.data.datasets.held_out import HoldOut
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, display_name, why_passed_over
 from crosshead.recipe.schema import DataConfig
 
@@ -145,7 +146,7 @@ def list_classes(
     refused = refused_links(links, inside, data)
     _check_links(refused, len(found), root, data)
     images = FileImages(
-        [path for path, _ in found], [target for _, target in found], data.max_megapixels, refused
+        [path for path, _ in found], [target for _, target in found], Decoding.of(data), refused
     )
     notes = []
     if empty:

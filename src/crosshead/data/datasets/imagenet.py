@@ -12,6 +12,7 @@ from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_inf
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, open_folder
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, leaves_archive, read_exactly
+from crosshead.data.decode.decoding import Decoding
 from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
@@ -44,7 +45,7 @@ def open_imagenet(data: DataConfig, *, hold: HoldOut) -> Splits:
 def _zipped(archive: Path, map_file: Path, data: DataConfig) -> ArchivedImages:
     names, targets = read_map(map_file, archive.name)
     entries = _entries(archive, names, map_file)
-    return ArchivedImages([archive], entries, names, targets, read_zip_member, data.max_megapixels)
+    return ArchivedImages([archive], entries, names, targets, read_zip_member, Decoding.of(data))
 
 
 def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:

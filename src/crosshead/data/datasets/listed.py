@@ -19,6 +19,7 @@ from crosshead.data.base import (
 )
 from crosshead.data.datasets.held_out import PURPOSE, HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import display_name
 from crosshead.data.random import permutation
 from crosshead.files import regular
@@ -52,7 +53,7 @@ def open_listed(data: DataConfig, *, hold: HoldOut) -> Splits:
     if not chosen["train"]:
         raise ValueError(f"{root / TABLE}: no row has the split train")
     files = [root / path for path in paths]
-    whole = FileImages(files, targets, data.max_megapixels, refused_links(files, root, data))
+    whole = FileImages(files, targets, Decoding.of(data), refused_links(files, root, data))
     sets = {split: whole.subset(np.asarray(rows, dtype=np.int64)) for split, rows in chosen.items() if rows}
     held_out = "validation" not in sets
     if held_out:

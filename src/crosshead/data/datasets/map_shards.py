@@ -39,8 +39,11 @@ class PackedMaps(Mapped):
     def load(self, i: int) -> Image.Image:
         return self.images.load(i)
 
+    def source(self, i: int) -> bytes:
+        return self.images.encoded(i)
+
     def numbers(self, i: int) -> NDArray[np.uint8]:
-        limit = self.maps.max_megapixels
+        limit = self.maps.decoding.max_megapixels
         return decode_map(self.maps.encoded(i), name=self.map_name(i), max_megapixels=limit)
 
     def encoded(self, i: int) -> tuple[bytes, bytes]:

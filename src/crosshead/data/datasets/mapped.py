@@ -12,12 +12,14 @@ from PIL import Image
 
 from crosshead.data.base import IGNORED, ImageSet
 from crosshead.data.datasets.image_folder import files_below, refused_links
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import (
     SUFFIXES,
     BrokenImage,
     decode_image,
     decode_map,
     display_name,
+    exif_hint,
     read_file,
 )
 from crosshead.data.random import Indices
@@ -66,6 +68,10 @@ class Mapped:
         """The bytes of picture ``i`` and of its map, as they are kept. Raises ``BrokenImage``."""
         raise NotImplementedError
 
+    def source(self, i: int) -> str | bytes:
+        """What picture ``i`` is decoded from. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
     def numbers(self, i: int) -> NDArray[np.uint8]:
         """What the map of picture ``i`` says, (height, width), unchecked. Raises ``BrokenImage``."""
         raise NotImplementedError
@@ -90,6 +96,7 @@ class Mapped:
         height, width = numbers.shape
         if (width, height) != picture.size:
             reason = f"{width} x {height} pixels, but the picture has {picture.width} x {picture.height}"
+            reason += exif_hint(picture, (width, height))
             raise BrokenImage(self.name(i), f"its map {self.map_name(i)}: {reason}")
         return picture, self._classes(i, numbers)
 
@@ -117,7 +124,7 @@ class MappedImages(Mapped):
     Args:
         paths, maps: a picture and its map each; "" where the map is missing.
         classes: how many there are; a map with a number beyond them is broken.
-        max_megapixels: of a picture, and of a map.
+        decoding: of a picture; of a map its ``max_megapixels``.
         zero_is_ignored: the files count their classes from 1, and 0 is no class (ADE20K).
         refused: the reason for pictures that are not to be opened, by path.
     """
@@ -127,14 +134,14 @@ class MappedImages(Mapped):
         paths: Sequence[Path | str],
         maps: Sequence[Path | str],
         classes: int,
-        max_megapixels: float,
+        decoding: Decoding,
         *,
         zero_is_ignored: bool = False,
         refused: dict[str, str] | None = None,
     ) -> None:
         assert len(paths) == len(maps) and 0 < classes <= IGNORED
         self.paths, self.targets = [str(path) for path in paths], [str(path) for path in maps]
-        self.classes, self.max_megapixels = classes, max_megapixels
+        self.classes, self.decoding = classes, decoding
         self.zero_is_ignored, self.refused = zero_is_ignored, refused or {}
 
     @property
@@ -147,10 +154,14 @@ class MappedImages(Mapped):
 
     def load(self, i: int) -> Image.Image:
         self._check(i)
-        return decode_image(self.paths[i], max_megapixels=self.max_megapixels)
+        return decode_image(self.paths[i], decoding=self.decoding)
+
+    def source(self, i: int) -> str:
+        self._check(i)
+        return self.paths[i]
 
     def numbers(self, i: int) -> NDArray[np.uint8]:
-        return decode_map(self.targets[i], max_megapixels=self.max_megapixels)
+        return decode_map(self.targets[i], max_megapixels=self.decoding.max_megapixels)
 
     def encoded(self, i: int) -> tuple[bytes, bytes]:
         self._check(i)
@@ -171,7 +182,7 @@ class MappedImages(Mapped):
             [self.paths[i] for i in indices],
             [self.targets[i] for i in indices],
             self.classes,
-            self.max_megapixels,
+            self.decoding,
             zero_is_ignored=self.zero_is_ignored,
             refused=self.refused,
         )
@@ -219,7 +230,7 @@ def pair_folders(
         list(names.values()),
         own,
         classes,
-        data.max_megapixels,
+        Decoding.of(data),
         zero_is_ignored=zero_is_ignored,
         refused=refused | lost,
     )

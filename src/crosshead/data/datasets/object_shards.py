@@ -54,6 +54,9 @@ class PackedObjects(Marked):
     def load(self, i: int) -> Image.Image:
         return self.images.load(i)
 
+    def source(self, i: int) -> bytes:
+        return self.images.encoded(i)
+
     def objects(self, i: int) -> Objects:
         return self._instances(i).objects(0, masked=self.masked)
 
@@ -78,7 +81,7 @@ class PackedObjects(Marked):
         try:
             read = read_instances(
                 io.StringIO(body.decode()),
-                max_megapixels=self.images.max_megapixels,
+                max_megapixels=self.images.decoding.max_megapixels,
                 categories=self.categories,
                 masked=self.masked,
                 max_objects=self.max_objects,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from crosshead.data.base import ImageSet
 from crosshead.data.coco.objects import Objects
-from crosshead.data.decode.images import BrokenImage
+from crosshead.data.decode.images import BrokenImage, exif_hint
 
 
 class ObjectSet(ImageSet, Protocol):
@@ -47,6 +47,10 @@ class Marked:
     def name(self, i: int) -> str:
         raise NotImplementedError
 
+    def source(self, i: int) -> str | bytes:
+        """What picture ``i`` is decoded from. Raises ``BrokenImage``."""
+        raise NotImplementedError
+
     def objects(self, i: int) -> Objects:
         """Those of picture ``i``. Raises ``BrokenImage``."""
         raise NotImplementedError
@@ -63,5 +67,5 @@ class Marked:
             reason = (
                 f"{picture.width} x {picture.height} pixels, but its annotations are for {width} x {height}"
             )
-            raise BrokenImage(self.name(i), reason)
+            raise BrokenImage(self.name(i), reason + exif_hint(picture, (width, height)))
         return picture, objects

@@ -24,6 +24,7 @@ from crosshead.data.datasets.held_out import HoldOut, Kept
 from crosshead.data.datasets.image_folder import LAYOUT, open_folder
 from crosshead.data.datasets.listed import LAYOUT as LISTED
 from crosshead.data.datasets.listed import open_listed
+from crosshead.data.datasets.looking import settle_data
 from crosshead.data.datasets.scenes_objects import open_scenes
 from crosshead.data.datasets.scenes_semantic import open_scenes_semantic
 from crosshead.recipe.schema import DataConfig, Recipe
@@ -116,4 +117,5 @@ def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = Fal
         raise ValueError(
             f"data.name: no data set {data.name!r}; {hint}known are {', '.join(dataset_names())}"
         )
-    return _KNOWN[data.name][1](data, hold=HoldOut(recipe.split_seed, run, by_place))
+    opener, hold = _KNOWN[data.name][1], HoldOut(recipe.split_seed, run, by_place)
+    return settle_data(opener(data, hold=hold), data, lambda settled: opener(settled, hold=hold))

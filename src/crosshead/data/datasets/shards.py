@@ -17,6 +17,7 @@ from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_inf
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, read_exactly
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, display_name
 from crosshead.files import read_json
 from crosshead.recipe.schema import DataConfig
@@ -91,7 +92,7 @@ def read_shards(files: list[Path], data: DataConfig) -> ArchivedImages:
     for i, (number, _, _, offset, size) in enumerate(samples):
         entries[i] = (number, 0, offset, size, size, 0)
     names, targets = [sample[1] for sample in samples], [sample[2] for sample in samples]
-    return ArchivedImages(files, entries, names, targets, read_tar_member, data.max_megapixels)
+    return ArchivedImages(files, entries, names, targets, read_tar_member, Decoding.of(data))
 
 
 def read_tar_member(archive: str, entry: np.void) -> bytes:

@@ -5,6 +5,7 @@ from pathlib import Path
 from crosshead.data.base import FileImages, Splits, dataset_info
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import class_folders, data_root, read_classes, refused_links
+from crosshead.data.decode.decoding import Decoding
 from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
 
@@ -52,7 +53,7 @@ def _annotated(annotations: Path, wnids: list[str], data: DataConfig, *, inside:
         targets.append(number[wnid])
     if not paths:
         raise ValueError(f"{annotations}: empty; fetch it again")
-    return FileImages(paths, targets, data.max_megapixels, refused_links(paths, inside, data))
+    return FileImages(paths, targets, Decoding.of(data), refused_links(paths, inside, data))
 
 
 def _class_names(root: Path, wnids: list[str]) -> list[str]:

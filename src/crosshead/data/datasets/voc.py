@@ -6,6 +6,7 @@ from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_inf
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
 from crosshead.data.datasets.mapped import MappedImages, check_missing
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import display_name
 from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig
@@ -58,4 +59,4 @@ def _listed(root: Path, part: str, data: DataConfig, *, inside: Path) -> MappedI
         for picture, file in zip(pictures, maps, strict=True)
         if picture in linked or str(file) in linked
     }
-    return MappedImages(pictures, maps, len(CLASSES), data.max_megapixels, refused=refused | lost)
+    return MappedImages(pictures, maps, len(CLASSES), Decoding.of(data), refused=refused | lost)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 from crosshead.data.random import Indices
 
@@ -34,18 +35,21 @@ class ArchivedImages:
         names: Sequence[str],
         targets: Sequence[int],
         read: Reader,
-        max_megapixels: float,
+        decoding: Decoding,
     ) -> None:
         assert len(entries) == len(names) == len(targets)
         self.archives = [str(archive) for archive in archives]
-        self.entries, self.names, self.read, self.max_megapixels = entries, list(names), read, max_megapixels
+        self.entries, self.names, self.read, self.decoding = entries, list(names), read, decoding
         self.targets: Sequence[int] = list(targets)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def load(self, i: int) -> Image.Image:
-        return decode_image(self.encoded(i), name=self.name(i), max_megapixels=self.max_megapixels)
+        return decode_image(self.encoded(i), name=self.name(i), decoding=self.decoding)
+
+    def source(self, i: int) -> bytes:
+        return self.encoded(i)
 
     def encoded(self, i: int) -> bytes:
         """The bytes of picture ``i`` as they were packed. Raises ``BrokenImage``."""
@@ -62,9 +66,7 @@ class ArchivedImages:
 
     def subset(self, indices: Indices) -> "ArchivedImages":
         names, targets = [self.names[i] for i in indices], [self.targets[i] for i in indices]
-        return ArchivedImages(
-            self.archives, self.entries[indices], names, targets, self.read, self.max_megapixels
-        )
+        return ArchivedImages(self.archives, self.entries[indices], names, targets, self.read, self.decoding)
 
 
 def read_exactly(descriptor: int, offset: int, size: int) -> bytes:

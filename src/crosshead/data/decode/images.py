@@ -2,16 +2,19 @@
 
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from crosshead.data.decode.decoding import LEVELS, Bands, Decoding, scaled_to_range, scaled_to_white
 from crosshead.text import printable
 
 T = TypeVar("T")
@@ -39,6 +42,9 @@ _UNREAD = {
 }
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF's
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_USUAL = Decoding()
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,19 +78,64 @@ def why_passed_over(name: str) -> str:
 
 
 def decode_image(
-    source: str | os.PathLike[str] | bytes, *, name: str | None = None, max_megapixels: float = 64.0
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, decoding: Decoding = _USUAL
 ) -> Image.Image:
-    """An upright 8-bit picture of mode ``L`` (grey) or ``RGB``.
+    """An 8-bit picture of mode ``L`` (grey) or ``RGB``, or ``Bands`` where other channels are wanted.
 
-    Sixteen-bit pictures are scaled, not clipped; transparency is laid on white; of an animation the first
-    frame is taken; the EXIF rotation is applied. The header's size is checked against ``max_megapixels``
-    (10⁶ pixels) before anything is decoded; above 179 stands Pillow's own limit.
+    Of 16 bits ``decoding.white_level`` becomes white; transparency is laid on white, unless it is wanted as a channel;
+    of an animation the first frame is taken; the EXIF rotation is applied or ignored. The header's size is checked
+    against ``max_megapixels`` (10⁶ pixels) before anything is decoded; above 179 stands Pillow's own limit.
+    ``info`` has the "orientation" that EXIF names and, of 16 bits, the "highest" value.
 
     Raises:
         BrokenImage: whatever is wrong with the picture; no other exception leaves.
     """
-    label = name if name is not None else ("picture" if isinstance(source, bytes) else display_name(source))
-    return _decoded(source, label, max_megapixels, lambda i: _turned(_eight_bit(i), _orientation(i)))
+    return _decoded(
+        source, _label(source, name), decoding.max_megapixels, lambda i: _converted(i, source, decoding)
+    )
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """``highest`` value of a 16-bit picture, else None; EXIF's ``orientation``; whether it is a TIFF whose fourth
+    channel is tagged as transparency."""
+
+    highest: int | None
+    orientation: int
+    tagged_alpha: bool
+
+
+def inspect_image(
+    source: str | os.PathLike[str] | bytes, *, name: str | None = None, decoding: Decoding = _USUAL
+) -> Inspected:
+    """What a picture's header says, and the pixels where it has 16 bits. Raises ``BrokenImage``."""
+
+    as_bands = decoding.channels not in (1, 3)
+
+    def inspected(image: Image.Image) -> Inspected:
+        alpha = image.format == "TIFF" and image.mode == "RGBA"
+        highest = None
+        if _is_wide(image):
+            values = _colours(_wide_values(image, source, keep_all=as_bands), as_bands)
+            highest = int(values.max()) if values.min() >= 0 and values.max() <= LEVELS[-1] else None
+        return Inspected(highest, _orientation(image), alpha)
+
+    return _decoded(source, _label(source, name), decoding.max_megapixels, inspected)
+
+
+def exif_hint(picture: Image.Image, wanted: tuple[int, int]) -> str:
+    """What to say where annotations are for (width, height) ``wanted``, if the EXIF rotation is why a picture has
+    another size."""
+    if picture.info.get("orientation", 1) < 5 or wanted != picture.size[::-1]:
+        return ""
+    return (
+        "; EXIF turns this picture by a quarter, and the annotations are for the other way up: "
+        "data.exif=ignore takes the pixels as they are stored, data.exif=apply as people see them"
+    )
+
+
+def _label(source: str | os.PathLike[str] | bytes, name: str | None) -> str:
+    return name if name is not None else ("picture" if isinstance(source, bytes) else display_name(source))
 
 
 def decode_map(
@@ -100,6 +151,7 @@ def decode_map(
 
 
 def _class_numbers(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
     if image.format not in _EXACT:
         raise _Refused(f"{image.format} does not keep class numbers as they are: save the map as PNG")
     if image.mode in ("L", "P", "1"):
@@ -126,7 +178,6 @@ def _decoded(
         try:
             with Image.open(_opened(source), formats=FORMATS) as image:
                 _check_size(*image.size, max_megapixels)
-                image.load()
                 return convert(image)
         except _Refused as error:
             raise BrokenImage(label, str(error)) from None
@@ -174,11 +225,45 @@ def _check_size(width: int, height: int, max_megapixels: float) -> None:
         )
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _scaled_to_eight_bit(image)
-    if image.mode == "F":
-        raise _Refused("floating-point pixels have no fixed range: convert it to 8 or 16 bits")
+def _converted(image: Image.Image, source: str | os.PathLike[str] | bytes, decoding: Decoding) -> Image.Image:
+    picture, highest = _eight_bit(image, source, decoding)
+    orientation = _orientation(image)
+    if decoding.exif == "apply":
+        picture = _turned(picture, orientation)
+    picture.info = {"orientation": orientation}
+    if highest is not None:
+        picture.info["highest"] = highest
+    return picture
+
+
+def _eight_bit(
+    image: Image.Image, source: str | os.PathLike[str] | bytes, decoding: Decoding
+) -> tuple[Image.Image, int | None]:
+    """The picture, not yet turned, and the largest of its values where it has 16 bits."""
+    as_bands = decoding.channels not in (1, 3)
+    if not as_bands:
+        _refuse_unnamed_bands(image)
+    if _is_wide(image):
+        values = _wide_values(image, source, keep_all=as_bands)
+        pixels, highest = _scaled(_colours(values, as_bands), decoding)
+        if not as_bands and values.ndim == 3 and values.shape[-1] in (2, 4):
+            pixels = np.concatenate([pixels, scaled_to_white(values[..., -1:], LEVELS[-1])], -1)
+            pixels = pixels if pixels.shape[-1] == 4 else pixels[..., [0, 0, 0, 1]]
+    elif as_bands:
+        pixels, highest = _all_bands(image), None
+    else:
+        image.load()
+        return _in_colour(image), None
+    if not as_bands:
+        return _in_colour(Image.fromarray(pixels)), highest
+    count = 1 if pixels.ndim == 2 else pixels.shape[-1]
+    if count != decoding.channels:
+        raise _Refused(f"{count} channel{'s' * (count > 1)}, and data.channels is {decoding.channels}")
+    return Bands(pixels.reshape(*pixels.shape[:2], count)), highest
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """Mode ``L`` or ``RGB``, transparency laid on white."""
     if "A" in image.getbands() or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -186,12 +271,96 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode in ("L", "1") else "RGB")
 
 
-def _scaled_to_eight_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits to 8; Pillow's own ``convert`` clips instead."""
-    wide = np.asarray(image).astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise _Refused("32-bit pixels outside 0 ... 65535 have no fixed range: convert it to 8 or 16 bits")
-    return Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+def _refuse_unnamed_bands(image: Image.Image) -> None:
+    """Pillow drops what a TIFF has beside its colours and doesn't call transparency."""
+    tags = getattr(image, "tag_v2", {})
+    extra = tags.get(_EXTRA_SAMPLES, ())
+    if 0 in (extra if isinstance(extra, tuple) else (extra,)):
+        count = tags.get(_SAMPLES, 1)
+        raise _Refused(
+            f"{count} channels, and what is beside the colours is no transparency: data.channels={count} learns from "
+            "all of them, or convert the picture"
+        )
+
+
+def _all_bands(image: Image.Image) -> NDArray[np.uint8]:
+    """(height, width) or (height, width, C) of what the file holds; a palette's colours."""
+    _keep_all_bands(image)
+    image.load()
+    if image.mode == "CMYK":
+        raise _Refused("inks (CMYK) in place of channels: convert the picture")
+    return np.array(image.convert("RGB") if image.mode in ("P", "1") else image)
+
+
+def _is_wide(image: Image.Image) -> bool:
+    """Whether a value has more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F" or any(";16" in mode for mode in _raw_modes(image))
+
+
+def _wide_values(
+    image: Image.Image, source: str | os.PathLike[str] | bytes, *, keep_all: bool
+) -> NDArray[Any]:
+    """(height, width), or (height, width, C) of 16 bits, of which Pillow keeps the upper eight: the lower ones come
+    from decoding once more with the bytes of each value the other way round."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.asarray(image)
+    if _raw_modes(image) == ["LA;16B"]:  # four bytes, which Pillow can only read in this order
+        image._mode = "RGBA"
+        _set_raw_modes(image, lambda mode: "RGBA")
+        split = np.asarray(image).astype(np.uint16)
+        return split[..., 0::2] << 8 | split[..., 1::2]
+    halves = []
+    with Image.open(_opened(source), formats=FORMATS) as other:
+        for each, swapped in ((image, False), (other, True)):
+            if keep_all:
+                _keep_all_bands(each)
+            if swapped:
+                _set_raw_modes(each, lambda mode: mode[:-1] + _OTHER_ORDER[mode[-1]])
+            halves.append(np.asarray(each).astype(np.uint16))
+    return halves[0] << 8 | halves[1]
+
+
+def _colours(values: NDArray[Any], as_bands: bool) -> NDArray[Any]:
+    """Without transparency, unless it is wanted as a channel."""
+    return values if as_bands or values.ndim == 2 or values.shape[-1] == 3 else values[..., :-1]
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    """How Pillow is going to read the pixels: "RGB;16B" for example."""
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    return [str(each[0] if isinstance(each, tuple) else each) for each in arguments]
+
+
+def _set_raw_modes(image: Image.Image, change: Callable[[str], str]) -> None:
+    tiles: Any = image.tile  # type: ignore[attr-defined]  # of a picture out of a file
+    image.tile = [  # type: ignore[attr-defined]
+        tile._replace(args=(change(a[0]), *a[1:]) if isinstance(a := tile.args, tuple) else change(a))
+        for tile in tiles
+    ]
+
+
+def _keep_all_bands(image: Image.Image) -> None:
+    """Has Pillow read a fourth band as it is, where it would drop it, or divide the colours by it."""
+    if any(mode.startswith("RGBX") and not mode.startswith("RGBXX") for mode in _raw_modes(image)):
+        image._mode = "RGBX"  # before this Pillow has read nothing but the header
+    _set_raw_modes(image, lambda mode: mode.replace("RGBa", "RGBA"))
+
+
+def _scaled(values: NDArray[Any], decoding: Decoding) -> tuple[NDArray[np.uint8], int | None]:
+    floating = np.issubdtype(values.dtype, np.floating)
+    if floating or values.min() < 0 or values.max() > LEVELS[-1]:
+        if not np.isfinite(values).all():
+            raise _Refused("pixels that are not finite")
+        if decoding.value_range is None:
+            kind = "floating-point pixels" if floating else f"32-bit pixels outside 0 ... {LEVELS[-1]}"
+            raise _Refused(
+                f"{kind} (here {values.min():g} to {values.max():g}) have no fixed range: state what is black and what "
+                "is white with data.value_range=[LOW,HIGH], or convert the picture to 8 or 16 bits"
+            )
+        return scaled_to_range(values, decoding.value_range), None
+    if values.dtype != np.uint16 and decoding.value_range is not None:  # 32 bits that happen to be few
+        return scaled_to_range(values, decoding.value_range), None
+    return scaled_to_white(values, decoding.white), int(values.max())
 
 
 def _orientation(image: Image.Image) -> int:
@@ -202,7 +371,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    if orientation not in _UPRIGHT:
+        return image
+    if isinstance(image, Bands):
+        turned = [
+            Image.fromarray(band).transpose(_UPRIGHT[orientation]) for band in np.moveaxis(image.bands, -1, 0)
+        ]
+        return Bands(np.stack([np.asarray(band) for band in turned], -1))
+    return image.transpose(_UPRIGHT[orientation])
 
 
 def _one_line(error: Exception) -> str:

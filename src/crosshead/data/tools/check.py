@@ -15,7 +15,9 @@ from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
 from crosshead.data.coco.objects import Objects
 from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
+from crosshead.data.decode.decoding import Bands, Decoding
 from crosshead.data.decode.images import BrokenImage
+from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
 # Of objects: by their area in pixels as COCO's numbers part them, and those that are in no class's count.
@@ -27,7 +29,7 @@ _AREAS = (32**2, 96**2)
 class Facts:
     """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest, and
     how much there is of each class: the one picture, or its pixels where there is a map, or its objects; and ``kinds``
-    of objects, see ``KINDS``."""
+    of objects, see ``KINDS``; EXIF's ``orientation``; the ``highest`` value where there are 16 bits."""
 
     width: int
     height: int
@@ -37,6 +39,8 @@ class Facts:
     digest: bytes
     counts: NDArray[np.int64]
     kinds: NDArray[np.int64] | None = None
+    orientation: int = 1
+    highest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class SplitReport:
 
     ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
     0 ... 1, red, green, blue, every picture weighing the same. ``objects`` counts by ``KINDS``, and pictures without
-    any.
+    any. ``turned`` counts pictures that EXIF turns, ``wide`` those of 16 bits, whose ``highest`` value it is; and
+    ``beyond_white`` those of them that reach above the white level.
     """
 
     counts: tuple[int, ...]
@@ -59,6 +64,10 @@ class SplitReport:
     readable: int = 0
     counted: str = "images"
     objects: dict[str, int] = field(default_factory=dict)
+    turned: int = 0
+    wide: int = 0
+    highest: int = 0
+    beyond_white: int = 0
 
     @property
     def total(self) -> int:
@@ -70,7 +79,8 @@ class CheckReport:
     """What ``check_images`` found: the data set and a report for each of its splits, by name.
 
     ``duplicates`` are groups of (split, name) that hold the same pixels and lie in more than one split;
-    ``repeated`` counts pictures that another one of their own split equals.
+    ``repeated`` counts pictures that another one of their own split equals. ``decoding`` is how they were read, and
+    ``exif_stated`` whether the recipe says what becomes of EXIF rotations.
     """
 
     info: DatasetInfo
@@ -79,6 +89,8 @@ class CheckReport:
     passed_over: tuple[tuple[str, str], ...] = ()
     duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()
     repeated: dict[str, int] = field(default_factory=dict)
+    decoding: Decoding = field(default_factory=Decoding)
+    exif_stated: bool = False
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
@@ -89,12 +101,14 @@ def check_images(
     splits: Splits, *, workers: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> CheckReport:
     """Decodes every picture of every split, in so many processes beside this one; ``progress(done, total)``."""
+    data = splits.data or DataConfig()
+    decoding = Decoding.of(data)
     parts = splits.parts()
     total, done = sum(len(images) for images in parts.values()), 0
     reports = {}
     places: dict[bytes, list[tuple[str, int]]] = {}
     for name, images in parts.items():
-        tally = _Tally(len(splits.info.class_names))
+        tally = _Tally(len(splits.info.class_names), decoding)
         for i, verdict in _verdicts(images, len(splits.info.class_names), workers):
             if isinstance(verdict, str):
                 tally.broken.append((images.name(i), verdict))
@@ -116,18 +130,23 @@ def check_images(
         splits.passed_over,
         tuple(tuple((split, parts[split].name(i)) for split, i in group) for group in shared),
         dict(repeated),
+        decoding,
+        "exif" in data.model_fields_set,
     )
 
 
 class _Tally:
     """Adds up the pictures of one split."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, decoding: Decoding) -> None:
+        channels, white = 3 if decoding.channels == 1 else decoding.channels, decoding.white
         self.counts, self.broken = np.zeros(classes, np.int64), list[tuple[str, str]]()
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.grey = self.empty = 0
         self.kinds = np.zeros(len(KINDS), np.int64)
-        self.mean, self.square = np.zeros(3), np.zeros(3)
+        self.mean, self.square = np.zeros(channels), np.zeros(channels)
+        self.turned = self.wide = self.highest = self.beyond_white = 0
+        self.white = white
 
     def add(self, facts: Facts) -> None:
         self.counts += facts.counts
@@ -135,6 +154,11 @@ class _Tally:
         self.grey += facts.grey
         self.mean += facts.mean
         self.square += facts.square
+        self.turned += 2 <= facts.orientation <= 8
+        if facts.highest is not None:
+            self.wide += 1
+            self.highest = max(self.highest, facts.highest)
+            self.beyond_white += self.white is not None and facts.highest > self.white
         if facts.kinds is not None:
             self.kinds += facts.kinds
             self.empty += not facts.kinds.any()
@@ -157,6 +181,10 @@ class _Tally:
             dict(zip(KINDS, self.kinds.tolist(), strict=True)) | {"empty pictures": self.empty}
             if counted == "objects"
             else {},
+            self.turned,
+            self.wide,
+            self.highest,
+            self.beyond_white,
         )
 
 
@@ -182,7 +210,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
             return broken.reason
         except BeyondClasses as beyond:
             return str(beyond)
-        pixels = np.asarray(image)
+        pixels = image.bands if isinstance(image, Bands) else np.asarray(image)
         digest = hashlib.blake2b(repr((image.mode, image.size)).encode() + pixels.tobytes(), digest_size=16)
         flat = pixels.reshape(-1, 1 if pixels.ndim == 2 else pixels.shape[-1])
         levels = [np.bincount(channel, minlength=256) / len(flat) for channel in flat.T]
@@ -191,9 +219,10 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         )  # a picture has 256 levels: their counts give its mean and its mean square
         mean, square = (np.array([level @ powers for level in levels]) for powers in (values, values**2))
         grey = image.mode == "L" or bool((flat == flat[:, :1]).all())
-        return Facts(
-            *image.size, grey, np.resize(mean, 3), np.resize(square, 3), digest.digest(), counts, kinds
-        )
+        if flat.shape[-1] == 1 and not isinstance(image, Bands):
+            mean, square = mean.repeat(3), square.repeat(3)
+        found = image.info.get("orientation", 1), image.info.get("highest")
+        return Facts(*image.size, grey, mean, square, digest.digest(), counts, kinds, *found)
 
     def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None]:
         counted = getattr(self.images, "counted", "images")

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import IGNORED, DatasetInfo
 from crosshead.data.decode.images import BrokenImage
-from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
+from crosshead.data.transforms.pipeline import channels_of, colours_of, image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 _TRIES = 10  # of a piece, before one with too much of a class is taken
@@ -42,7 +42,7 @@ class MapAugmentation:
         self.rest = v2.Compose([*steps, v2.Identity()])
 
     def __call__(self, picture: Image.Image, classes: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        pixels, numbers = F.pil_to_tensor(picture.convert("RGB")), torch.from_numpy(classes)
+        pixels, numbers = colours_of(picture, self.info), torch.from_numpy(classes)
         scale = _scale(picture, self.data)
         if self.augment.scale_range is not None:
             low, high = self.augment.scale_range
@@ -81,8 +81,7 @@ def whole_picture(
 ) -> Tensor:
     """Resized so that its shorter side is ``data.eval_resize``, where that is set, and normalised; (C, H, W). One that
     ``task`` cuts into windows keeps its own size, times ``task.window_scale``."""
-    channels = "L" if info.channels == 1 else "RGB"
-    pixels = F.pil_to_tensor(picture.convert(channels))
+    pixels = channels_of(picture, info.channels)
     scale = window_factor((picture.height, picture.width), task) or _scale(picture, data)
     return normalise(resized(pixels, _scaled(picture, scale, data), data), info)
 

@@ -16,14 +16,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import DatasetInfo
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.rle import RLE, decode_columns
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.maps import resized
-from crosshead.data.transforms.pipeline import image_size, normalise, window_factor
+from crosshead.data.transforms.pipeline import channels_of, colours_of, image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 Target = dict[str, Any]
@@ -115,7 +114,7 @@ class ObjectAugmentation:
         window = self._window(picture)
         target = _through(window, objects)
         # Colours are costly: the picture is cut before it is changed.
-        pixels = window.picture(F.pil_to_tensor(picture.convert("RGB")), self.data)
+        pixels = window.picture(colours_of(picture, self.info), self.data)
         image, target = self.rest(tv_tensors.Image(pixels), target)
         target = {key: value.as_subclass(Tensor) for key, value in target.items()}
         return normalise(image.as_subclass(Tensor), self.info), target | {"size": torch.tensor(window.seen)}
@@ -151,7 +150,7 @@ def whole_object_picture(
     """Its shorter side ``data.eval_resize``, the longer one at most ``data.longest``, as far as these are set, and
     normalised; (C, h, w). One that ``task`` cuts into windows keeps its own size, times ``task.window_scale``."""
     own = (picture.height, picture.width)
-    pixels = F.pil_to_tensor(picture.convert("L" if info.channels == 1 else "RGB"))
+    pixels = channels_of(picture, info.channels)
     factor = window_factor(own, task) or _fitting(own, data.eval_resize, data.longest)
     size = scaled(own, factor, data)
     return normalise(resized(pixels, size, data), info)

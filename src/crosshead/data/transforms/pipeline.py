@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import DatasetInfo
+from crosshead.data.decode.decoding import Bands
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
@@ -32,7 +33,7 @@ def training_transform(data: DataConfig, augment: AugmentConfig, info: DatasetIn
     jitter serves only where RandAugment, which has colour operations of its own, is off.
     """
     # In colour up to the end, for a grey picture too: RandAugment's fill colours are triples.
-    steps: list[Any] = [_to_rgb]
+    steps: list[Any] = [_unpacked if info.channels not in (1, 3) else _to_rgb]
     if augment.crop_scale is None:
         steps.append(partial(fit, data=data, eval_resize=None))
     else:
@@ -53,7 +54,34 @@ def training_transform(data: DataConfig, augment: AugmentConfig, info: DatasetIn
 
 def evaluation_transform(data: DataConfig, info: DatasetInfo) -> Transform:
     """Resize, centre crop, normalise: (C, H, W) float32."""
-    return v2.Compose([partial(fit, data=data, eval_resize=data.eval_resize), partial(normalise, info=info)])
+    fitted = partial(fit, data=data, eval_resize=data.eval_resize)
+    return v2.Compose([_unpacked, fitted, partial(normalise, info=info)])
+
+
+def channels_of(picture: Image.Image, channels: int) -> Tensor:
+    """The picture's pixels (C, H, W) uint8, brought to ``channels`` where these are 1 or 3."""
+    if isinstance(picture, Bands):
+        return torch.from_numpy(picture.bands).permute(2, 0, 1).contiguous()
+    # Pillow keeps the channels of a pixel together; on that order arithmetic takes twice as long.
+    return F.pil_to_tensor(picture.convert("L" if channels == 1 else "RGB")).contiguous()
+
+
+def colours_of(picture: Image.Image, info: DatasetInfo) -> Tensor:
+    """As ``channels_of``, a grey picture in colour too, in which augmentation works."""
+    return channels_of(picture, 3 if info.channels == 1 else info.channels)
+
+
+def check_channels(augment: AugmentConfig, info: DatasetInfo) -> None:
+    """ValueError where augmentation that changes colours is asked for, and pictures have other channels than these."""
+    if info.channels in (1, 3):
+        return
+    jitter = augment.color_jitter if augment.randaugment is None else None
+    said = {"randaugment": augment.randaugment, "color_jitter": jitter, "photometric": augment.photometric}
+    if wrong := [f"augment.{key}" for key, value in said.items() if value]:
+        raise ValueError(
+            f"{' and '.join(wrong)} changes colours, and pictures of {info.channels} channels (data.channels) have "
+            "none to speak of: set augment.randaugment=null augment.color_jitter=null augment.photometric=0"
+        )
 
 
 def image_size(data: DataConfig) -> tuple[int, int]:
@@ -99,8 +127,7 @@ def _resize_to_cover(pictures: Any, cover: tuple[int, int], data: DataConfig) ->
 def normalise(pictures: Any, info: DatasetInfo) -> Tensor:
     """Float32 (B, C, H, W), or (C, H, W) of one picture, with the channels and statistics of ``info``."""
     if isinstance(pictures, Image.Image):
-        # Pillow keeps the channels of a pixel together; on that order the arithmetic below takes twice as long.
-        pictures = F.pil_to_tensor(pictures.convert("L" if info.channels == 1 else "RGB")).contiguous()
+        pictures = channels_of(pictures, info.channels)
     elif pictures.shape[-3] != info.channels:
         pictures = F.rgb_to_grayscale(pictures, num_output_channels=info.channels)
     own = pictures.dtype == torch.uint8  # then what is made of it is no one else's
@@ -123,6 +150,11 @@ def has_affine(augment: AugmentConfig) -> bool:
 def erasing(augment: AugmentConfig, probability: float) -> RandomErasing:
     """timm's random erasing of normalised pictures on the CPU; draws from the global generators."""
     return RandomErasing(probability, mode=augment.erasing_mode, device="cpu")
+
+
+def _unpacked(picture: Image.Image) -> Image.Image | Tensor:
+    """All channels of a picture for which Pillow has no mode, as a tensor."""
+    return channels_of(picture, 0) if isinstance(picture, Bands) else picture
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

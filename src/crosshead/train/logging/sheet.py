@@ -79,7 +79,7 @@ def _shares(row: list[float], names: Sequence[str]) -> str:
 def _picture(image: Tensor, target: Any, info: DatasetInfo) -> Image.Image:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
     pixels = (image.float() * std + mean).clamp(0, 1).mul(255).round().byte()
-    pixels = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels
+    pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     factor = -(-_SMALLEST // max(pixels.shape[-2:]))
     drawn = _drawn(_enlarged(pixels, factor), target, factor)
     return Image.fromarray(drawn.permute(1, 2, 0).numpy())
