@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "swap": {"ops", "layers"},
     "models": {"files", "ops", "layers", "swap"},
     "probes": {"layers", "swap"},
-    "pages": set(),
+    "pages": {"heads", "layers"},
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
     "recipe": {"files", "layers"},

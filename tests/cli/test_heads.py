@@ -9,7 +9,7 @@ import timm
 from PIL import Image
 
 from crosshead.cli import main
-from crosshead.heads import embedding
+from crosshead.pages import embedding
 
 TINY = ["model.name=mohsa_vit_micro_patch4_32", "model.overlap=constant:3", "model.args.embed_dim=32"]
 TINY += ["model.args.depth=2", "model.args.num_heads=2", "data.image_size=8", "train.epochs=1"]

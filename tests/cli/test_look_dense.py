@@ -8,7 +8,7 @@ from PIL import Image
 
 from crosshead.cli import main
 from crosshead.data.datasets import scenes
-from crosshead.heads import drawing
+from crosshead.heads import sheets as drawing
 
 TINY = [
     "data.image_size=64",

@@ -68,7 +68,7 @@ def test_neighbours_lose_what_they_borrow():
     model = vit("overlap", overlap="constant:2")
     layer = model.blocks[0].attn
     x = torch.randn(1, 17, 24)
-    with layer.interaction.silenced(layer, 0), torch.no_grad():
+    with layer.interaction.without_head(layer, 0), torch.no_grad():
         silent = layer.attention_weights(x)
         q, _, _ = layer.heads_of(x).split()
         assert q[:, 0].abs().max() == 0

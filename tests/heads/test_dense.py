@@ -1,12 +1,12 @@
 """Backbones of detectors and segmenters: their windows, their padding, and what is measured of them."""
 
+import naive_measures as naive
 import pytest
 import timm
 import torch
 
 from crosshead.heads import head_layers, measure_heads, reading
-from crosshead.heads.looking import attention_maps
-from crosshead.heads.measures import naive
+from crosshead.heads.picture import attention_maps
 from crosshead.models.pyramid import Maps, Pyramid
 from crosshead.models.segmenters import SemanticFPN
 from heads.small_models import images, randomised, windowed

@@ -2,10 +2,10 @@
 
 import math
 
+import naive_measures as naive
 import pytest
 import torch
 
-from crosshead.heads.measures import naive
 from crosshead.heads.measures.alignment import alignment
 from crosshead.heads.measures.landmarks import map_products, row_sums
 from crosshead.heads.measures.maps import MapMeasures, Rows

@@ -1,12 +1,12 @@
 """Measures of whole models, in streams, against the equations on whole maps; and that looking changes nothing."""
 
+import naive_measures as naive
 import pytest
 import timm
 import torch
 
 from crosshead.heads import head_layers, measure_heads, reading
 from crosshead.heads import measuring as streams
-from crosshead.heads.measures import naive
 from crosshead.heads.measures.alignment import alignment
 from heads.small_models import MODELS, images, vit, windowed
 

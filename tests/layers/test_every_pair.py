@@ -86,8 +86,8 @@ def test_overlapped_logits_of_rotary_heads_depend_on_differences_of_positions_al
 @pytest.mark.parametrize(
     ("name", "interaction"), [*FITTING, *((name, Overlap(0)) for name in CASES)], ids=identify
 )
-def test_a_silenced_head_gives_the_others_nothing(name, interaction):
-    """Whatever its queries, keys and values; and one that can't be silenced gives nothing anyway."""
+def test_without_a_head_the_others_get_nothing_of_it(name, interaction):
+    """Whatever its queries, keys and values; and where heads exchange nothing it gives nothing anyway."""
     layer, call = from_attention(create(name), interaction, init="paper"), CASES[name].call()
     layer.train(False)
     for n, parameter in layer.named_parameters():
@@ -97,12 +97,12 @@ def test_a_silenced_head_gives_the_others_nothing(name, interaction):
     for moved in (True, False):
         for silent in (True, False):
             layer.read = (lambda *a, **k: _moved(read(*a, **k), head=1)) if moved else read
-            with layer.interaction.silenced(layer, 1) or nullcontext() if silent else nullcontext():
+            with layer.interaction.without_head(layer, 1) if silent else nullcontext():
                 out = layer.interaction.attend(layer, layer.heads_of(tokens(name), **call))
             others[moved, silent] = out.unflatten(-1, (layer.num_heads, -1))[..., [0, 2], :]
     assert_close(others[True, True], others[False, True], OUTPUT[torch.float32])
     gives = (others[True, False] - others[False, False]).abs().max() > 1e-4
-    assert gives == (layer.interaction.silenced(layer, 1) is not None)
+    assert gives == layer.interaction.exchanges(layer)
 
 
 def _moved(heads, head):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from crosshead.heads import head_layers, reading
-from crosshead.heads.embedding import embed_blocks
 from crosshead.pages.assemble import atlas_page
+from crosshead.pages.embedding import embed_blocks
 from heads.small_models import MODELS, images, vit, windowed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -6,9 +6,10 @@ head_layers(model) -> [HeadLayer]; reading(model, layers, ...) to read them whil
 """
 
 from .ablation import HeadAblation, ablate_heads
-from .layers import HeadLayer, head_layers
+from .attention_layers import HeadLayer, head_layers
+from .calls import Call, reading
 from .measuring import LayerMeasures, measure_heads
-from .reading import Call, reading
+from .picture import attention_maps, gradient_maps, rollout
 
 __all__ = [
     "Call",
@@ -16,7 +17,10 @@ __all__ = [
     "HeadLayer",
     "LayerMeasures",
     "ablate_heads",
+    "attention_maps",
+    "gradient_maps",
     "head_layers",
     "measure_heads",
     "reading",
+    "rollout",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .layers import HeadLayer, head_layers
+from .attention_layers import HeadLayer, head_layers
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -56,7 +56,7 @@ def ablate_heads(
             with torch.no_grad():
                 output = [_without(model, layer, head, batches, loss, source=False) - whole for head in heads]
                 source = None
-                if layer.view.interaction.silenced(layer.view, 0) is not None:
+                if layer.inspected.exchanges(layer.view):
                     source = [
                         _without(model, layer, head, batches, loss, source=True) - whole for head in heads
                     ]
@@ -80,9 +80,7 @@ def _without(
     with _gated(layer, _all_but(layer, head)):
         if not source:
             return _mean_loss(model, batches, loss)
-        silenced = layer.view.interaction.silenced(layer.view, head)
-        assert silenced is not None
-        with silenced:
+        with layer.inspected.without_head(layer.view, head):
             return _mean_loss(model, batches, loss)
 
 

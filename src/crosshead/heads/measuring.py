@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import Interactive
+from ..layers.interactions.inspectable import Factored
 from ..ops.interactive import AttentionFactors
-from .layers import HeadLayer, head_layers
+from .attention_layers import HeadLayer, head_layers
+from .calls import Call, reading
 from .measures.alignment import alignment
 from .measures.landmarks import map_products, row_sums
 from .measures.maps import MapMeasures, Rows
@@ -19,7 +20,6 @@ from .measures.means import Means
 from .measures.outputs import OutputMeasures
 from .measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
 from .measures.sinks import outstanding_tokens, prefix_share
-from .reading import Call, reading
 
 # What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.
 _CHUNK_BYTES = 4 * 2**20
@@ -102,9 +102,9 @@ class _Gathered:
 
     def take_call(self, call: Call, mask: Tensor | None) -> None:
         self.called, self.last = True, call
-        interaction = call.layer.view.interaction
+        interaction = call.layer.inspected
         factors = (
-            interaction.factors(call.layer.view, call.heads) if isinstance(interaction, Interactive) else None
+            interaction.factors(call.layer.view, call.heads) if isinstance(interaction, Factored) else None
         )
         # In windows, which may be filled up, the maps of an image are several: similarity comes of their rows.
         exact = factors is not None and call.places.windows == 1

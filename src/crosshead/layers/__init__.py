@@ -9,8 +9,8 @@ from .constructors import (
     OverlappedTalkingHeadAttention,
     OverlappedWindowAttention,
 )
-from .heads import Heads, Mixing
-from .interactions import Interaction, Interactive, Overlap, Talking
+from .interactions import Inspectable, Interaction, Interactive, Overlap, Talking
+from .qkv import Heads, Mixing
 from .registry import HOSTS, INTERACTIONS, register_host, register_interaction
 from .schedule import PARADIGMS, OverlapSchedule
 from .token_grid import TokenGrid
@@ -21,6 +21,7 @@ __all__ = [
     "PARADIGMS",
     "Capability",
     "Heads",
+    "Inspectable",
     "InteractingAttention",
     "Interaction",
     "Interactive",

@@ -13,10 +13,11 @@ from ..ops.checks import check_indices
 from ..ops.private_torch import forget, own_names
 from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
-from .heads import Heads
 from .interactions.base import Interaction
+from .interactions.inspectable import inspectable
 from .layer import Layer
 from .projection import check_resizable, resized
+from .qkv import Heads
 from .registry import HOSTS
 from .token_grid import TokenGrid
 
@@ -120,7 +121,7 @@ class InteractingAttention(Layer):
         self, read: Heads, heads: Sequence[int] | None = None, queries: Sequence[int] | None = None
     ) -> Tensor:
         """``weights_of`` as they would be if the heads gave each other nothing."""
-        return self.interaction.own_weights(self, read, *self._chosen(read, heads, queries))
+        return inspectable(self.interaction).own_weights(self, read, *self._chosen(read, heads, queries))
 
     def _chosen(
         self, read: Heads, heads: Sequence[int] | None, queries: Sequence[int] | None

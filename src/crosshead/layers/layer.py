@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from .heads import Heads
+from .qkv import Heads
 
 
 class Layer(nn.Module):

@@ -21,7 +21,7 @@ _SCRIPTS = (
 
 
 def atlas_page(title: str, notes: str, data: dict[str, Any]) -> str:
-    """The atlas of ``data`` (as ``crosshead.heads.embedding`` makes it) as one HTML file.
+    """The atlas of ``data`` (as ``crosshead.pages.embedding`` makes it) as one HTML file.
 
     The page's policy admits its own script, named by its hash, its style, and pictures within it; nothing else.
     """

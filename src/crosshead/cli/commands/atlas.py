@@ -138,7 +138,7 @@ def _fitting(
     viewed: Viewed, tensor: "Tensor", blocks: list[int] | None, room: float
 ) -> tuple[list[Any], list[str]]:
     """All blocks where they fit; else as many, spread over the depth, the last one among them."""
-    from crosshead.heads.embedding import block_size, embed_blocks
+    from crosshead.pages.embedding import block_size, embed_blocks
 
     found = embed_blocks(viewed.model, tensor, blocks)
     sizes = [block_size(block) for block in found]

@@ -14,7 +14,7 @@ from crosshead.cli.looking.viewed import Viewed, add_viewed, open_viewed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crosshead.heads.looking import LayerMaps, Query
+    from crosshead.heads.picture import LayerMaps, Query
 
 _EPILOG = """\
 examples:
@@ -148,7 +148,7 @@ def _draw(
     target: int | None,
     args: argparse.Namespace,
 ) -> None:
-    from crosshead.heads.drawing import draw_sheet
+    from crosshead.heads.sheets import draw_sheet
 
     picture, asked = viewed.read(file), None
     if args.detection is not None:
@@ -194,8 +194,8 @@ def _maps(
 def _maps_of(
     viewed: Viewed, picture: "Tensor", query: "Query", target: int | None, args: argparse.Namespace
 ) -> list[Any]:
-    from crosshead.heads.drawing import BlockMaps
-    from crosshead.heads.looking import attention_maps, gradient_maps, rollout
+    from crosshead.heads.picture import attention_maps, gradient_maps, rollout
+    from crosshead.heads.sheets import BlockMaps
 
     if args.rollout:
         return [BlockMaps("all blocks", [0], rollout(viewed.model, picture, query).cpu().numpy()[None])]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..heads import Heads
+from ..qkv import Heads
 from .parts import is_normed, norm_and_gate, output_brings, packed_with_biases, rotation
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..heads import Heads
+from ..qkv import Heads
 
 
 class VoloHost(InteractingAttention, Attention):

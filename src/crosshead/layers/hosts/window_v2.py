@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..heads import Heads
+from ..qkv import Heads
 from .parts import packed_with_biases
 
 

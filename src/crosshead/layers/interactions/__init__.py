@@ -3,13 +3,23 @@
 from ..registry import register_interaction
 from .base import Interaction
 from .dcmha import Composed
+from .inspectable import Inspectable
 from .interactive import Interactive
 from .knocking import Knocking
 from .overlap import Overlap
 from .reattention import Reattention
 from .talking import Talking
 
-__all__ = ["Composed", "Interaction", "Interactive", "Knocking", "Overlap", "Reattention", "Talking"]
+__all__ = [
+    "Composed",
+    "Inspectable",
+    "Interaction",
+    "Interactive",
+    "Knocking",
+    "Overlap",
+    "Reattention",
+    "Talking",
+]
 
 register_interaction(Overlap)
 register_interaction(Interactive)

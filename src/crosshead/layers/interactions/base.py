@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor, nn
 
-from ...ops.overlap import overlapped_attention_weights
 from ..capabilities import Capability
-from ..heads import Heads
 from ..layer import Layer
+from ..qkv import Heads
 
 
 @dataclass(frozen=True)
@@ -105,57 +102,11 @@ class Interaction:
         raise NotImplementedError
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
-        """What the values are multiplied by: (B, len(chosen), len(queries), N), for those heads and queries."""
-        raise NotImplementedError
+        """What the values are multiplied by: (B, len(chosen), len(queries), N), for those heads and queries.
 
-    def signed(self, heads: Heads) -> bool:
-        """Whether the weights may be negative, as where heads mix their maps."""
-        return heads.mixing is not None
-
-    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, h, N, width) as they meet; a head's own channels stand in the middle."""
-        return heads.split()
-
-    def own_weights(
-        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
-    ) -> Tensor:
-        """``weights`` as they would be if the heads gave each other nothing."""
-        q, k, v = (x[:, list(chosen)] for x in heads.split())
-        added = heads.added()
-        if (mask := added["attn_mask"]) is not None and mask.dim() > 2 and mask.shape[-3] > 1:
-            added["attn_mask"] = mask[..., list(chosen), :, :]
-        return overlapped_attention_weights(q, k, v, 0, **added, scale=heads.scale, queries=queries)
-
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
-        """How weights come of the operands' products beyond a softmax, by name, for those who compute them elsewhere.
-
-        ``talking``: pre (h, h), preBias (h,), post, postBias. ``landmarks``: rows, columns, mixQuery, mixKey (h, h).
-        ``theta``: matrix (h, h), gain, shift (h,). ``dynamic``: matrices (B, N, 4, h, h), see ``ops.dcmha``. Nothing,
-        where it is a softmax.
-
-        Raises:
-            ValueError: a kind that does not say.
+        The first of what ``crosshead.layers.Inspectable`` asks of kinds that can be looked into.
         """
-        raise ValueError(f"how {self.kind!r} makes its weights is not known outside of it")
-
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        """While it lasts, ``head`` gives the others nothing. None for a kind whose heads can't be parted so."""
-        return None
+        raise ValueError(f"interaction {self.kind!r} does not say what its values are multiplied by")
 
     def __str__(self) -> str:
         return ", ".join([self.kind, *(f"{key} {value}" for key, value in self.options().items())])
-
-
-@contextmanager
-def columns_at_zero(matrices: Sequence[Tensor | None], head: int) -> Iterator[None]:
-    """While the context lasts, column ``head`` of mixing matrices (h, h), what that head gives, is 0."""
-    kept = [(matrix, matrix[:, head].clone()) for matrix in matrices if matrix is not None]
-    try:
-        with torch.no_grad():
-            for matrix, _ in kept:
-                matrix[:, head] = 0
-        yield
-    finally:
-        with torch.no_grad():
-            for matrix, column in kept:
-                matrix[:, head] = column

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ...ops.dcmha import composed_attention, composed_attention_weights
 from ...ops.dcmha.fast import mixing_matrices
 from ..capabilities import Capability
-from ..heads import Heads
 from ..layer import Layer
+from ..qkv import Heads
 from .base import Interaction
+from .inspectable import TokenMixing, weights_apart
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,23 @@ class Composed(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return heads.split()
+
+    def own_weights(
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return weights_apart(heads, chosen, queries)
+
+    def mixing(self, layer: Layer, heads: Heads) -> TokenMixing:
         names = ("hidden_weight", "factor_weight", "diagonal_weight", "pre_weight", "post_weight")
         operands = _operands(layer, heads)
-        return {"dynamic": {"matrices": mixing_matrices(heads.tokens, *(operands[name] for name in names))}}
+        return TokenMixing(mixing_matrices(heads.tokens, *(operands[name] for name in names)))
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
+    def exchanges(self, layer: Layer) -> bool:
+        return True
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
         return _without_source(layer, head)
 
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ...ops.interactive import AttentionFactors, Backend, attention_factors, interactive_attention
 from ...ops.interactive.arguments import check_tokens
 from ..capabilities import Capability
-from ..heads import Heads
 from ..layer import Layer
-from .base import Interaction, columns_at_zero
+from ..qkv import Heads
+from .base import Interaction
+from .inspectable import LandmarkMixing, columns_at_zero
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,20 @@ class Interactive(Interaction):
         found = self.factors(layer, heads)
         return found.query[:, chosen][:, :, queries] @ found.key[:, chosen]
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return heads.split()
+
+    def mixing(self, layer: Layer, heads: Heads) -> LandmarkMixing:
         assert heads.grid is not None
         tokens = heads.q.shape[1]
         rows, columns = check_tokens(tokens, heads.grid, self.landmarks, heads.num_prefix_tokens).cells
-        mixings = {"mixQuery": layer.mix_query, "mixKey": layer.mix_key}
-        return {"landmarks": {"rows": rows, "columns": columns, **mixings}}
+        return LandmarkMixing(rows, columns, *_mixes(layer))
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        return columns_at_zero([layer.mix_query, layer.mix_key], head) if self.interaction else None  # type: ignore[list-item]
+    def exchanges(self, layer: Layer) -> bool:
+        return self.interaction
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
+        return columns_at_zero(_mixes(layer), head)
 
     def factors(self, layer: Layer, heads: Heads) -> AttentionFactors:
         """A_Q and A_K, before and after the heads were mixed; linear in N."""
@@ -118,3 +124,7 @@ class Interactive(Interaction):
             "attn_mask": heads.attn_mask,
             "scale": heads.scale,
         }
+
+
+def _mixes(layer: Layer) -> tuple[Tensor | None, Tensor | None]:
+    return layer.mix_query, layer.mix_key  # type: ignore[return-value]

@@ -15,9 +15,10 @@ from ...ops.knocking import fold, gated_values
 from ...ops.knocking.fast import packed_knock
 from ...ops.private_torch import hooks_of
 from ..capabilities import Capability
-from ..heads import Heads
 from ..layer import Layer
+from ..qkv import Heads, Mixing
 from .base import Interaction
+from .inspectable import weights_apart
 from .overlap import Overlap
 
 Form = Literal["linear", "gated"]
@@ -81,16 +82,23 @@ class Knocking(Interaction):
     def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return self._knocked(layer, heads).split()
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
-        return _PLAIN.mixings(layer, heads)
+    def own_weights(
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return weights_apart(heads, chosen, queries)
 
     def signed(self, heads: Heads) -> bool:
         return _PLAIN.signed(heads)
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        return _PLAIN.silenced(
-            layer, head
-        )  # the matrices are the same for all heads, which give each other nothing
+    def mixing(self, layer: Layer, heads: Heads) -> Mixing | None:
+        return _PLAIN.mixing(layer, heads)
+
+    # The matrices are the same for all heads, which give each other nothing.
+    def exchanges(self, layer: Layer) -> bool:
+        return _PLAIN.exchanges(layer)
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
+        return _PLAIN.without_head(layer, head)
 
     def _knocked(self, layer: Any, heads: Heads) -> Heads:
         """The heads after the matrices, unless ``project`` has seen to them."""
@@ -120,9 +128,8 @@ def fold_knocking(model: nn.Module) -> list[str]:
     """
     folded = {}
     for path, layer in model.named_modules():
-        interaction = getattr(layer, "interaction", None)
-        if isinstance(interaction, Knocking):
-            folded[path] = _folded(path, layer, interaction)
+        if isinstance(layer, Layer) and isinstance(layer.interaction, Knocking):
+            folded[path] = _folded(path, layer, layer.interaction)
     if not folded:
         raise ValueError(f"{type(model).__name__} holds no knocking heads to fold")
     for path, attn in folded.items():

@@ -19,10 +19,11 @@ from ...ops.overlap.windowed import packed_window_attention
 from ...ops.talking import fast as talking
 from ...ops.talking import talking_heads_weights
 from ..capabilities import Capability
-from ..heads import Heads, Mixing
 from ..layer import Layer
+from ..qkv import Heads, Mixing
 from ..schedule import OverlapSchedule, ScheduleSpec
-from .base import Interaction, columns_at_zero
+from .base import Interaction
+from .inspectable import columns_at_zero, weights_apart
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,22 @@ class Overlap(Interaction):
     def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return overlapped_windows(layer, self.overlap, heads)
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
-        return {} if heads.mixing is None else heads.mixing.named()
+    def own_weights(
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return weights_apart(heads, chosen, queries)
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        return silent(layer, head, self.overlap) if self.overlap or Mixing.of(layer) else None
+    def signed(self, heads: Heads) -> bool:
+        return heads.mixing is not None
+
+    def mixing(self, layer: Layer, heads: Heads) -> Mixing | None:
+        return heads.mixing
+
+    def exchanges(self, layer: Layer) -> bool:
+        return bool(self.overlap or Mixing.of(layer))
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
+        return without_head_of(layer, head, self.overlap)
 
 
 # With the borrowed channels the heads' output is wider than an output norm or a gate.
@@ -170,7 +182,7 @@ def overlapped_windows(layer: Layer, overlap: int, heads: Heads) -> tuple[Tensor
 
 
 @contextmanager
-def silent(layer: Layer, head: int, overlap: int) -> Iterator[None]:
+def without_head_of(layer: Layer, head: int, overlap: int) -> Iterator[None]:
     """While the context lasts, ``head`` lends its neighbours nothing, and has no share in any mixing."""
     mixing = Mixing.of(layer)
     with ExitStack() as parts:

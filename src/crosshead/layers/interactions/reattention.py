@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ...ops.private_torch import backward_is_running
 from ...ops.reattention import Statistics, reattention, reattention_weights
 from ..capabilities import Capability
-from ..heads import Heads
 from ..layer import Layer
-from .base import Interaction, columns_at_zero
+from ..qkv import Heads
+from .base import Interaction
+from .inspectable import MapMixing, columns_at_zero, weights_apart
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Reattention(Interaction):
     def signed(self, heads: Heads) -> bool:
         return True
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
+    def mixing(self, layer: Layer, heads: Heads) -> MapMixing:
         operands = _operands(layer, heads)
         statistics = _given(layer.reattention_norm)  # type: ignore[arg-type]
         if statistics is None:
@@ -99,9 +100,20 @@ class Reattention(Interaction):
             )
         if operands["mix_bias"] is not None:
             shift = shift + gain * operands["mix_bias"]
-        return {"theta": {"matrix": operands["mix"].flatten(1), "gain": gain, "shift": shift}}
+        return MapMixing(operands["mix"].flatten(1), gain, shift)
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
+    def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        return heads.split()
+
+    def own_weights(
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return weights_apart(heads, chosen, queries)
+
+    def exchanges(self, layer: Layer) -> bool:
+        return True
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
         return columns_at_zero([layer.reattention_mix.weight.flatten(1)], head)  # type: ignore[union-attr, operator]
 
 

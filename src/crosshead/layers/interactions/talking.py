@@ -14,9 +14,10 @@ from ...ops.talking import Backend, talking_heads_weights
 from ...ops.talking.fast import packed_attention
 from ...ops.talking.math import attention_with
 from ..capabilities import Capability
-from ..heads import Heads, Mixing
 from ..layer import Layer
+from ..qkv import Heads, Mixing
 from .base import Interaction
+from .inspectable import weights_apart
 from .overlap import (
     OVERLAP_CARRIES,
     add_borrow_gain,
@@ -24,7 +25,7 @@ from .overlap import (
     carry_borrow_gain,
     overlapped_windows,
     scheduled,
-    silent,
+    without_head_of,
 )
 
 
@@ -141,11 +142,19 @@ class Talking(Interaction):
     def operands(self, layer: Layer, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return overlapped_windows(layer, self.overlap, heads)
 
-    def mixings(self, layer: Layer, heads: Heads) -> dict[str, dict[str, Any]]:
-        return _mixing(layer).named()
+    def own_weights(
+        self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]
+    ) -> Tensor:
+        return weights_apart(heads, chosen, queries)
 
-    def silenced(self, layer: Layer, head: int) -> AbstractContextManager[None] | None:
-        return silent(layer, head, self.overlap)
+    def mixing(self, layer: Layer, heads: Heads) -> Mixing:
+        return _mixing(layer)
+
+    def exchanges(self, layer: Layer) -> bool:
+        return True
+
+    def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
+        return without_head_of(layer, head, self.overlap)
 
 
 def _mixing(layer: Layer) -> Mixing:

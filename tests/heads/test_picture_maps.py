@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crosshead.heads import head_layers, reading
-from crosshead.heads.looking import attention_maps, gradient_maps, rollout
+from crosshead.heads.picture import attention_maps, gradient_maps, rollout
 from heads.small_models import MODELS, images, vit
 
 
@@ -65,7 +65,7 @@ def test_gradients_of_maps_are_those_of_autograd(kind):
     def by_hand(x):
         heads = layer.view.heads_of(x)
         kept["a"] = layer.view.weights_of(heads).detach().requires_grad_()
-        values = layer.view.interaction.operands(layer.view, heads)[2]
+        values = layer.inspected.operands(layer.view, heads)[2]
         return layer.view.write((kept["a"] @ values).transpose(1, 2).flatten(2), heads)
 
     model.blocks[1].attn.forward = lambda x, **_: by_hand(x)

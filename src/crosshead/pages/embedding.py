@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import HeadLayer, head_layers
-from .reading import Call, reading
+from ..heads.attention_layers import HeadLayer, head_layers
+from ..heads.calls import Call, reading
+from ..layers.interactions.inspectable import AnyMixing, LandmarkMixing, MapMixing, TokenMixing
+from ..layers.qkv import Mixing
 
 
 @torch.no_grad()
@@ -47,20 +49,20 @@ def block_size(block: dict[str, Any]) -> int:
 def _block(call: Call, pictures: int) -> dict[str, Any]:
     layer, heads, places = call.layer, call.heads, call.places
     view = layer.view
-    q, k, _ = view.interaction.operands(view, heads)
+    q, k, _ = layer.inspected.operands(view, heads)
     own = (q.shape[-1] - view.head_dim) // 2
     mask = heads.window_mask
     if heads.attn_mask is not None or heads.is_causal:
         raise ValueError(
             f"block {layer.block} is called with a mask of its model's, which the page does not know"
         )
-    if view.interaction.kind == "imhsa" and places.windows > 1:
+    mixing = layer.inspected.mixing(view, heads)
+    if isinstance(mixing, LandmarkMixing) and places.windows > 1:
         raise ValueError(
             f"block {layer.block} attends to landmarks within windows, which the page does not know; choose others "
             "with --block"
         )
-    mixings = dict(view.interaction.mixings(view, heads))
-    dynamic = mixings.pop("dynamic", None)
+    dynamic = mixing.matrices if isinstance(mixing, TokenMixing) else None
     return {
         "path": layer.path,
         "block": layer.block,
@@ -81,19 +83,31 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         "scale": float(heads.scale),
         "bias": None if heads.bias is None else _packed(heads.bias, bits=16),
         "mask": None if mask is None else _base64((mask == 0).to(torch.uint8)),
-        "signed": view.interaction.signed(heads),
-        **{"talking": None, "landmarks": None, "theta": None},
-        **_plain(mixings),
+        "signed": layer.inspected.signed(heads),
+        **_plain(_named(mixing)),
         "sights": [_sight(q, k, dynamic, i, pictures) for i in range(pictures)],
     }
 
 
-def _sight(
-    q: Tensor, k: Tensor, dynamic: dict[str, Tensor] | None, picture: int, pictures: int
-) -> dict[str, Any]:
+def _named(mixing: AnyMixing | None) -> dict[str, Any]:
+    """A mixing as the page's ``engine.js`` names its parts."""
+    named: dict[str, Any] = {"talking": None, "landmarks": None, "theta": None}
+    match mixing:
+        case Mixing():
+            named["talking"] = dict(zip(("pre", "preBias", "post", "postBias"), mixing, strict=True))
+        case LandmarkMixing():
+            named["landmarks"] = dict(zip(("rows", "columns", "mixQuery", "mixKey"), mixing, strict=True))
+        case MapMixing():
+            named["theta"] = mixing._asdict()
+        case TokenMixing() | None:
+            pass
+    return named
+
+
+def _sight(q: Tensor, k: Tensor, dynamic: Tensor | None, picture: int, pictures: int) -> dict[str, Any]:
     windows = len(q) // pictures
     part = slice(picture * windows, (picture + 1) * windows)
-    matrices = None if dynamic is None else _packed(dynamic["matrices"][part], bits=16)
+    matrices = None if dynamic is None else _packed(dynamic[part], bits=16)
     return {"q": _packed(q[part]), "k": _packed(k[part]), "matrices": matrices}
 
 

@@ -24,11 +24,6 @@ class Mixing(NamedTuple):
             return None
         return cls(pre.weight, pre.bias, post.weight, post.bias)
 
-    def named(self) -> dict[str, dict[str, Tensor | None]]:
-        """As ``Interaction.mixings`` names them."""
-        names = ("pre", "preBias", "post", "postBias")
-        return {"talking": dict(zip(names, self, strict=True))}
-
 
 @dataclass
 class Heads:

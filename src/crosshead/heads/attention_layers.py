@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..layers import InteractingAttention, Overlap, from_attention
+from ..layers.interactions.inspectable import Inspectable, inspectable
 from ..layers.registry import HOSTS
 
 
@@ -28,6 +29,11 @@ class HeadLayer:
         return self.view.interaction.kind if self.view is self.module else "plain"
 
     @property
+    def inspected(self) -> Inspectable:
+        """What its interaction says of its heads."""
+        return inspectable(self.view.interaction)
+
+    @property
     def projection(self) -> nn.Module:
         """What the heads' outputs, side by side, go into."""
         return self.view.get_submodule(self.view.projection)
@@ -40,7 +46,7 @@ def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[H
         blocks: only these, counted from 0, negative from the end; all unless given.
 
     Raises:
-        ValueError: there is none, or a block isn't there.
+        ValueError: there is none, a block isn't there, or an interaction that does not say how its heads attend.
     """
     found = [
         (path, module)
@@ -66,5 +72,6 @@ def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[H
 
 def _view(module: nn.Module) -> InteractingAttention:
     if isinstance(module, InteractingAttention):
+        inspectable(module.interaction)
         return module
     return from_attention(module, Overlap(overlap=0), init="preserve")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.heads import Heads
+from ..layers.qkv import Heads
 from ..models.pyramid import Maps
 from ..models.windowed_vit import WindowedViT
-from .layers import HeadLayer
+from .attention_layers import HeadLayer
 from .places import Places, places_of, windowed_places
 
 
