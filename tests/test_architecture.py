@@ -46,7 +46,7 @@ MAY_IMPORT = {
 INSIDE = {
     "data": "random decode coco base transforms datasets batching tools",
     "train": "files result events design paired_init distributed logging run_folder checkpoint loop inference resolve "
-    "run tools",
+    "contents run tools",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+import crosshead.train.tools.sweep as sweep
 from crosshead.cli import main
 from crosshead.cli.commands.sweep import split_list
 
@@ -85,6 +86,33 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(tmp_path, capsys):
     assert (bad["seeds"], bad["failed"], bad["test_mean"]) == ([], [0], None)
     assert (good["seeds"], good["failed"]) == ([0], []) and good["test_mean"] > 0
     assert "| lr=1e30 | 0 (1 failed) | - |" in (tmp_path / "table.md").read_text()
+
+
+def test_a_run_that_fails_in_any_way_is_recorded_and_tried_again(tmp_path, capsys, monkeypatch):
+    original, failing = sweep.train, [RuntimeError("out of memory")]
+
+    def train(recipe, **options):
+        if failing and recipe.optimizer.lr == 1e-2:
+            raise failing[0]
+        return original(recipe, **options)
+
+    monkeypatch.setattr(sweep, "train", train)
+    words = ["sweep", "digits", *QUICK, "--device", "cpu", "--over", "optimizer.lr=1e-2,1e-3"]
+    words += ["--output", str(tmp_path)]
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "failed: RuntimeError: out of memory" in said and "the same command tries this one again" in said
+    bad, good = json.loads((tmp_path / "table.json").read_text())
+    assert (bad["failed"], good["seeds"]) == ([0], [0])
+    failing.clear()
+    damaged = tmp_path / "lr=1e-3" / "seed-0" / "result.json"
+    damaged.write_text(damaged.read_text()[:40])
+    assert main(words) == 0
+    assert f"{damaged} is damaged" in capsys.readouterr().out
+    assert all(
+        row["seeds"] == [0] and not row["failed"] for row in json.loads((tmp_path / "table.json").read_text())
+    )
+    assert json.loads(damaged.read_text())["status"] == "finished"
 
 
 def test_seeds_may_be_said_in_any_of_three_ways(fails, monkeypatch):

@@ -116,3 +116,17 @@ def test_masks_are_sorted_by_their_own_area():
     got = coco_numbers(truth, found, CLASSES, masks=True).overall
     assert got["APm"] == pytest.approx(1.0)
     assert got["AP"] < 0.6
+
+
+def test_more_objects_than_the_limit_are_judged_where_it_is_raised():
+    """150 objects, all found exactly: of the usual 100 a third is lost."""
+    places = np.stack(np.meshgrid(np.arange(15) * 16.0, np.arange(10) * 16.0), -1).reshape(-1, 2)
+    boxes = np.concatenate([places, places + 12], 1)
+    labels = np.zeros(150, np.int64)
+    truth = [Objects(SIZE, boxes, labels, np.zeros(150, bool), np.full(150, 144.0))]
+    found = [Found(boxes, labels, np.linspace(1, 0.5, 150))]
+    usual = coco_numbers(truth, found, CLASSES, masks=False)
+    raised = coco_numbers(truth, found, CLASSES, masks=False, max_detections=150)
+    assert usual.overall["AP"] == pytest.approx(2 / 3, abs=0.01)
+    assert raised.overall["AP"] == 1 and raised.overall["AR100"] == 1 and raised.classes["cat"]["AP"] == 1
+    assert raised.overall["AR10"] == usual.overall["AR10"] == pytest.approx(1 / 15)

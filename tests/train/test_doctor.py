@@ -162,3 +162,13 @@ def test_damage_in_the_log_and_in_the_newest_checkpoint_keeps_nothing_from_going
         for e in read_lines(patient / "events.jsonl")
         if e["kind"] == "damage"
     )
+
+
+def test_the_length_in_steps_is_known(tmp_path):
+    recipe = tiny_recipe(train={"steps": 9, "epochs": 100})
+    train(recipe, folder=tmp_path / "run", observer=StopAfter(4))
+    assert "step 5 of 9, epoch 1" in examine(tmp_path / "run").advice
+    train(recipe, folder=tmp_path / "run", resume=True)
+    assert "the run is finished" in examine(tmp_path / "run").advice
+    (tmp_path / "run" / "result.json").unlink()
+    assert examine(tmp_path / "run").advice.startswith("9 steps are done")

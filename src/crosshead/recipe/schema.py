@@ -237,6 +237,7 @@ class TaskConfig(Section):
     )
     window_scale: Weight = 1.0  # of a picture that is cut into windows: to this share of its own size first
     score_threshold: Rate = 0.3  # detect: of what predict tells and draws; judged is all that the model finds
+    max_detections: Positive = 100  # detect: objects of a class in a picture that are judged, the best first
 
 
 class OptimizerConfig(Section):

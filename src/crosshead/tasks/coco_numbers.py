@@ -16,6 +16,8 @@ from crosshead.data.coco.objects import Objects
 # In the order of COCO's summary (https://cocodataset.org/#detection-eval).
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+MOST = 100  # what COCO judges of a class in a picture: the best so many
+
 
 @dataclass(frozen=True)
 class Found:
@@ -40,14 +42,20 @@ class CocoNumbers:
 
 
 def coco_numbers(
-    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
+    truth: Sequence[Objects],
+    found: Sequence[Found],
+    class_names: Sequence[str],
+    *,
+    masks: bool,
+    max_detections: int = MOST,
 ) -> CocoNumbers:
-    """Of boxes, or of ``masks``, over pictures in one order.
+    """Of boxes, or of ``masks``, over pictures in one order. ``max_detections`` stands for COCO's 100 in all numbers
+    but AR1 and AR10; AR100 keeps its name.
 
     Raises:
         ImportError: faster-coco-eval is not installed.
     """
-    evaluation = _evaluated(truth, found, class_names, masks=masks)
+    evaluation = _evaluated(truth, found, class_names, masks=masks, most=max_detections)
     # (threshold, recall, class), over all areas, with the most detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     return CocoNumbers(
@@ -65,7 +73,7 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def _evaluated(
-    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool
+    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool, most: int
 ) -> Any:
     from crosshead.data.coco.library import coco_library
 
@@ -77,6 +85,8 @@ def _evaluated(
         # A library asked to load no results refuses.
         detections = reference.loadRes(results) if results else library.COCO(_nothing(truth, class_names))
         evaluation = library.COCOeval_faster(reference, detections, "segm" if masks else "bbox")
+        # In rising order, or the library sorts what it takes the last of.
+        evaluation.params.maxDets = [min(1, most), min(10, most), most]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

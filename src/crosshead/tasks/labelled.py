@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from crosshead import models
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
+from crosshead.data.datasets.contents import Contents
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
 
@@ -73,6 +74,12 @@ class LabelledTask:
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         return model(batch.images)
+
+    def undefined(self, held: Contents) -> str | None:
+        return None
+
+    def limits(self, held: Contents) -> list[str]:
+        return []
 
     def finite(self, predictions: Tensor) -> list[bool]:
         return predictions.isfinite().all(-1).tolist()

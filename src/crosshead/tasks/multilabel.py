@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crosshead.data.base import Batch, DatasetInfo
+from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import USUAL, LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
@@ -40,6 +41,10 @@ class MultilabelTask(LabelledTask):
             return Step(losses)  # mixed: no label is just there or not
         right = ((logits.detach() > 0) == (batch.targets > 0.5)).float().mean(-1).sum()
         return Step(losses, {"label_accuracy": right})
+
+    def undefined(self, held: Contents) -> str | None:
+        of_labels = self.primary.name in ("mean_average_precision", "macro_f1")
+        return "no label" if of_labels and not held.counts.any() else None
 
     def blank(self) -> Batch:
         return self.blank_batch(torch.zeros(1, self.outputs))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from crosshead.data.base import Batch, ImageSet
 from crosshead.data.batching.batches import Batches, EpochBatches
+from crosshead.data.datasets.contents import Contents
 from crosshead.tasks.metrics import Metric
 
 
@@ -100,6 +101,13 @@ class Task(Protocol):
 
     def predict(self, model: nn.Module, batch: Batch) -> Any:
         """The forward pass in evaluation mode, without gradients, under autocast."""
+
+    def undefined(self, held: Contents) -> str | None:
+        """What pictures that hold this lack so that ``primary`` could be told of them ("no object"); None where it
+        can."""
+
+    def limits(self, held: Contents) -> list[str]:
+        """What of pictures that hold this is beyond what the recipe judges."""
 
     def finite(self, predictions: Any) -> list[bool]:
         """Of each picture, whether what ``predict`` said of it is made of numbers. What is not is never judged."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
+from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
@@ -52,6 +53,9 @@ class RegressTask(LabelledTask):
     def step(self, network: nn.Module, batch: Batch) -> Step:
         errors = network(batch.images).float()[:, 0] - batch.targets
         return Step({"loss": errors.square().sum()})
+
+    def undefined(self, held: Contents) -> str | None:
+        return "no two numbers that differ" if self.primary.name == "r2" and held.values < 2 else None
 
     def blank(self) -> Batch:
         return self.blank_batch(torch.zeros(1))

@@ -24,6 +24,7 @@ from crosshead.train.checkpoint.resume import Start, claim_folder, compare, find
 from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.checkpoint.state import TrainState
 from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.contents import check_contents
 from crosshead.train.design import describe_design, tensor_digests, write_design
 from crosshead.train.distributed import groups as distributed
 from crosshead.train.distributed.groups import World
@@ -129,6 +130,7 @@ def _train(
     splits.refuse_known_faults(recipe.data)
     info = memory.info_with(recipe, splits.info)
     task = open_task(recipe, info)
+    notes = (*splits.notes, *splits.seen, *world.lead(lambda: check_contents(task, splits)))
     lengths = Lengths.of(recipe, len(splits.train), world.size)
     if not start.state:
         check_presumed_weights(recipe)
@@ -160,7 +162,7 @@ def _train(
         *memory.events(splits.info, state.progress.step),
         *_worker_events(recipe, world, state),
         *_precision_events(recipe, device, state),
-        *(EventRecord("data", note, state.progress.step) for note in (*splits.notes, *splits.seen)),
+        *(EventRecord("data", note, state.progress.step) for note in notes),
     ]
     if lengths.is_over(state.progress, recipe.train.patience):
         before = world.lead(lambda: result_of(store, state.progress.step))

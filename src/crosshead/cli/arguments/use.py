@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from crosshead.recipe import Recipe
 
 KEYS = (
-    *("task.score_threshold", "task.window", "task.window_scale"),
+    *("task.score_threshold", "task.max_detections", "task.window", "task.window_scale"),
     *("data.root", "data.batch_size", "data.eval_batch_size", "data.num_workers", "data.eval_resize"),
     *("data.longest", "data.interpolation", "data.on_broken_train", "data.on_broken_eval", "data.max_broken"),
     *("data.max_megapixels", "data.follow_links", "data.white_level", "data.value_range", "data.exif"),
@@ -17,6 +17,7 @@ KEYS = (
 )  # fmt: skip
 _OF_TASKS = {
     "task.score_threshold": ("detect",),
+    "task.max_detections": ("detect",),
     "task.window": ("segment", "detect"),
     "task.window_scale": ("segment", "detect"),
 }

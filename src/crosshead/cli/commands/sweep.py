@@ -74,13 +74,19 @@ def run_command(args: argparse.Namespace) -> int:
     for outcome in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=say):
         if outcome.status == "stopped" or outcome.status == "unsaved":
             code = outcome.exit_code
-        elif leads():
-            save_table(tabulate(variants), variants, folder)
+        else:
+            code = 1 if outcome.status == "failed" and outcome.again else code
+            if leads():
+                save_table(tabulate(variants), variants, folder)
     rows = tabulate(variants) if leads() else []
     if rows:
         _print_table(rows, folder)
     if code:
-        say("not through; the same command goes on from here")
+        say(
+            "not through; the same command goes on from here"
+            if code != 1
+            else "not all runs came to a result"
+        )
     return code
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.coco.forms import named_forms
@@ -78,6 +79,15 @@ class CocoObjects(Marked):
         self._check(i)
         own = self.instances.as_coco(int(self.rows[i]))
         return read_file(self._path(i)), json.dumps(own, ensure_ascii=False).encode()
+
+    def told_objects(self) -> tuple[NDArray[np.int32], NDArray[np.float64], Indices]:
+        """Of all objects but crowds, of pictures without a fault: labels, areas, and their pictures' places."""
+        whole = [row for row in self.rows.tolist() if row not in self.faults]
+        own = [self.instances.rows(row) for row in whole]
+        objects = np.concatenate([*own, np.zeros(0, np.int64)])
+        places = np.repeat(np.arange(len(own)), [len(each) for each in own])
+        told = ~self.instances.crowd[objects]
+        return self.instances.labels[objects[told]], self.instances.areas[objects[told]], places[told]
 
     def picture_id(self, i: int) -> int:
         return int(self.instances.image_ids[self.rows[i]])

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
-from crosshead.data.coco.objects import Objects
+from crosshead.data.datasets.contents import label_counts, object_counts
 from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.decode.decoding import Bands, Decoding
@@ -22,7 +22,6 @@ from crosshead.recipe.schema import DataConfig
 CHUNK = 64
 # Of objects: by their area in pixels as COCO's numbers part them, and those that are in no class's count.
 KINDS = ("small", "medium", "large", "crowds")
-_AREAS = (32**2, 96**2)
 
 
 @dataclass(frozen=True)
@@ -231,22 +230,8 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
             return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
         if counted == "objects":
             image, objects = cast(ObjectSet, self.objects).sample(i)
-            return image, *_counted(objects, self.classes)
-        return self.images.load(i), _counts(self.images.targets[i], self.classes), None
-
-
-def _counted(objects: Objects, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each class, and of each of ``KINDS``."""
-    told = ~objects.crowd
-    sizes = np.bincount(np.digitize(objects.areas[told], _AREAS), minlength=len(_AREAS) + 1)
-    return np.bincount(objects.labels[told], minlength=classes), np.append(sizes, np.count_nonzero(~told))
-
-
-def _counts(target: Any, classes: int) -> NDArray[np.int64]:
-    """How often each class has the picture: once its own; once each of several; never, where it has a number."""
-    if isinstance(target, list):
-        return np.asarray(target, dtype=np.int64)
-    return np.bincount([] if isinstance(target, float) else [target], minlength=classes)
+            return image, *object_counts(objects, self.classes)
+        return self.images.load(i), label_counts(self.images.targets[i], self.classes), None
 
 
 def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crosshead.data.base import Batch
 from crosshead.data.coco.objects import Objects
-from crosshead.tasks.coco_numbers import NUMBERS, CocoNumbers, Found, coco_numbers
+from crosshead.tasks.coco_numbers import MOST, NUMBERS, CocoNumbers, Found, coco_numbers
 from crosshead.tasks.detect.results import in_own_pixels
 from crosshead.tasks.protocol import Judgement
 
@@ -20,8 +20,10 @@ class DetectEvaluation:
     """Keeps what was found in every picture, masks as run lengths. Rank 0 judges the pictures of all processes at once
     and in the data set's order: the mean of the processes' own precisions would be another number."""
 
-    def __init__(self, class_names: tuple[str, ...], kinds: tuple[str, ...]) -> None:
-        self.class_names, self.kinds = class_names, kinds
+    def __init__(
+        self, class_names: tuple[str, ...], kinds: tuple[str, ...], max_detections: int = MOST
+    ) -> None:
+        self.class_names, self.kinds, self.max_detections = class_names, kinds, max_detections
         self._rows: list[Row] = []
 
     def update(self, predictions: list[dict[str, Tensor]], batch: Batch) -> None:
@@ -42,7 +44,10 @@ class DetectEvaluation:
         pictures = sorted((row for part in rows for row in part), key=lambda row: row[0])
         truth, found = [row[2] for row in pictures], [row[3] for row in pictures]
         judged = {
-            kind: coco_numbers(truth, found, self.class_names, masks=kind == "mask") for kind in self.kinds
+            kind: coco_numbers(
+                truth, found, self.class_names, masks=kind == "mask", max_detections=self.max_detections
+            )
+            for kind in self.kinds
         }
         metrics = {
             metric_name(kind, number): _or_nan(value)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from crosshead import models
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.objects import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.datasets.contents import Contents
 from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.transforms.objects import whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
@@ -34,6 +35,7 @@ _LOSSES = {
     "faster_rcnn": ("objectness", "proposals", "classes", "boxes"),
     "mask_rcnn": ("objectness", "proposals", "classes", "boxes", "masks"),
 }
+_SIZED = {"s": (0, "small"), "m": (1, "medium"), "l": (2, "large")}  # what box_aps ... box_arl are of
 _MOST = 100  # objects that an answer holds unless another number is asked for
 
 
@@ -82,7 +84,8 @@ class DetectTask:
             window=settings.window,
             global_blocks=settings.global_blocks,
         )
-        return build_detector(settings.name, maps, len(self.info.class_names), **settings.options)
+        options = {"max_detections": max(_MOST, self.recipe.task.max_detections)} | settings.options
+        return build_detector(settings.name, maps, len(self.info.class_names), **options)
 
     def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingObjects:
         data, augment = self.recipe.data, self.recipe.augment
@@ -132,6 +135,20 @@ class DetectTask:
         """What is found in each picture, in the pixels that the model sees; see ``models.detectors.Detector``."""
         return detect(model, batch.images, _sizes(batch), self.recipe.task.window)  # type: ignore[arg-type]
 
+    def undefined(self, held: Contents) -> str | None:
+        kind = _SIZED.get(self.primary.name[-1])
+        if kind is None:
+            return None if held.counts.any() else "no object (crowds are not judged)"
+        return None if held.sizes[kind[0]] else f"no {kind[1]} object (crowds are not judged)"
+
+    def limits(self, held: Contents) -> list[str]:
+        if held.most <= (limit := self.recipe.task.max_detections):
+            return []
+        return [
+            f"pictures have up to {held.most:,} objects, and the best {limit:,} that are found of a class in each are "
+            f"judged: set task.max_detections={held.most}"
+        ]
+
     def finite(self, predictions: list[dict[str, Tensor]]) -> list[bool]:
         return [bool(found["scores"].isfinite().all()) for found in predictions]
 
@@ -140,7 +157,7 @@ class DetectTask:
             raise ValueError(
                 "a table of predictions is for one row a picture; `crosshead predict` writes what is found in each"
             )
-        return DetectEvaluation(self.info.class_names, self.kinds)
+        return DetectEvaluation(self.info.class_names, self.kinds, self.recipe.task.max_detections)
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         """Backbone and pyramid: how much the heads compute depends on what they find."""

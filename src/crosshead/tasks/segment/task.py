@@ -15,6 +15,7 @@ from crosshead import models
 from crosshead.data.base import IGNORED, Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.mapped import EvaluationMaps, TrainingMaps
 from crosshead.data.coco.rle import encode, to_coco
+from crosshead.data.datasets.contents import Contents
 from crosshead.data.datasets.mapped import MapSet
 from crosshead.data.transforms.maps import whole_picture
 from crosshead.data.transforms.pipeline import image_size
@@ -189,6 +190,12 @@ class SegmentTask:
                 for each, known in zip(classes, fine, strict=True)
             ]
         return found
+
+    def undefined(self, held: Contents) -> str | None:
+        return None if held.counts.any() else "no pixel that has a class"
+
+    def limits(self, held: Contents) -> list[str]:
+        return []
 
     def finite(self, predictions: list[Tensor]) -> list[bool]:
         return [not bool((classes == NOTHING).any()) for classes in predictions]

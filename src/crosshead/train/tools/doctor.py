@@ -223,14 +223,24 @@ def _advice(folder: Path, newest: Path | None, recipe: Recipe | None) -> str:
         return "resuming would start from the beginning: there is no whole checkpoint"
     progress = read_state(newest)["progress"]
     epochs = recipe.train.epochs if recipe is not None else None
+    steps = recipe.train.steps if recipe is not None else None
     patience = recipe.train.patience if recipe is not None else None
     waited = patience is not None and progress.get("since_best", 0) >= patience
-    if epochs is not None and (progress["epoch"] >= epochs or waited):
+    through = epochs is not None and progress["epoch"] >= epochs
+    if steps is not None:  # the length in place of epochs
+        through = progress["step"] >= steps
+    if through or waited:
         if result_of(CheckpointStore(folder), progress["step"]) is not None:
             return f"the run is finished; resuming would give the result in {folder / RESULT_FILE}"
-        done = f"all {progress['epoch']} epochs are done"
+        done = (
+            f"all {progress['epoch']} epochs are done"
+            if steps is None
+            else f"{progress['step']} steps are done"
+        )
         return f"{done}; resuming would test the best checkpoint and write {RESULT_FILE}"
-    return (
-        f"resuming would go on from {newest}: step {progress['step']}, epoch {progress['epoch'] + 1} of "
-        f"{epochs if epochs is not None else 'an unknown number'}, {progress['samples']} of its images seen"
-    )
+    if steps is not None:
+        place = f"step {progress['step']} of {steps}, epoch {progress['epoch'] + 1}"
+    else:
+        whole = "an unknown number" if epochs is None else epochs
+        place = f"step {progress['step']}, epoch {progress['epoch'] + 1} of {whole}"
+    return f"resuming would go on from {newest}: {place}, {progress['samples']} of its images seen"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,19 +41,21 @@ class Variant:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run whose numbers went wrong. It is not tried again while its folder is there."""
+    """A run that came to no result. One whose numbers went wrong is not tried again while its folder is there; any
+    other is, at the next call (``again``)."""
 
     folder: Path
     reason: str
+    again: bool = False
     status: Literal["failed"] = "failed"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a variant's runs came to: ``seeds`` finished, ``failed`` ended in numbers that are not finite.
+    """What a variant's runs came to: ``seeds`` finished, ``failed`` came to none.
 
     ``metric`` is the one that the figures are of, the first that the task shows; accuracies are shares. ``std`` is None
-    for a single seed, and all figures are where no run has finished.
+    for a single seed, and all figures are where no run has finished, or one is undefined.
     """
 
     label: str
@@ -120,44 +123,79 @@ def run_sweep(
 ) -> Iterator[Result | Failure]:
     """Trains what is not finished yet, seed by seed; what is finished is read. Ends early if a run is stopped.
 
-    A run whose numbers go wrong is recorded as failed, and the others go on.
+    A run that fails, in whatever way, is recorded and named, and the others go on; but of several processes one may
+    have failed alone, and then nothing goes on.
 
     Raises:
-        ValueError: a folder holds a run of another recipe, or a run can't be started.
+        ValueError: a folder holds a run of another recipe.
     """
     runs = [(variant, seed) for seed in variants[0].folders for variant in variants]
+    for variant, seed in runs:
+        _check_same_recipe(variant.folders[seed], variant.seeded(seed))
     for number, (variant, seed) in enumerate(runs, start=1):
         folder, recipe = variant.folders[seed], variant.seeded(seed)
-        _check_same_recipe(folder, recipe)
         announce(f"[{number}/{len(runs)}] {variant.label}, seed {seed}")
-        outcome = _outcome(folder)
-        if outcome is None:
-            try:
-                outcome = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
-            except BadNumbers as error:
-                outcome = Failure(folder, str(error))
-                if distributed.meet(recipe.train.rank_timeout_s).leads:
-                    replace_file(folder / FAILURE_FILE, json.dumps({"reason": outcome.reason}).encode())
+        outcome = _outcome(folder, announce)
+        if outcome is None or (isinstance(outcome, Failure) and outcome.again):
+            outcome = _trained(recipe, folder, watch)
         if isinstance(outcome, Failure):
-            announce(f"failed: {outcome.reason}. The others go on; delete {folder} to try this one again")
+            then = "the same command tries" if outcome.again else f"delete {folder} to try"
+            announce(f"failed: {outcome.reason}. The others go on; {then} this one again")
         yield outcome
         if outcome.status in ("stopped", "unsaved"):
             return
 
 
-def _outcome(folder: Path) -> Result | Failure | None:
-    """How the run in ``folder`` has ended, if it has."""
-    if (folder / RESULT_FILE).exists():
-        return Result.load(folder)
-    if (folder / FAILURE_FILE).exists():
-        return Failure(folder, read_json(folder / FAILURE_FILE)["reason"])
+def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Observer]) -> Result | Failure:
+    world = distributed.meet(recipe.train.rank_timeout_s)
+    try:
+        result = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
+    except Exception as error:
+        again = not isinstance(error, BadNumbers)
+        reason = (
+            str(error) if isinstance(error, BadNumbers | ValueError) else f"{type(error).__name__}: {error}"
+        )
+        failure = Failure(folder, reason, again)
+        if world.leads:
+            folder.mkdir(parents=True, exist_ok=True)
+            content = json.dumps({"reason": reason, "again": again})
+            replace_file(folder / FAILURE_FILE, content.encode())
+        if again and world.size > 1:
+            raise
+        return failure
+    if world.leads:
+        (folder / FAILURE_FILE).unlink(missing_ok=True)
+    return result
+
+
+def _outcome(folder: Path, announce: Callable[[str], None] = lambda line: None) -> Result | Failure | None:
+    """How the run in ``folder`` has ended, if it has. What is damaged is named, and counts as not there: the run is
+    gone on with, and sets it aside."""
+    for file, read in ((RESULT_FILE, Result.load), (FAILURE_FILE, _failure)):
+        if not (folder / file).exists():
+            continue
+        try:
+            return read(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            announce(
+                f"{folder / file} is damaged ({type(error).__name__}: {error}): this run is gone on with"
+            )
     return None
+
+
+def _failure(folder: Path) -> Failure:
+    content = read_json(folder / FAILURE_FILE)
+    return Failure(folder, content["reason"], content.get("again", False))
 
 
 def _check_same_recipe(folder: Path, recipe: Recipe) -> None:
     if not (folder / RECIPE_FILE).exists():
         return
-    before, now = load_recipe(folder / RECIPE_FILE).model_dump(), recipe.model_dump()
+    try:
+        before = load_recipe(folder / RECIPE_FILE).model_dump()
+    except (RecipeError, OSError):  # a damaged one is this run's own failure
+        return
+    now = recipe.model_dump()
     changed = sorted(key for key in now if key not in _NOT_COMPARED and before[key] != now[key])
     if changed:
         raise ValueError(
@@ -181,8 +219,8 @@ def tabulate(variants: Sequence[Variant]) -> list[Row]:
 def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
     runs = list(results.values())
     metric = METRICS[runs[0].shown[0] if runs else "accuracy"]
-    validation = [run.validation[metric.name] for run in runs]
-    test = [run.test[metric.name] for run in runs if run.test]
+    validation = [run.validation.get(metric.name, math.nan) for run in runs]
+    test = [run.test.get(metric.name, math.nan) for run in runs if run.test]
     return Row(
         label=label,
         seeds=list(results),
@@ -191,15 +229,15 @@ def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
         gmacs=runs[0].gmacs if runs else None,
         images_per_second=fmean(run.images_per_second for run in runs) if runs else None,
         metric=metric.name,
-        validation_mean=fmean(validation) if runs else None,
-        validation_std=_std(validation),
-        test_mean=fmean(test) if test else None,
-        test_std=_std(test),
+        validation_mean=_told(fmean, validation, 1),
+        validation_std=_told(stdev, validation, 2),
+        test_mean=_told(fmean, test, 1),
+        test_std=_told(stdev, test, 2),
     )
 
 
-def _std(values: list[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
+def _told(figure: Callable[[list[float]], float], values: list[float], fewest: int) -> float | None:
+    return figure(values) if len(values) >= fewest and all(map(math.isfinite, values)) else None
 
 
 def as_cells(row: Row) -> dict[str, Any]:

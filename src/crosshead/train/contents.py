@@ -1,0 +1,73 @@
+"""Whether a run has something to learn from and to be judged by, before it begins."""
+
+from collections.abc import Sequence
+
+from crosshead.data.base import Splits
+from crosshead.data.datasets.contents import LOOKED, Contents, contents
+from crosshead.tasks import Task
+
+_NAMED = 8
+_KINDS = {"images": "picture", "pixels": "pixel", "objects": "object"}
+BINARY = (
+    "the maps hold 0 and 255 alone, and 255 is no class here: they look like drawn masks. Write 1 where they have 255, "
+    "such as by Image.fromarray((numpy.asarray(Image.open(path)) > 0).astype('uint8')).save(path)"
+)
+
+
+def check_contents(task: Task, splits: Splits) -> tuple[str, ...]:
+    """What a reader of the run should know of its splits: classes without an example, maps that look wrong, pictures
+    with more objects than are judged. Of maps and packed objects up to ``LOOKED`` of a split are read.
+
+    Raises:
+        ValueError: there is nothing to learn from, or the metric that selects can't be told of the validation split.
+    """
+    names = splits.info.class_names
+    notes = []
+    for split, images in (("training", splits.train), ("validation", splits.validation)):
+        held = contents(images, len(names))
+        if held is None:
+            continue
+        lacking = _nothing(task, held, split)
+        if lacking is not None and held.whole:
+            raise ValueError(lacking)
+        notes += [lacking] if lacking is not None else _missing(held, names, split)
+        if held.two_valued:
+            notes.append(f"{split}: {BINARY}")
+        notes += [f"{split}: {note}" for note in task.limits(held)]
+    return tuple(notes)
+
+
+def _nothing(task: Task, held: Contents, split: str) -> str | None:
+    """Why nothing can be learned, or nothing selected; None where it can, as far as was looked."""
+    hint = f". {BINARY[0].upper()}{BINARY[1:]}" if held.two_valued else ""
+    if split == "training":
+        one = held.two_valued and len(held.counts) > 1
+        if held.values or (held.counts.any() and not one):
+            return None
+        what = _KINDS[held.counted]
+        found = f"{what}s of one class alone" if one else f"no {what} of any class"
+        crowds = ", crowds left out" if held.counted == "objects" else ""
+        return f"training: {_where(held)} {found}{crowds}: there is nothing to learn{hint}"
+    why = task.undefined(held)
+    if why is None:
+        return None
+    return (
+        f"validation: {_where(held)} {why}, so that {task.primary.label} is undefined there and no weights could be "
+        "selected: give validation pictures that have some, or select by another metric (task.select_by)"
+        + hint
+    )
+
+
+def _missing(held: Contents, names: Sequence[str], split: str) -> list[str]:
+    if not len(held.counts):
+        return []
+    missing = [name for name, count in zip(names, held.counts.tolist(), strict=True) if not count]
+    if not missing:
+        return []
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    said = f"{split}: {_where(held)} no {_KINDS[held.counted]} of class {', '.join(missing[:_NAMED])}{more}"
+    return [said + (": nothing is learned of it" if split == "training" else ": nothing is judged of it")]
+
+
+def _where(held: Contents) -> str:
+    return f"the {held.pictures} pictures have" if held.whole else f"the {LOOKED} pictures looked at have"
