@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "data": {"files", "text", "recipe"},
     "tasks": {"recipe", "data", "models"},
     "train": {"files", "text", "ops", "recipe", "data", "tasks", "models"},
-    "compare": {"train"},
+    "compare": {"recipe", "tasks", "train"},
     "cli": {
         "text",
         "heads",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
@@ -43,3 +44,31 @@ def compare_checkpoints(
     found = stats.bootstrap((differences,), np.mean, confidence_level=level, method="BCa", rng=generator)
     interval = found.confidence_interval
     return PairedDifference(mean, float(interval.low), float(interval.high), len(differences))
+
+
+def compare_selected(a: Path, b: Path, device: str | None = None) -> PairedDifference:
+    """The selected checkpoint of run ``b`` less that of run ``a``, in accuracy, image by image of the test split.
+
+    Raises:
+        ValueError: runs that don't classify, or whose test images are not the same.
+    """
+    from crosshead.train.inference import evaluate_trained, load_trained
+
+    hits = []
+    for folder in (a, b):
+        trained = load_trained(folder, device=device)
+        if trained.recipe.task.name != "classify":
+            raise ValueError(
+                f"{folder} learned to {trained.recipe.task.name}; two checkpoints of classifiers are compared"
+            )
+        rows = sorted(
+            evaluate_trained(trained, split="test", predictions=True).predictions,
+            key=lambda row: str(row["path"]),
+        )
+        hits.append({row["path"]: (row["target"], row["predicted"] == row["target"]) for row in rows})
+    first, second = hits
+    if {n: target for n, (target, _) in first.items()} != {n: target for n, (target, _) in second.items()}:
+        raise ValueError(f"{a} and {b} were not tested on the same images, so that they can't be compared")
+    return compare_checkpoints(
+        [float(hit) for _, hit in first.values()], [float(hit) for _, hit in second.values()]
+    )

@@ -29,6 +29,15 @@ class Curve:
     thin: bool = False
 
 
+@dataclass(frozen=True)
+class Point:
+    """One mark of a plane."""
+
+    label: str
+    x: float
+    y: float
+
+
 def draw_dots(rows: Sequence[Dots], text: Callable[[float], str], name: str) -> str:
     """A dot a value, a bar for the mean, a line for the interval; ``text`` writes a value."""
     every = [v for row in rows for v in (*row.values, row.low, row.high) if math.isfinite(v)]
@@ -59,7 +68,7 @@ def draw_curves(curves: Sequence[Curve], text: Callable[[float], str], name: str
     """Lines over a common axis that is called ``along``; a legend stands on the left."""
     labels = [*dict.fromkeys(curve.label for curve in curves)]
     height = max(260, 22 * len(labels) + 60)
-    xs = _range([x for curve in curves for x, _ in curve.points if math.isfinite(x)], margin=0.0)
+    xs = _range([x for curve in curves for x, _ in curve.points if math.isfinite(x)], margin=0.02)
     ys = _range([y for curve in curves for _, y in curve.points if math.isfinite(y)])
     bottom = height - 46
 
@@ -78,7 +87,12 @@ def draw_curves(curves: Sequence[Curve], text: Callable[[float], str], name: str
         colour = f"c{labels.index(curve.label) % _COLOURS}"
         known = [(x(a), y(b)) for a, b in curve.points if math.isfinite(a) and math.isfinite(b)]
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in known)
-        if path:
+        if len(known) == 1:
+            (a, b), about = known[0], html.escape(curve.label)
+            parts.append(
+                f'<circle class="{colour}" cx="{a:.1f}" cy="{b:.1f}" r="5"><title>{about}</title></circle>'
+            )
+        elif path:
             thin = " thin" if curve.thin else ""
             about = f"<title>{html.escape(curve.label)}</title>"
             parts.append(f'<path class="curve {colour}{thin}" d="M{path}">{about}</path>')
@@ -87,6 +101,12 @@ def draw_curves(curves: Sequence[Curve], text: Callable[[float], str], name: str
         parts.append(f'<path class="mean c{place % _COLOURS}" d="M4 {level}H24"/>')
         parts.append(f'<text x="30" y="{level + 4}">{_short(label)}</text>')
     return _svg(parts, height, name)
+
+
+def draw_points(points: Sequence[Point], text: Callable[[float], str], name: str, along: str) -> str:
+    """A mark a point, over an axis that is called ``along``; a legend stands on the left."""
+    marks = [Curve(point.label, [(point.x, point.y)]) for point in points]
+    return draw_curves(marks, text, name, along)
 
 
 def _svg(parts: list[str], height: int, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import NoReturn
 from crosshead.cli.commands import (
     atlas,
     augment,
+    compare,
     convert,
     data,
     demo,
@@ -32,6 +33,7 @@ _COMMANDS = (
     evaluate,
     predict,
     sweep,
+    compare,
     demo,
     probe,
     recipes,
