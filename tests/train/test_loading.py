@@ -1,6 +1,7 @@
 """A run's model comes back as it was evaluated, and what cannot be loaded is explained."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -8,8 +9,10 @@ from PIL import Image
 from runs import ending, tiny_recipe
 
 from crosshead.train import Result, evaluate_run, find_weights, load_trained, train
+from crosshead.train.checkpoint.resume import find_start, settle_start
 from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.inference import evaluate_trained
+from crosshead.train.tools.doctor import examine
 
 
 def test_the_selected_weights_give_the_metrics_of_the_result(unstopped):
@@ -90,3 +93,48 @@ def test_weights_of_another_shape_are_named(unstopped):
         load_weights(trained.model, weights, "the file")
     assert "1 missing (head.bias)" in str(caught.value)
     assert "blocks.0.attn.proj.weight is (16, 8) there and (16, 16) in the model" in str(caught.value)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that were compared with their SHA-256."""
+    from crosshead.train import files
+
+    read, real = [], files.digest_of
+    monkeypatch.setattr(files, "digest_of", lambda file: read.append(Path(file.name)) or real(file))
+    return read
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_what_is_read_is_compared_once_and_nothing_else(checkpoint, unstopped, hashed):
+    trained = load_trained(unstopped, checkpoint=checkpoint)
+    tensors = [path for path in hashed if path.suffix == ".safetensors"]
+    assert [path.name for path in tensors] == ["ema.safetensors"] and tensors[0].samefile(trained.weights)
+
+
+def test_an_optimizer_that_is_damaged_costs_no_prediction(unstopped, tmp_path, hashed):
+    copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
+    for path in copy.glob("checkpoints/*/optimizer.safetensors"):
+        path.write_bytes(b"cut")
+    assert load_trained(copy).weights.name == "ema.safetensors"
+    assert CheckpointStore(copy).newest_good()[0] is None
+
+
+def test_a_listed_file_that_has_gone_is_missed(unstopped, tmp_path):
+    copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
+    for path in copy.glob("checkpoints/*/ema.safetensors"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"is damaged: ema.safetensors is missing"):
+        load_trained(copy)
+
+
+def test_resuming_and_examining_compare_each_file_once(unstopped, tmp_path, hashed):
+    copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
+    store = CheckpointStore(copy)
+    start = find_start(store, resume=True)
+    settle_start(store, start)
+    assert len(hashed) == len({path.resolve() for path in hashed}) > 0
+    hashed.clear()
+    examine(copy)
+    optimizers = [path.resolve() for path in hashed if path.name == "optimizer.safetensors"]
+    assert len(optimizers) == len(set(optimizers)) > 0

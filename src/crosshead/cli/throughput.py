@@ -19,31 +19,32 @@ def print_throughput(recipe: "Recipe") -> int:
 
     from crosshead.data.transforms.pipeline import image_size
     from crosshead.models import build_model
+    from crosshead.train.loop.build import place
     from crosshead.train.loop.devices import autocast, choose_device
     from crosshead.train.resolve import settle
+    from crosshead.train.tools.profile import synchronise
 
     recipe = settle(recipe)
     device = choose_device(recipe.train.device)
     data = recipe.data
     size = image_size(data)
     classes = recipe.model.args.get("num_classes", _CLASSES)
-    model = (
-        build_model(
-            recipe.model, num_classes=classes, in_chans=data.channels, img_size=size, from_weights=False
-        )
-        .to(device)
-        .eval()
-    )
+    model = build_model(
+        recipe.model, num_classes=classes, in_chans=data.channels, img_size=size, from_weights=False
+    ).eval()
+    place(model, recipe.train, device)
     if recipe.train.compile:
         model.compile()
     images = torch.randn(data.batch_size, data.channels, *size, device=device)
+    if recipe.train.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
     seconds: list[float] = []
     begin = time.perf_counter()
     with torch.inference_mode(), autocast(recipe.train.precision, device):
         for repeat in range(_WARM_UP + _REPEATS):
             start = time.perf_counter()
             model(images)
-            _synchronize(device)
+            synchronise(device)
             if repeat >= _WARM_UP:
                 seconds.append(time.perf_counter() - start)
             if seconds and time.perf_counter() - begin > _LONGEST_S:
@@ -55,15 +56,6 @@ def print_throughput(recipe: "Recipe") -> int:
         f"{recipe.train.precision}, {_describe(device)}, torch {torch.__version__}"
     )
     return 0
-
-
-def _synchronize(device: "torch.device") -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _describe(device: "torch.device") -> str:

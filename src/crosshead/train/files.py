@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable, Collection, Iterable
+from io import BufferedReader
 from pathlib import Path
 
 from crosshead.files import read_json, regular
 
 MANIFEST = "manifest.json"
+Wanted = Callable[[Collection[str]], Iterable[str]]  # of the files that are there, those that will be read
 
 
 class Damaged(Exception):
@@ -50,11 +53,11 @@ def write_manifest(folder: Path, digests: dict[str, str]) -> None:
     write_file(folder / MANIFEST, text.encode())
 
 
-def verify(folder: Path) -> None:
-    """Read every file of ``folder`` and compare it with the manifest.
+def listed_in(folder: Path) -> dict[str, tuple[str, int]]:
+    """The files that ``folder`` should have: name -> (SHA-256, bytes).
 
     Raises:
-        Damaged: the manifest is missing or unreadable, or a file is missing, cut short or changed.
+        Damaged: the manifest is missing, unreadable or changed.
     """
     try:
         manifest = read_json(folder / MANIFEST)
@@ -73,13 +76,27 @@ def verify(folder: Path) -> None:
         raise Damaged(f"{MANIFEST} was changed")
     if outside := [name for name in listed if not _is_plain(name)]:
         raise Damaged(f"{MANIFEST} names {outside[0]!r}, which is not in the folder")
-    for name, (digest, size) in listed.items():
+    return listed
+
+
+def verify(folder: Path, wanted: Wanted | None = None) -> None:
+    """Read the files of ``folder``, every one or those that are ``wanted`` of the names listed, and compare them with
+    the manifest.
+
+    Raises:
+        Damaged: the manifest is missing or unreadable, or a file is missing, cut short or changed.
+    """
+    listed = listed_in(folder)
+    for name in listed if wanted is None else wanted(listed):
+        if name not in listed:
+            raise Damaged(f"{name} is not in {MANIFEST}")
+        digest, size = listed[name]
         try:
             with open(folder / name, "rb", opener=regular) as file:
                 found_size = os.fstat(file.fileno()).st_size
                 if found_size != size:
                     raise Damaged(f"{name} has {found_size} bytes, not {size}")
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                if digest_of(file) != digest:
                     raise Damaged(f"{name} has other content than was written (SHA-256 differs)")
         except FileNotFoundError:
             raise Damaged(f"{name} is missing") from None
@@ -90,6 +107,10 @@ def verify(folder: Path) -> None:
 def _is_plain(name: str) -> bool:
     """Whether ``name`` is of a file in a folder, and leads nowhere else."""
     return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
+
+
+def digest_of(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_of(files: object) -> str:

@@ -18,10 +18,10 @@ from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
 from crosshead.train.checkpoint.memory import seen_by, splits_of_run
-from crosshead.train.checkpoint.state import EMA, MODEL, load_weights
-from crosshead.train.checkpoint.store import BEST, CheckpointStore, step_in
+from crosshead.train.checkpoint.state import load_weights
+from crosshead.train.checkpoint.store import BEST, STATE, CheckpointStore, judged, step_in
 from crosshead.train.distributed import groups as distributed
-from crosshead.train.files import MANIFEST, Damaged, verify
+from crosshead.train.files import MANIFEST, Damaged, listed_in, verify
 from crosshead.train.loop.devices import choose_device
 from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.run_folder.folder import RECIPE_FILE, check_classes, read_info
@@ -134,18 +134,20 @@ def _device(recorded: str, wanted: str | None, local_rank: int) -> torch.device:
 
 
 def find_weights(folder: Path, checkpoint: str = "best") -> Path:
-    """The file of a checkpoint's weights: the averaged ones where the run keeps an average."""
+    """The file of a checkpoint's weights, known to be whole: the averaged ones where the run keeps an average."""
     store = CheckpointStore(folder)
     if checkpoint == "last":
-        path, damages = store.newest_good()
-        if path is None:
-            found = (
-                "; ".join(f"{damage.path.name}: {damage.reason}" for damage in damages) or "none was written"
-            )
-            raise ValueError(f"{folder} has no whole checkpoint ({found})")
-    elif checkpoint == BEST:
+        whole, damages = store.newest_good(judged)
+        if whole is None:
+            reasons = "; ".join(f"{damage.path.name}: {damage.reason}" for damage in damages)
+            raise ValueError(f"{folder} has no whole checkpoint ({reasons or 'none was written'})")
+        return _weights_in(whole)
+    if checkpoint == BEST:
         step = store.best_step()
-        path = store.folder if step is None else store.find(step) or store.path(step)
+        found = None if step is None else store.find(step, judged)
+        if found is not None:
+            return _weights_in(found)
+        path = store.folder if step is None else store.path(step)
     elif re.fullmatch(r"[0-9]{1,15}", checkpoint):
         path = store.path(int(checkpoint))
     else:
@@ -155,13 +157,16 @@ def find_weights(folder: Path, checkpoint: str = "best") -> Path:
     if not (path / MANIFEST).exists():
         raise ValueError(f"{folder} has no checkpoint {checkpoint!r}; there are the steps {store.steps()}")
     try:
-        verify(path)
+        verify(path, judged)
     except Damaged as error:
         raise ValueError(
             f"{path} is damaged: {error}; `crosshead doctor {folder}` tells what is left"
         ) from None
-    average = path / f"{EMA}.safetensors"
-    return average if average.exists() else path / f"{MODEL}.safetensors"
+    return _weights_in(path)
+
+
+def _weights_in(path: Path) -> Path:
+    return path / next(name for name in judged(listed_in(path)) if name != STATE)
 
 
 def evaluate_run(

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
-from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-from torch.nn.parallel import DistributedDataParallel
 
 from crosshead.data.base import ImageSet, Splits
 from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
@@ -28,16 +25,16 @@ from crosshead.train.contents import check_contents
 from crosshead.train.design import describe_design, tensor_digests, write_design
 from crosshead.train.distributed import groups as distributed
 from crosshead.train.distributed.groups import World
-from crosshead.train.distributed.sharding import is_sharded, shard
+from crosshead.train.distributed.sharding import is_sharded
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import EndRecord, EventRecord, Observer, RunInfo
 from crosshead.train.logging.build import gather_audience
 from crosshead.train.logging.files import Audience
 from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.build import build_model, build_training
 from crosshead.train.loop.devices import (
     choose_device,
     deterministic_algorithms,
-    grad_scaler,
     precision_advice,
 )
 from crosshead.train.loop.finish import (
@@ -51,10 +48,8 @@ from crosshead.train.loop.finish import (
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
-from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
-from crosshead.train.paired_init import build_paired
 from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
@@ -134,19 +129,12 @@ def _train(
     lengths = Lengths.of(recipe, len(splits.train), world.size)
     if not start.state:
         check_presumed_weights(recipe)
-    model = _build_model(recipe, task, from_weights=not start.state)
+    model = build_model(recipe, task, from_weights=not start.state)
     tensors = tensor_digests(model) if world.leads and not start.state else {}
     gmacs = count_gmacs(*task.example(model))
-    state = _build_state(model, recipe, device, world)
-    network = _wrap(state.model, recipe, device, world)
     # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
-    set_rate = build_schedule(
-        state.optimizer,
-        recipe.schedule,
-        total_steps=lengths.total_steps,
-        steps_per_epoch=lengths.steps_per_epoch,
-        scale=rate_scale(recipe.optimizer, lengths.step_samples),
-    )
+    training = build_training(recipe, task, model, lengths, device, world, watchdog)
+    state = training.state
 
     context = {
         "recipe": recipe.model_dump(mode="json"),
@@ -190,7 +178,7 @@ def _train(
         if not start.state:
             write_design(folder, describe_design(recipe, splits, task, context, tensors))
     source = _source(recipe, splits, task, world)
-    run = Run(recipe, task, source, lengths, state, network, set_rate, saver, audience, stop, world, watchdog)
+    run = Run(**vars(training), source=source, saver=saver, observer=audience, stop=stop)
     run_info = _run_info(run, folder, splits, gmacs)
     audience.on_start(run_info)
     for event in events:
@@ -329,54 +317,6 @@ def _source(recipe: Recipe, splits: Splits, task: Task, world: World) -> Source:
 
     test = None if splits.test is None else held("test", splits.test)
     return Source(training, held("validation", splits.validation), test)
-
-
-def _build_model(recipe: Recipe, task: Task, *, from_weights: bool) -> nn.Module:
-    if recipe.train.paired_init:
-        model = build_paired(lambda: task.build_model(from_weights=from_weights), recipe.train.seed)
-    else:
-        torch.manual_seed(recipe.train.seed)
-        model = task.build_model(from_weights=from_weights)
-    if recipe.train.grad_checkpointing:
-        _checkpoint_activations(model, recipe.model.name)
-    return model
-
-
-def _build_state(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> TrainState:
-    """The model where it computes, its average, and the optimizer."""
-    sharded = recipe.train.parallel == "shards" and world.size > 1
-    if sharded and recipe.train.precision == "fp16":
-        raise ValueError("train.parallel=shards has no loss scaling; use train.precision=bf16, or copies")
-    freeze(model, recipe.train.freeze)
-    if not sharded:
-        model.to(device)
-    if recipe.train.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from the stubs
-    decay = recipe.train.ema_decay
-    ema = None if decay is None else ModelEmaV3(model, decay=decay, foreach=not sharded)
-    if sharded:  # moves block by block, so that a device never holds more than one whole block
-        for each in (model, *([] if ema is None else [ema.module])):
-            shard(each, world, device)
-    if recipe.train.compile:
-        model.compile()
-    total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
-    optimizer = build_optimizer(model, recipe.optimizer, total_batch)
-    return TrainState(model, optimizer, ema, grad_scaler(recipe.train, device))
-
-
-def _checkpoint_activations(model: nn.Module, name: str) -> None:
-    switch = getattr(model, "set_grad_checkpointing", None)
-    if not callable(switch):
-        raise ValueError(f"model {name!r} cannot recompute activations; set train.grad_checkpointing=false")
-    switch(True)
-
-
-def _wrap(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> nn.Module:
-    if world.size == 1 or is_sharded(model):
-        return model
-    return DistributedDataParallel(
-        model, device_ids=[device.index] if device.type == "cuda" else None, gradient_as_bucket_view=True
-    )
 
 
 def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:

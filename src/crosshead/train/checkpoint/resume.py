@@ -138,7 +138,7 @@ def _named_start(path: Path) -> Start:
             raise ValueError(
                 f"no whole checkpoint below {path / CHECKPOINTS_FOLDER}; `crosshead doctor` tells more"
             )
-        path = found
+        return _read(found.resolve())
     try:
         verify(path)
     except Damaged as error:
@@ -177,6 +177,11 @@ def _best(store: CheckpointStore, start: Start) -> tuple[Best, list[EventRecord]
     step, metrics = progress["best_step"], progress["best"]
     if step is None:
         return (None, {}), []
+    if start.path == store.path(step).resolve():  # read a moment ago, whole
+        with contextlib.suppress(OSError):
+            if step_in(store.run_folder / BEST) != step:
+                store.point_best(step)
+        return (step, metrics), []
     found = CheckpointStore(run_of(start.path)).find(step)
     try:
         if found is None:

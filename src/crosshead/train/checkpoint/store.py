@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ import safetensors.torch
 from torch import Tensor
 
 from crosshead.files import read_json
-from crosshead.train.files import Damaged, flush_folder, verify, write_file, write_manifest
+from crosshead.train.checkpoint.state import EMA, MODEL
+from crosshead.train.files import Damaged, Wanted, flush_folder, verify, write_file, write_manifest
 from crosshead.train.run_folder.folder import CHECKPOINTS_FOLDER
 
 BEST, STATE = "best", "state.json"
@@ -125,12 +127,13 @@ class CheckpointStore:
         for leftover in (*self.folder.glob(f"{_ASIDE}*"), *self.folder.glob(f"{_DELETING}*")):
             _delete(leftover)
 
-    def newest_good(self) -> tuple[Path | None, list[Damage]]:
-        """The newest checkpoint that is whole, and the damaged ones that are newer. Changes nothing."""
+    def newest_good(self, wanted: Wanted | None = None) -> tuple[Path | None, list[Damage]]:
+        """The newest checkpoint that is whole, in those files that are ``wanted`` or in all, and the damaged ones that
+        are newer. Changes nothing."""
         damages: list[Damage] = []
         for step in reversed(self.steps()):
             try:
-                verify(self.path(step))
+                verify(self.path(step), wanted)
                 return self.path(step), damages
             except Damaged as error:
                 damages.append(Damage(self.path(step), str(error)))
@@ -149,12 +152,15 @@ class CheckpointStore:
         return later
 
     def adopt(self, path: Path, step: int) -> None:
-        """Take a copy of another run's checkpoint of ``step``. Raises ``Damaged`` where it is not whole."""
-        verify(path)
+        """Take a copy of another run's checkpoint of ``step``. Raises ``Damaged`` where the copy is not whole."""
         aside = self.folder / f"{_ASIDE}{step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(path, aside)
-        verify(aside)
+        try:
+            verify(aside)
+        except Damaged:
+            _delete(aside)
+            raise
         self._put(aside, self._place(step))
 
     def prune(self, keep_last: int, best_step: int | None) -> None:
@@ -178,20 +184,31 @@ class CheckpointStore:
             os.rename(link, self.folder / f"{_DELETING}{BEST}")  # the next pruning deletes it
         os.replace(aside, link)
 
-    def find(self, step: int) -> Path | None:
-        """The whole checkpoint of ``step``: in its place, or as the ``best`` of a copied run."""
+    def find(self, step: int, wanted: Wanted | None = None) -> Path | None:
+        """The checkpoint of ``step``, whole in what is ``wanted``: in its place, or as the ``best`` of a copied run."""
         for path in (self.path(step), self.run_folder / BEST):
-            if step_in(path) == step and _is_whole(path):
+            if step_in(path) == step and _is_whole(path, wanted):
                 return path
         return None
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint, as the newest one has it. It knows, whatever became of the link ``best``:
-        copies follow it or leave it out. Without a whole checkpoint, what is in ``best`` says."""
-        newest, _ = self.newest_good()
+        copies follow it or leave it out. Without a checkpoint whose state is whole, what is in ``best`` says."""
+        newest, _ = self.newest_good(counts)
         if newest is None:
             return step_in(self.run_folder / BEST)
         return read_state(newest)["progress"]["best_step"]
+
+
+def counts(listed: Collection[str]) -> list[str]:
+    """Of a checkpoint's files the one without tensors."""
+    return [STATE]
+
+
+def judged(listed: Collection[str]) -> list[str]:
+    """Of a checkpoint's files those that evaluating and predicting read: the averaged weights where it has any."""
+    average = f"{EMA}.safetensors"
+    return [STATE, average if average in listed else f"{MODEL}.safetensors"]
 
 
 def run_of(path: Path) -> Path:
@@ -225,9 +242,9 @@ def step_in(path: Path) -> int | None:
     return None
 
 
-def _is_whole(path: Path) -> bool:
+def _is_whole(path: Path, wanted: Wanted | None) -> bool:
     try:
-        verify(path)
+        verify(path, wanted)
     except Damaged:
         return False
     return True

@@ -14,7 +14,7 @@ from crosshead.tasks import Judgement
 from crosshead.train.checkpoint.rescue import Rescued
 from crosshead.train.checkpoint.saver import RETRY_PAUSES_S
 from crosshead.train.checkpoint.state import TrainState, load_weights
-from crosshead.train.checkpoint.store import CheckpointStore
+from crosshead.train.checkpoint.store import CheckpointStore, judged
 from crosshead.train.events import EvalRecord, EventRecord, Observer, RunInfo
 from crosshead.train.files import Damaged, replace_file, verify
 from crosshead.train.logging.confusion import CONFUSION_FILE, draw_confusion
@@ -36,7 +36,7 @@ def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Re
     progress, best = run.state.progress, run.state.progress.best_step
     step, weights = progress.step, left.weights
     validation = progress.latest if best == step and weights is not None else {}
-    found = None if best is None or best == left.copy.step else run.saver.store.find(best)
+    found = None if best is None or best == left.copy.step else run.saver.store.find(best, judged)
     if best is not None and found is not None:
         step, validation = best, progress.best
         weights = found / f"{run.state.evaluated_weights}.safetensors"
@@ -123,7 +123,7 @@ def result_of(store: CheckpointStore, step: int) -> Result | None:
         return None
     if result.weights is None or not result.weights.is_file():
         return None
-    return result if result.step == step and store.find(result.selected_step) is not None else None
+    return result if result.step == step and store.find(result.selected_step, judged) is not None else None
 
 
 def set_result_aside(folder: Path, step: int) -> list[EventRecord]:
@@ -153,10 +153,10 @@ def _select(
             continue
         with contextlib.suppress(OSError):  # it is found where it lies
             store.put_back(step)
-        found, path = store.find(step), store.path(step)
+        found, path = store.find(step, judged), store.path(step)
         try:
             if found is None:
-                verify(path)  # says why; or a disk had a bad moment, and it is whole
+                verify(path, judged)  # says why; or a disk had a bad moment, and it is whole
             return step, (found or path) / f"{state.evaluated_weights}.safetensors", metrics, notes
         except Damaged as error:
             message = (

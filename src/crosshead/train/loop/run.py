@@ -37,22 +37,28 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run, in one of its processes. ``network`` is the state's model, wrapped for several processes or not;
-    ``set_rate(step)`` sets the learning rate of a step and gives it."""
+class Training:
+    """What takes steps, in one of a run's processes. ``network`` is the state's model, wrapped for several processes or
+    not; ``set_rate(step)`` sets the learning rate of a step and gives it."""
 
     recipe: Recipe
     task: Task
-    source: Source
     lengths: Lengths
     state: TrainState
     network: nn.Module
     set_rate: Callable[[int], float]
+    world: World
+    watchdog: Watchdog
+
+
+@dataclass(frozen=True)
+class Run(Training):
+    """One run, in one of its processes: steps, and what surrounds them."""
+
+    source: Source
     saver: Saver
     observer: Observer
     stop: StopRequest
-    world: World
-    watchdog: Watchdog
 
     @property
     def over(self) -> bool:

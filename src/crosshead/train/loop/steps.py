@@ -18,7 +18,7 @@ from crosshead.tasks import Step
 from crosshead.train.distributed.sharding import whole
 from crosshead.train.distributed.watchdog import Phase
 from crosshead.train.loop.devices import autocast
-from crosshead.train.loop.run import Run
+from crosshead.train.loop.run import Training
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,20 @@ class StepOutcome:
     requests: Requests
 
 
-class Stepper:
-    """Makes optimizer steps on the run's state."""
+PARTS = ("data", "forward", "backward", "optimizer")
+Part = Callable[[str], AbstractContextManager[object]]
 
-    def __init__(self, run: Run) -> None:
+
+def _unmarked(part: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+class Stepper:
+    """Makes optimizer steps on the run's state. ``part(name)`` is entered around each of ``PARTS`` of a step."""
+
+    def __init__(self, run: Training, part: Part = _unmarked) -> None:
         self.run, self.state, self.task, self.recipe = run, run.state, run.task, run.recipe
+        self.part = part
         self.device = next(run.state.model.parameters()).device
         self.memory_format = (
             torch.channels_last if run.recipe.train.channels_last else torch.contiguous_format
@@ -75,14 +84,16 @@ class Stepper:
             seed_model(
                 self.device, self.recipe.train.seed, self.state.progress.step, micro, self.run.world.rank
             )
-            moved = batch.to(self.device, self.memory_format)
+            with self.part("data"):
+                moved = batch.to(self.device, self.memory_format)
             parts.append(self._backward(moved, units, micro, synchronise=micro == len(batches) - 1))
-        norm = self._gradient_norm()
-        outcome = self._decide(parts, units, sum(map(len, batches)), norm, requests())
-        if outcome.skipped:
-            self._undo(kept_buffers)
-        else:
-            self._update(norm)
+        with self.part("optimizer"):
+            norm = self._gradient_norm()
+            outcome = self._decide(parts, units, sum(map(len, batches)), norm, requests())
+            if outcome.skipped:
+                self._undo(kept_buffers)
+            else:
+                self._update(norm)
         return outcome
 
     def _units(self, batches: Sequence[Batch]) -> dict[str, float] | None:
@@ -112,7 +123,7 @@ class Stepper:
         step = self.state.progress.step
         with exchange:
             self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
-            with autocast(self.recipe.train.precision, self.device):
+            with self.part("forward"), autocast(self.recipe.train.precision, self.device):
                 if len(batch):
                     found = self.task.step(network, batch)
                 else:  # every process takes part in the exchange, even one whose images were all unreadable
@@ -120,8 +131,9 @@ class Stepper:
                     zeros = {name: loss * 0 for name, loss in found.losses.items()}
                     found = Step(zeros, dict.fromkeys(self.task.counts, torch.zeros((), device=self.device)))
             self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)
-            scaled = self._mean(found.losses, units)
-            (scaled if self.state.scaler is None else self.state.scaler.scale(scaled)).backward()
+            with self.part("backward"):
+                scaled = self._mean(found.losses, units)
+                (scaled if self.state.scaler is None else self.state.scaler.scale(scaled)).backward()
         losses = {name: loss.detach() for name, loss in found.losses.items()}
         return Step(losses, found.counts)
 

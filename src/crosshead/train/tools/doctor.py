@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -78,8 +78,9 @@ def examine(
     if not holds_run(run_folder):
         raise ValueError(f"{run_folder} holds no run: no {RECIPE_FILE}, no {METRICS_FILE}, no checkpoints")
     store = CheckpointStore(run_folder)
-    newest, _ = store.newest_good()
-    findings = [*_folder(run_folder, newest), *_checkpoints(store), *_logs(run_folder, newest)]
+    damages = {step: _damage(store.path(step)) for step in store.steps()}
+    newest = next((store.path(step) for step in reversed(damages) if damages[step] is None), None)
+    findings = [*_folder(run_folder, newest), *_checkpoints(store, damages), *_logs(run_folder, newest)]
     recipe, recipe_findings = _recipe(run_folder)
     findings += recipe_findings
     if recipe is not None:
@@ -105,15 +106,21 @@ def _folder(folder: Path, newest: Path | None) -> Iterator[Finding]:
         )
 
 
-def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
-    for step in store.steps():
-        path = store.path(step)
-        try:
-            verify(path)
-            yield Finding("good", str(path), "whole")
-        except Damaged as error:
-            yield Finding("error", str(path), f"damaged: {error}; resuming passes it over")
-    if not store.steps():
+def _damage(path: Path) -> str | None:
+    try:
+        verify(path)
+    except Damaged as error:
+        return str(error)
+    return None
+
+
+def _checkpoints(store: CheckpointStore, damages: Mapping[int, str | None]) -> Iterator[Finding]:
+    for step, damage in damages.items():
+        if damage is None:
+            yield Finding("good", str(store.path(step)), "whole")
+        else:
+            yield Finding("error", str(store.path(step)), f"damaged: {damage}; resuming passes it over")
+    if not damages:
         yield Finding("warning", str(store.folder), "no checkpoint")
     if store.folder.exists():
         for left in sorted(store.folder.iterdir()):
@@ -123,7 +130,13 @@ def _checkpoints(store: CheckpointStore) -> Iterator[Finding]:
                 yield Finding("note", str(left), "set aside, not used; delete it when you have looked at it")
     best = store.run_folder / BEST
     best_step = store.best_step()
-    if best_step is not None and (found := store.find(best_step)) is not None:
+    if best_step is None:
+        found = None
+    elif best_step in damages and damages[best_step] is None:
+        found = store.path(best_step)
+    else:
+        found = store.find(best_step)
+    if found is not None:
         yield Finding("good", str(best), f"step {best_step}, in {found}")
     elif best.is_symlink() and not best.exists():
         yield Finding(

@@ -6,35 +6,38 @@ Nothing is written, and the model is thrown away: the run that follows starts as
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import count, islice
+from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
 
 from crosshead.data.base import Batch, Splits
 from crosshead.data.batching.loader import training_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
+from crosshead.train.distributed.groups import World
+from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.devices import autocast, choose_device
+from crosshead.train.loop.build import build_model, build_training
+from crosshead.train.loop.devices import choose_device, deterministic_algorithms
 from crosshead.train.loop.lengths import Lengths
-from crosshead.train.loop.optim import build_optimizer, freeze
+from crosshead.train.loop.steps import PARTS, Part, Requests, Stepper
 from crosshead.train.resolve import check_presumed_weights, settle
 
-PARTS = ("data", "forward", "backward", "optimizer")
-Part = Callable[[str], AbstractContextManager[object]]
+STEP = "training step"
 _SIZES = ("giant", "huge", "large", "base", "medium", "small", "tiny", "mini", "micro")
 
 
 class Trial:
-    """A recipe's model, optimizer and training data, on its device and in this process alone."""
+    """A recipe's training as a run has it, in this process alone: the same model, step and batches."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, part: Part | None = None) -> None:
+        """``part(name)`` is entered around each of ``PARTS``, see ``Stepper``."""
         self.recipe = recipe = settle(recipe)
         self.device = choose_device(recipe.train.device)
         if self.device.type == "cpu":
@@ -44,43 +47,38 @@ class Trial:
         self.task: Task = open_task(recipe, self.splits.info)
         self.task.training_batches(self.splits.train, seed=0, epoch=0)  # refuses what it can't learn from
         self.lengths = Lengths.of(recipe, len(self.splits.train), 1)
-        self.model: nn.Module = self.task.build_model(from_weights=False).to(self.device).train()
-        if recipe.train.grad_checkpointing:
-            self.model.set_grad_checkpointing(True)  # type: ignore[operator]
-        freeze(self.model, recipe.train.freeze)
-        self.optimizer = build_optimizer(self.model, recipe.optimizer, self.lengths.step_samples)
+        world = World()
+        watchdog = Watchdog(
+            world, recipe.train.rank_timeout_s
+        )  # which looks at nothing where it is not entered
+        model = build_model(recipe, self.task, from_weights=False)
+        self.training = build_training(recipe, self.task, model, self.lengths, self.device, world, watchdog)
+        self.training.network.train()
+        self.part = part or (lambda name: nullcontext())
+        self.stepper = Stepper(self.training, self.part)
 
-    def steps(self, part: Part = lambda name: nullcontext()) -> Iterator[int]:
-        """Takes steps without end, epoch after epoch; gives each one's number of images. ``part(name)`` is entered
-        around each of ``PARTS``, and left when the device is through with it."""
-        batches = self._batches()
+    def steps(self) -> Iterator[int]:
+        """Takes steps without end, epoch after epoch; gives each one's number of images."""
+        progress = self.training.state.progress
+        groups = self._groups()
+        with deterministic_algorithms(self.recipe.train.deterministic):
+            while True:
+                with self.part(STEP):
+                    with self.part("data"):
+                        batches = next(groups)
+                    self.training.set_rate(progress.step)
+                    outcome = self.stepper(batches, Requests)
+                    progress.step += 1
+                yield outcome.images
+
+    def _groups(self) -> Iterator[list[Batch]]:
+        """The batches of one step at a time."""
         accumulated = self.recipe.train.accumulation_steps
-        while True:
-            images = 0
-            self.optimizer.zero_grad(set_to_none=True)
-            for _ in range(accumulated):
-                with part("data"):
-                    batch = next(batches).to(self.device)
-                images += len(batch)
-                with part("forward"), autocast(self.recipe.train.precision, self.device):
-                    losses = self.task.step(self.model, batch).losses
-                    loss: Tensor = torch.stack([*losses.values()]).sum() / max(len(batch), 1)
-                    synchronise(self.device)
-                with part("backward"):
-                    loss.backward()
-                    synchronise(self.device)
-            with part("optimizer"):
-                self.optimizer.step()
-                synchronise(self.device)
-            yield images
-
-    def _batches(self) -> Iterator[Batch]:
-        def epoch(number: int) -> Iterator[Batch]:
-            made = self.task.training_batches(self.splits.train, seed=self.recipe.train.seed, epoch=number)
-            return iter(training_loader(made, accumulation_steps=self.recipe.train.accumulation_steps))
-
-        every = chain.from_iterable(map(epoch, range(1_000_000)))
-        return (batch for batch in every if len(batch))
+        for epoch in count():
+            made = self.task.training_batches(self.splits.train, seed=self.recipe.train.seed, epoch=epoch)
+            batches = iter(training_loader(made, accumulation_steps=accumulated))
+            while len(group := list(islice(batches, accumulated))) == accumulated:
+                yield group
 
 
 @dataclass(frozen=True)
@@ -166,20 +164,20 @@ def profile(recipe: Recipe, *, steps: int = 10, warm_up: int = 2, operators: int
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as torch_profile
 
-    trial = Trial(recipe)
+    @contextmanager
+    def recorded(name: str) -> Iterator[None]:
+        with record_function(name):
+            yield
+            synchronise(trial.device)
+
+    trial = Trial(recipe, recorded)
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (trial.device.type == "cuda")
-    taking = trial.steps(record_function)
+    taking = trial.steps()
     for _ in islice(taking, warm_up):
         pass
     with torch_profile(activities=activities) as found:
         images = sum(islice(taking, steps))
-    parts: dict[str, list[float]] = {name: [] for name in PARTS}
-    accumulated = trial.recipe.train.accumulation_steps
-    for event in found.events() or []:
-        if event.name in parts and event.device_type == torch.autograd.DeviceType.CPU:
-            parts[event.name].append(event.time_range.elapsed_us() / 1000)
-    for name in PARTS[:3]:
-        parts[name] = [sum(parts[name][i : i + accumulated]) for i in range(0, len(parts[name]), accumulated)]
+    parts = _times_of_parts(list(found.events() or []))
     on_gpu = trial.device.type == "cuda"
     rows = [
         (
@@ -188,10 +186,27 @@ def profile(recipe: Recipe, *, steps: int = 10, warm_up: int = 2, operators: int
             each.count / steps,
         )
         for each in found.key_averages()
-        if each.key not in parts
+        if each.key not in (*PARTS, STEP)
     ]
     longest = sorted(rows, key=lambda row: -row[1])[:operators]
     return Profile(parts, longest, images // steps, str(trial.device), steps)
+
+
+def _times_of_parts(events: list[Any]) -> dict[str, list[float]]:
+    """Milliseconds by part, one for each step; a part comes more than once in a step that is accumulated."""
+    events = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
+    steps = sorted((e.time_range for e in events if e.name == STEP), key=lambda span: span.start)
+    return {
+        name: [
+            sum(
+                event.time_range.elapsed_us() / 1000
+                for event in events
+                if event.name == name and span.start <= event.time_range.start < span.end
+            )
+            for span in steps
+        ]
+        for name in PARTS
+    }
 
 
 def synchronise(device: torch.device) -> None:
