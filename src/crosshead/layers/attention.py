@@ -61,7 +61,8 @@ class InteractingAttention(Layer):
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         """The result of a call, of the heads side by side (B, N, h · width)."""
-        return self.proj_drop(self.get_submodule(self.projection)(out))  # type: ignore[operator]
+        found: Tensor = self.proj_drop(self.get_submodule(self.projection)(out))  # type: ignore[operator]
+        return found
 
     @classmethod
     def adopt(cls, attn: nn.Module) -> Self:
@@ -199,7 +200,7 @@ def from_attention(
         _check_kept(before, interaction)
     check_pair(name, host.brings(plain), interaction.kind, interaction.needs, interaction.carries)
 
-    layer = host.adopt(plain)
+    layer: InteractingAttention = host.adopt(plain)
     layer.interaction, layer.init = interaction, init
     again = before is not None and before.interaction.kind == interaction.kind
     if before is not None and token_grid is None:

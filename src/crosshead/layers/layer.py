@@ -27,13 +27,17 @@ class Layer(nn.Module):
     def token_width(self) -> int:
         """Channels of the tokens that come in; those that go out, unless a host knows better."""
         linear: Any = self.get_submodule(self.in_projection or self.projection)
-        return linear.in_features if self.in_projection else linear.out_features
+        out: int = linear.in_features if self.in_projection else linear.out_features
+        return out
 
     def packed(self, x: Tensor) -> Tensor:
         """Queries, keys and values (B, N, 3, h, d) of tokens (B, N, dim), as the interaction reads them."""
         assert self.in_projection is not None
         linear: Any = self.get_submodule(self.in_projection)
-        return self.interaction.project(self, linear, x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        out: Tensor = self.interaction.project(self, linear, x).unflatten(
+            -1, (3, self.num_heads, self.head_dim)
+        )
+        return out
 
     def read(self, x: Tensor, *args: Any, **kwargs: Any) -> Heads:
         """Queries, keys and values of a call with these arguments."""

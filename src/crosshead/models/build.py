@@ -171,7 +171,7 @@ def _check_against_data(
 
 
 def _sides(size: Any) -> tuple[Any, Any]:
-    return tuple(size) if isinstance(size, list | tuple) else (size, size)  # type: ignore[return-value]
+    return tuple(size) if isinstance(size, list | tuple) else (size, size)
 
 
 def _create(name: str, args: dict[str, Any], img_size: int | tuple[int, int] | None) -> nn.Module:

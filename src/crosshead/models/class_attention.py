@@ -42,7 +42,8 @@ class TalkingClassAttention(ClassAttn):
         """Tokens (B, 1 + N, dim) -> the class token (B, 1, dim)."""
         weights = self.attn_drop(self._weights(x))
         out = torch.einsum("bnh,bnhd->bhd", weights, self._heads(self.v(x)))
-        return self.proj_drop(self.proj(out.flatten(1).unsqueeze(1)))
+        found: Tensor = self.proj_drop(self.proj(out.flatten(1).unsqueeze(1)))
+        return found
 
     def attention_weights(self, x: Tensor) -> Tensor:
         """The mixed attention weights (B, h, 1, 1 + N) of the class token, for tokens (B, 1 + N, dim)."""
@@ -52,10 +53,12 @@ class TalkingClassAttention(ClassAttn):
         """(B, 1 + N, h): the head axis last, where the mixing is."""
         query = self._heads(self.q(x[:, 0])) * self.scale
         logits = torch.einsum("bhd,bnhd->bnh", query, self._heads(self.k(x)))
-        return self.proj_w(self.proj_l(logits).softmax(dim=1))
+        out: Tensor = self.proj_w(self.proj_l(logits).softmax(dim=1))
+        return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))
+        out: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return out
 
 
 class TalkingClassBlock(LayerScaleBlockClassAttn):
@@ -65,7 +68,8 @@ class TalkingClassBlock(LayerScaleBlockClassAttn):
         """Patch tokens (B, N, dim) and class token (B, 1, dim) -> class token (B, 1, dim)."""
         tokens = torch.cat((self.norm1(x_cls), x), dim=1)
         x_cls = x_cls + self.drop_path(self.gamma_1 * self.attn(tokens))
-        return x_cls + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x_cls)))
+        out: Tensor = x_cls + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x_cls)))
+        return out
 
 
 def talking_heads_without_bias(dim: int, num_heads: int = 8, **kwargs: Any) -> TalkingHeadAttn:

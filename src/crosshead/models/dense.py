@@ -21,16 +21,17 @@ class OnBackbone(nn.Module):
         """Whether the backbone's blocks form their activations again in the backward pass."""
         self.backbone.set_grad_checkpointing(enable)  # type: ignore[operator]
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def no_weight_decay(self) -> set[str]:
         """What the backbone spares, by this module's names."""
         listed: set[str] = getattr(self.backbone, "no_weight_decay", set)()
         return {f"{self._prefix}{name}" for name in listed}
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """The backbone's groups, of which layer-wise decay makes layers; what stands on it falls into the last one."""
-        return _behind(re.escape(self._prefix), self.backbone.group_matcher(coarse=coarse))  # type: ignore[operator]
+        out: dict[str, Any] = _behind(re.escape(self._prefix), self.backbone.group_matcher(coarse=coarse))  # type: ignore[operator]
+        return out
 
     @property
     def _prefix(self) -> str:

@@ -286,7 +286,8 @@ class Anchors(nn.Module):
         self.per_location: int = self.generator.num_anchors_per_location()[0]
 
     def num_anchors_per_location(self) -> list[int]:
-        return self.generator.num_anchors_per_location()
+        out: list[int] = self.generator.num_anchors_per_location()
+        return out
 
     def forward(self, images: Any, levels: list[Tensor]) -> list[Tensor]:
         first = levels[0]
@@ -321,7 +322,8 @@ def _pooler(side: int, strides: Sequence[int], canonical: tuple[int, int], sampl
     pooler.map_levels = poolers.initLevelMapper(
         levels[0], levels[-1], canonical_scale=canonical[0], canonical_level=canonical[1]
     )
-    return pooler
+    out: nn.Module = pooler
+    return out
 
 
 def _init_for_training(tower: nn.Module) -> None:
@@ -335,7 +337,8 @@ def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: 
     paste = need("torchvision.models.detection.roi_heads").paste_masks_in_image
     if not len(masks):
         return torch.zeros(0, *size, dtype=torch.bool, device=masks.device)
-    return paste(masks, boxes, size, padding=1)[:, 0] >= threshold
+    out: Tensor = paste(masks, boxes, size, padding=1)[:, 0] >= threshold
+    return out
 
 
 def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> Detector:

@@ -72,7 +72,8 @@ class AttentionBlock(nn.Module):
         told = {"grid": grid} if isinstance(self.attn, InteractingAttention) else {}
         x = x + self.drop_path1(self.attn(self.norm1(x), **told))
         x = x + self.drop_path2(self.mlp(self.norm2(x)))
-        return x.transpose(1, 2).unflatten(2, grid)
+        out: Tensor = x.transpose(1, 2).unflatten(2, grid)
+        return out
 
 
 class Stage(nn.Module):
@@ -90,9 +91,9 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x)
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint_seq(self.blocks, x)
-        return self.blocks(x)
+        checkpointed = self.grad_checkpointing and not torch.jit.is_scripting()
+        out: Tensor = checkpoint_seq(self.blocks, x) if checkpointed else self.blocks(x)
+        return out
 
 
 class IViT(nn.Module):
@@ -169,24 +170,24 @@ class IViT(nn.Module):
         self.head = NormMlpClassifierHead(dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.apply(_init_weights)
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def no_weight_decay(self) -> set[str]:
         """The mixing matrices: decay would pull them to 0, and no interaction is the identity."""
         return {name for name, _ in self.named_parameters() if name.endswith((".mix_query", ".mix_key"))}
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns of timm's layer groups: the stem, then each stage (``coarse``) or each block."""
         fine = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else fine}
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the backward pass forms each block's activations again instead of keeping them."""
         for stage in self.stages:
             stage.grad_checkpointing = enable  # type: ignore[assignment]
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def get_classifier(self) -> nn.Module:
         return self.head.fc
 
@@ -202,10 +203,12 @@ class IViT(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) -> the last stage's map (B, num_features, H', W')."""
-        return self.stages(self.stem(self._pad(x)))
+        out: Tensor = self.stages(self.stem(self._pad(x)))
+        return out
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
+        out: Tensor = self.head(x, pre_logits=pre_logits)
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) -> logits (B, num_classes)."""

@@ -170,7 +170,8 @@ def _smooth(dim: int, width: int) -> list[nn.Module]:
 def _feature_pyramid(channels: Sequence[int], width: int, norm: bool) -> nn.Module:
     from torchvision.ops import FeaturePyramidNetwork  # here: the package itself imports without torchvision
 
-    return FeaturePyramidNetwork(list(channels), width, norm_layer=group_norm if norm else None)
+    out: nn.Module = FeaturePyramidNetwork(list(channels), width, norm_layer=group_norm if norm else None)
+    return out
 
 
 def _run(network: nn.Module, maps: list[Tensor]) -> list[Tensor]:

@@ -195,7 +195,8 @@ def _config(
     kept = {key: cfg[key] for key in _KEPT if cfg.get(key) is not None} | dict(preparation)
     if classes is not None:
         kept["label_names"] = list(classes)
-    return _plain_data(config | {"pretrained_cfg": kept})
+    out: dict[str, Any] = _plain_data(config | {"pretrained_cfg": kept})
+    return out
 
 
 def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -231,7 +232,7 @@ def _layer_name(layer: Any) -> str:
     """timm's name of an activation. Of a norm it would not be enough: timm's has another epsilon than PyTorch's."""
     name = getattr(layer, "__name__", "").lower()
     with contextlib.suppress(KeyError, AssertionError, ValueError, TypeError):
-        if name and issubclass(get_act_layer(name), layer):  # type: ignore[arg-type]
+        if name and issubclass(get_act_layer(name), layer):
             return name
     raise TypeError(f"{layer!r} has no name")
 

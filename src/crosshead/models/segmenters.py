@@ -192,4 +192,5 @@ def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> 
         check_options("the pyramid", Pyramid, levels, "model.segmenter.pyramid", beside=("extra",))
         on = Pyramid(maps, **levels)
     check_options(name, known[name], options, "model.segmenter")
-    return known[name](on, num_classes, **options)
+    out: Segmenter = known[name](on, num_classes, **options)
+    return out

@@ -223,7 +223,8 @@ def _timms_filter(model: nn.Module) -> _Filter | None:
         if each.__module__.startswith("timm.models."):
             found = getattr(sys.modules[each.__module__], "checkpoint_filter_fn", None)
             if found is not None:
-                return found
+                out: _Filter = found
+                return out
     return None
 
 

@@ -65,11 +65,13 @@ class WindowedViT(nn.Module):
                 tokens = self._block(block, tokens, (height, width), inside)
         patches = tokens[:, vit.num_prefix_tokens :]
         # Not len(images): it would bind an exported program to that number.
-        return patches.transpose(1, 2).reshape(images.shape[0], -1, height, width)
+        out: Tensor = patches.transpose(1, 2).reshape(images.shape[0], -1, height, width)
+        return out
 
     def _block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], window: int | None) -> Tensor:
         if window is None or max(grid) <= window:
-            return block(tokens)
+            found: Tensor = block(tokens)
+            return found
         prefix = tokens[:, : self.vit.num_prefix_tokens]
         windows, counts = partition_windows(tokens[:, prefix.shape[1] :], grid, window)
         number = counts[0] * counts[1]

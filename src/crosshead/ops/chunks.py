@@ -78,7 +78,8 @@ def in_chunks(
     images = min(batch, max(1, limit // max(1, row * tokens)))
     rows = min(tokens, max(1, limit // max(1, images * row)))
     work = Work(function, tuple(axes), out, spans(batch, images), spans(tokens, rows))
-    return _Recomputed.apply(work, seed, *operands)
+    found: Tensor = _Recomputed.apply(work, seed, *operands)
+    return found
 
 
 def must_be_plain(given: Sequence[Tensor]) -> bool:

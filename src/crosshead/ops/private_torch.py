@@ -87,4 +87,4 @@ def feature_getter(model: nn.Module, out_indices: tuple[int, ...]) -> nn.Module:
     """timm's module that gives a model's feature maps by its ``forward_intermediates``."""
     from timm.models._features import FeatureGetterNet
 
-    return FeatureGetterNet(model, out_indices=out_indices)  # type: ignore[no-untyped-call]
+    return FeatureGetterNet(model, out_indices=out_indices)

@@ -28,7 +28,7 @@ def took_packed(before: Callable[..., Tensor]) -> Callable[[Callable[P, R]], Cal
                 name = operator.__name__
                 warn_of(f"{name}(qkv, ...) of packed heads", f"{name}(q, k, v, ...), each (B, h, N, d)")
                 return before(*args, **_renamed(kwargs))  # type: ignore[return-value]
-            return operator(*args, **_renamed(kwargs))  # type: ignore[arg-type]
+            return operator(*args, **_renamed(kwargs))
 
         return called
 
@@ -40,13 +40,14 @@ def took_mode(operator: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(operator)
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        return operator(*args, **_renamed(kwargs))  # type: ignore[arg-type]
+        return operator(*args, **_renamed(kwargs))
 
     return called
 
 
 def _renamed(kwargs: Any) -> dict[str, Any]:
     if "mode" not in kwargs:
-        return kwargs
+        out: dict[str, Any] = kwargs
+        return out
     warn_of("mode=", "backend=")
     return {("backend" if name == "mode" else name): value for name, value in kwargs.items()}

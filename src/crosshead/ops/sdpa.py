@@ -32,9 +32,10 @@ def fused_attention(
     out = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     if dropout_p > 0.0 or torch.compiler.is_compiling() or not out.requires_grad:
         return out
-    return _DifferentiableAgain.apply(
+    found: Tensor = _DifferentiableAgain.apply(
         out, q, k, v, attn_mask, partial(plain_attention, is_causal=is_causal, scale=scale)
     )
+    return found
 
 
 def plain_attention(

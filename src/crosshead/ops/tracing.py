@@ -22,7 +22,8 @@ def traceable(operator: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         tracer = _tracer(*args, *kwargs.values())
         if tracer is not None:
-            return tracer.create_proxy("call_function", called, args, kwargs)
+            out: R = tracer.create_proxy("call_function", called, args, kwargs)
+            return out
         return operator(*args, **kwargs)
 
     return called
@@ -36,7 +37,8 @@ def traceable_module(forward: Callable[P, R]) -> Callable[P, R]:
         tracer = _tracer(*args, *kwargs.values())
         if tracer is not None:
             module, *rest = args
-            return tracer.create_proxy("call_module", tracer.path_of_module(module), tuple(rest), kwargs)
+            out: R = tracer.create_proxy("call_module", tracer.path_of_module(module), tuple(rest), kwargs)
+            return out
         return forward(*args, **kwargs)
 
     return called

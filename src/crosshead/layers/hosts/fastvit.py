@@ -28,4 +28,5 @@ class FastVitHost(InteractingAttention, Attention):
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.grid is not None
-        return super().write(out, heads).transpose(1, 2).unflatten(2, heads.grid)
+        found: Tensor = super().write(out, heads).transpose(1, 2).unflatten(2, heads.grid)
+        return found

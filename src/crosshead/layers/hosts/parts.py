@@ -13,10 +13,11 @@ from ..capabilities import Capability
 def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
     """qkv of modules with ``q_bias`` and ``v_bias`` apart, as timm forms it: keys have a bias that is always 0."""
     if layer.q_bias is None:
-        return layer.qkv(x)  # type: ignore[operator]
+        return layer.qkv(x)
     bias = torch.cat((layer.q_bias, layer.k_bias, layer.v_bias))  # type: ignore[arg-type]
     if layer.qkv_bias_separate:
-        return layer.qkv(x) + bias  # type: ignore[operator]
+        out: Tensor = layer.qkv(x) + bias  # type: ignore[operator]
+        return out
     return F.linear(x, layer.qkv.weight, bias)  # type: ignore[union-attr, arg-type]
 
 

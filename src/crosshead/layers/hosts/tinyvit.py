@@ -33,4 +33,5 @@ class TinyVitHost(InteractingAttention, Attention):
         return Heads(tokens, q, k, v, self.scale, bias=self.get_attention_biases(x.device))
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
-        return self.proj(out)
+        found: Tensor = self.proj(out)
+        return found

@@ -32,4 +32,5 @@ class VoloHost(InteractingAttention, Attention):
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.grid is not None
-        return super().write(out, heads).unflatten(1, heads.grid)
+        found: Tensor = super().write(out, heads).unflatten(1, heads.grid)
+        return found

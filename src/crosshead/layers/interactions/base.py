@@ -95,7 +95,8 @@ class Interaction:
 
     def project(self, layer: Layer, linear: nn.Module, x: Tensor) -> Tensor:
         """Packed queries, keys and values (B, N, 3·h·d) of tokens, in hosts with one ``linear`` layer for them."""
-        return linear(x)
+        out: Tensor = linear(x)
+        return out
 
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         """The heads side by side (B, N, h · head_width), ready for the projection."""

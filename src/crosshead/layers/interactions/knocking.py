@@ -65,7 +65,8 @@ class Knocking(Interaction):
 
     def project(self, layer: Layer, linear: nn.Module, x: Tensor) -> Tensor:
         if self.form == "gated":
-            return linear(x)
+            out: Tensor = linear(x)
+            return out
         matrices: Any = layer.knock
         if _is_plain(linear):
             return F.linear(x, *fold(linear.weight, linear.bias, matrices))  # type: ignore[arg-type]
@@ -147,7 +148,7 @@ def _folded(path: str, layer: Any, interaction: Knocking) -> nn.Module:
     new.weight.copy_(weight)
     if bias is not None:
         new.bias.copy_(bias)
-    attn = layer.restored()
+    attn: nn.Module = layer.restored()
     setattr(attn, layer.in_projection, new.train(linear.training))
     return attn
 

@@ -83,7 +83,7 @@ class Overlap(Interaction):
             q, k, v = overlapped_windows(layer, self.overlap, heads)
             bias = heads.logits_bias()
             bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
-            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)  # type: ignore
+            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)
             return out.transpose(1, 2).flatten(2)
         if heads.bias is not None and heads.attn_mask is None:
             return packed_window_attention(
@@ -151,14 +151,14 @@ def add_borrow_gain(layer: Layer, overlap: int, learn: bool) -> None:
 @torch.no_grad()
 def carry_borrow_gain(layer: Layer, before: Layer) -> None:
     """What was learned of the channels that both overlaps borrow goes on; without gains they were borrowed whole."""
-    old, new = before.interaction.overlap, layer.interaction.overlap  # type: ignore[attr-defined]
+    old, new = before.interaction.overlap, layer.interaction.overlap
     known = borrow_gain(before, old)
     if known is None and layer.borrow_gain is None:
         return
     if layer.borrow_gain is None:  # new channels as in the paper, those of before as they were learned
         add_borrow_gain(layer, new, True)
         if layer.borrow_gain is not None:
-            layer.borrow_gain.fill_(1.0)  # type: ignore[operator]
+            layer.borrow_gain.fill_(1.0)
     gain = borrow_gain(layer, new)
     if gain is not None:
         known = gain.new_ones(layer.num_heads, 2 * old) if known is None else known

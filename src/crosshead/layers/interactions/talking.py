@@ -77,7 +77,7 @@ class Talking(Interaction):
         for name in ("proj_l", "proj_w"):
             if isinstance(getattr(layer, name, None), nn.Linear):  # CaiT's own
                 continue
-            mix = nn.Linear(layer.num_heads, layer.num_heads, device=weight.device, dtype=weight.dtype)  # type: ignore
+            mix = nn.Linear(layer.num_heads, layer.num_heads, device=weight.device, dtype=weight.dtype)
             nn.init.eye_(mix.weight)
             nn.init.zeros_(mix.bias)
             layer.add_module(name, mix)

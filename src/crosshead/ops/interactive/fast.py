@@ -117,7 +117,8 @@ def _attend(
         return attend_fused(q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
     if backend == "recompute" and dropout_p == 0.0 and not torch.compiler.is_compiling():
         if differentiable:
-            return RecomputedAttention.apply(q, k, v, mix_query, mix_key, scale, geometry)
+            out: Tensor = RecomputedAttention.apply(q, k, v, mix_query, mix_key, scale, geometry)
+            return out
         return attend_tiled(q, k, v, mix_query, mix_key, scale, geometry, for_backward=False).out
     operands = (q, k, v, mix_query, mix_key, scale, dropout_p, geometry)
     if (

@@ -49,7 +49,8 @@ def attend_fused(
     """
     if obstacles := _obstacles(q, geometry.num_landmarks, dropout_p):
         raise ValueError(f"backend='triton' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
-    return _attend(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale)[0]
+    out: Tensor = _attend(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale)[0]
+    return out
 
 
 def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:
@@ -164,7 +165,10 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, of the landmarks, and of the mixing matrices (zeros where there are none)."""
     if q.shape[0] == 0:
-        return _empty_gradients(q, k, v, context)
+        out: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _empty_gradients(
+            q, k, v, context
+        )
+        return out
     grad_out, q, k, v = (_unit_stride(t) for t in (grad_out, q, k, v))
     q_l, k_l = q_landmarks.contiguous(), k_landmarks.contiguous()
     batch, heads, tokens, width = q.shape
@@ -287,7 +291,8 @@ def group_of_heads(mix: Tensor | None, heads: int, width: int, backward: bool = 
     if mix is None:
         return 1
     most = 8 if width <= 32 else 4
-    return min(triton.next_power_of_2(heads), most // 2 if backward else most)
+    out: int = min(triton.next_power_of_2(heads), most // 2 if backward else most)
+    return out
 
 
 def _unit_stride(x: Tensor) -> Tensor:

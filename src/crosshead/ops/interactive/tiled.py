@@ -175,7 +175,8 @@ def blocks(x: Tensor, landmarks: int) -> list[tuple[slice, list[slice], list[sli
 def rows_of(x: Tensor, span: slice) -> Tensor:
     """Some tokens of (B, heads, N, head_dim) as (B * heads, n, head_dim); for one image an uncopied view."""
     rows = x[:, :, span]
-    return precise(rows[0] if rows.shape[0] == 1 else rows.flatten(0, 1))
+    out: Tensor = precise(rows[0] if rows.shape[0] == 1 else rows.flatten(0, 1))
+    return out
 
 
 def put(x: Tensor, span: slice, rows: Tensor, add: bool = False) -> None:

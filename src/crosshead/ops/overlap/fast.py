@@ -57,7 +57,8 @@ def packed_attention(
     if backend == "products" and obstacles:
         raise ValueError(f"backend='products' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
     if backend != "sdpa" and not obstacles:
-        return products.ProductsAttention.apply(qkv, overlap, scale)
+        out: Tensor = products.ProductsAttention.apply(qkv, overlap, scale)
+        return out
     if _is_faster_in_float32(qkv):
         with torch.autocast("cpu", enabled=False):
             wide = qkv.float()
@@ -137,7 +138,8 @@ def overlapped_attention(
             borrow_gain=borrow_gain,
             backend=backend,
         )
-    return out.unflatten(2, (shape[1], -1)).transpose(1, 2)
+    found: Tensor = out.unflatten(2, (shape[1], -1)).transpose(1, 2)
+    return found
 
 
 def _are_of_windows(attn_bias: Tensor, attn_mask: Tensor | None) -> bool:
@@ -172,7 +174,8 @@ def _joined(attn_bias: Tensor | None, attn_mask: Tensor | None, is_causal: bool)
     if attn_mask.dtype != torch.bool:
         return attn_bias + attn_mask
     bias, mask = torch.broadcast_tensors(attn_bias, attn_mask)
-    return bias.masked_fill(~mask, -torch.inf)
+    out: Tensor = bias.masked_fill(~mask, -torch.inf)
+    return out
 
 
 def _is_faster_in_float32(qkv: Tensor) -> bool:

@@ -34,7 +34,8 @@ def overlapped_heads(qkv: Tensor, overlap: int, tail: int = 0) -> tuple[Tensor, 
     if is_transformed(qkv) and not tail:
         q, k, v = plain_windows(qkv, overlap).permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
-    return _OverlappedHeads.apply(qkv, overlap, tail)
+    out: tuple[Tensor, Tensor, Tensor] = _OverlappedHeads.apply(qkv, overlap, tail)
+    return out
 
 
 def plain_windows(heads: Tensor, overlap: int) -> Tensor:

@@ -57,7 +57,8 @@ def packed_window_attention(
         )
         # Only an infinite entry can close a row, and looking at the summands for one is cheap.
         closed = _closed_rows(total) if _has_closed(bias) or _has_closed(mask) else None
-        return WindowProducts.apply(qkv, total, factors, closed, overlap, scale, keep)
+        out: Tensor = WindowProducts.apply(qkv, total, factors, closed, overlap, scale, keep)
+        return out
 
     q, k, v = overlapped_heads(qkv, overlap)
     if factors is not None:

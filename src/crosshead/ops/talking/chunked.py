@@ -38,7 +38,8 @@ def chunked_attention(
         q = q.unflatten(2, (2, -1)).squeeze(0).transpose(0, 1)
         k, v = k.expand(2, -1, -1, -1), v.expand(2, -1, -1, -1)
     out = _forward(q, k, v, pre_weight, post_weight, post_bias, scale, dropout_p, seed)
-    return out.flatten(0, 1).unsqueeze(0) if halve else out
+    found: Tensor = out.flatten(0, 1).unsqueeze(0) if halve else out
+    return found
 
 
 @torch.library.custom_op("crosshead::talking_heads", mutates_args=())

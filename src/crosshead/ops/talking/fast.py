@@ -139,7 +139,8 @@ def talking_heads_attention(
             borrow_gain=borrow_gain,
             backend=backend,
         )
-        return out.unflatten(2, (num_heads, -1)).transpose(1, 2)
+        found: Tensor = out.unflatten(2, (num_heads, -1)).transpose(1, 2)
+        return found
     if backend not in ("auto", "math"):
         _choose(backend, qkv, dropout_p)
         raise ValueError(f"backend={backend!r} takes no bias, mask or causality; use backend='auto'")
