@@ -8,6 +8,7 @@ from PIL import Image
 from runs import Watcher, tiny_recipe
 from test_listed_tasks import PLAIN, pictures, table
 
+from crosshead.cli import main
 from crosshead.data.datasets import contents as looking
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
@@ -63,6 +64,13 @@ def test_maps_drawn_in_0_and_255_are_refused_with_what_to_do(tmp_path, monkeypat
     assert any("255 is no class here" in note for note in notes(recipe))
     report = looking.contents(open_splits(recipe).train, 2)
     assert report.looked == 3 and not report.whole
+
+
+def test_data_check_gives_the_same_hint(tmp_path, capsys):
+    map_folder(tmp_path, lambda split, i: of(0, 255) if split == "train" else of(0, 1))
+    assert main(["data", "check", "map-folder", "--data-path", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "train: the maps hold 0 and 255 alone" in said and "validation: the maps" not in said
 
 
 def test_maps_without_a_class_are_refused(tmp_path):

@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 
 from crosshead.data.base import Splits
-from crosshead.data.datasets.contents import LOOKED, Contents, contents
+from crosshead.data.datasets.contents import BINARY, LOOKED, Contents, contents
 from crosshead.tasks import Task
 
 _NAMED = 8
 _KINDS = {"images": "picture", "pixels": "pixel", "objects": "object"}
-BINARY = (
-    "the maps hold 0 and 255 alone, and 255 is no class here: they look like drawn masks. Write 1 where they have 255, "
-    "such as by Image.fromarray((numpy.asarray(Image.open(path)) > 0).astype('uint8')).save(path)"
-)
 
 
 def check_contents(task: Task, splits: Splits) -> tuple[str, ...]:

@@ -14,6 +14,10 @@ from crosshead.data.datasets.objects import Marked
 from crosshead.data.decode.images import BrokenImage
 
 LOOKED = 256  # maps, or packed files of objects, that are read of a split: a second or two
+BINARY = (
+    "the maps hold 0 and 255 alone, and 255 is no class here: they look like drawn masks. Write 1 where they have 255, "
+    "such as by Image.fromarray((numpy.asarray(Image.open(path)) > 0).astype('uint8')).save(path)"
+)
 AREAS = (32**2, 96**2)  # pixels: how COCO's numbers part small, medium and large objects
 
 

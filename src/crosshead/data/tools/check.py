@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
-from crosshead.data.datasets.contents import label_counts, object_counts
+from crosshead.data.datasets.contents import BINARY, contents, label_counts, object_counts
 from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.decode.decoding import Bands, Decoding
@@ -125,13 +125,18 @@ def check_images(
     return CheckReport(
         splits.info,
         reports,
-        splits.notes,
+        (*splits.notes, *_binary(parts, len(splits.info.class_names))),
         splits.passed_over,
         tuple(tuple((split, parts[split].name(i)) for split, i in group) for group in shared),
         dict(repeated),
         decoding,
         "exif" in data.model_fields_set,
     )
+
+
+def _binary(parts: dict[str, ImageSet], classes: int) -> list[str]:
+    held = {name: contents(images, classes) for name, images in parts.items()}
+    return [f"{name}: {BINARY}" for name, each in held.items() if each is not None and each.two_valued]
 
 
 class _Tally:
