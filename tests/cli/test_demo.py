@@ -9,11 +9,14 @@ from PIL import Image
 import crosshead.data.datasets.scenes as scenes
 from crosshead.cli import main
 from crosshead.cli.commands.demo import free_folder, interval
+from crosshead.probes.tasks.pairs import Pairs
 
 QUICK = ["train.epochs=1", "schedule.warmup_epochs=0", "data.batch_size=256", "log.tensorboard=false"]
 
 
-def test_the_demo_compares_what_it_trained(tmp_path, capsys):
+def test_the_demo_compares_what_it_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Pairs, "steps", 3)
+    monkeypatch.setattr("crosshead.cli.commands.probe.cores", lambda: 1)
     assert main(["demo", *QUICK, "--device", "cpu", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     demo = tmp_path / "demo-1"
@@ -29,6 +32,9 @@ def test_the_demo_compares_what_it_trained(tmp_path, capsys):
     difference = results["overlapped heads"]["parameters"] - results["plain heads"]["parameters"]
     assert "One run of each on 359 test pictures" in said and "--seeds 0,1,2" in said
     assert re.search(rf"adds {difference:,} parameters \(\+\d+\.\d%\)", said)
+    for kind in ("plain, 8 heads", "plain, 4 heads", "plain, 2 heads", "talking, 8 heads"):
+        assert kind in said
+    assert "It says nothing of photographs" in said and (demo / "probe.png").is_file()
     assert (demo / "curves.png").read_bytes().startswith(b"\x89PNG") and str(demo / "curves.png") in said
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import crosshead.train.tools.sweep as sweep
+from compare.fake_runs import fake_run
 from crosshead.cli import main
 from crosshead.cli.commands.sweep import split_list
 
@@ -159,3 +160,18 @@ def test_a_mistake_is_told_before_anything_is_trained(words, message, fails, tmp
 
 def test_lists_may_hold_lists():
     assert split_list("none,[0,1],index") == ["none", "[0,1]", "index"]
+
+
+def test_a_sweep_of_three_seeds_ends_in_a_comparison(tmp_path, capsys):
+    """Of runs that are there already."""
+    folder = tmp_path / "sweep"
+    for name, base in (("digits", 0.90), ("digits_mohsa", 0.91)):
+        for seed in range(3):
+            over = [*QUICK, "train.device=cpu", f"name={name}", f"output={folder}"]
+            fake_run(
+                folder / name / f"seed-{seed}", base + 0.01 * seed, seed=seed, recipe=name, overrides=over
+            )
+    words = ["sweep", "digits", "digits_mohsa", *QUICK, "--device", "cpu", "--seeds", "0,1,2"]
+    assert main([*words, "--output", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "digits_mohsa against digits, test accuracy:" in said and (folder / "compare.html").is_file()

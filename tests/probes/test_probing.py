@@ -138,6 +138,7 @@ BAD = [
     (dict(seeds=[0, 0]), "expected different seeds"),
     (dict(seeds=[]), "expected different seeds"),
     (dict(heads=[2, 2]), "expected different numbers of heads"),
+    (dict(kinds=["plain@two"]), "expected a number of heads after @, got 'two'"),
     (dict(steps=0), "steps must be at least 1"),
     (dict(colour=1), "has no option 'colour'; it takes attributes"),
 ]
@@ -156,6 +157,16 @@ def test_kinds_are_parsed():
     assert Kind.parse("imhsa:[2,3]:interaction=false").swap == {
         "kind": "imhsa", "init": "paper", "landmarks": [2, 3], "interaction": False,
     }  # fmt: skip
+
+
+def test_a_kind_at_a_number_of_heads_of_its_own():
+    kinds = ["plain@2", "plain", "talking@4"]
+    report = crosshead.probe("recall", kinds, controls=False, **{**TINY, "steps": 1})
+    assert [(cell.kind, cell.num_heads) for cell in report.cells] == [
+        ("plain", 2),
+        ("plain", 4),
+        ("talking", 4),
+    ]
 
 
 def report_of(*accuracies):

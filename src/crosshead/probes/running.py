@@ -67,8 +67,9 @@ def probe(
 
     Args:
         name: one of ``crosshead.probes.PROBES``, or a probe of your own.
-        kinds: ``plain``, or an interaction as ``KIND[:VALUE][:OPTION=VALUE ...]``: ``overlap:1``, ``talking``.
-        heads: numbers of heads; every kind is tried with each. What is not given here is the probe's own.
+        kinds: ``plain``, or an interaction as ``KIND[:VALUE][:OPTION=VALUE ...]``: ``overlap:1``, ``talking``; with
+            ``@N`` behind it at that number of heads alone.
+        heads: numbers of heads; every other kind is tried with each. What is not given here is the probe's own.
         width: channels of the model.
         seeds: of weights and training data; the test sequences are the same for all.
         host: attention of another timm class, by the end of its name: ``beit.Attention``.
@@ -83,14 +84,18 @@ def probe(
     found = _resolved(name, options)
     counts = [heads] if isinstance(heads, int) else list(heads or [found.num_heads])
     _check(seeds, counts, steps, batch_size, jobs)
-    parsed = [Kind.parse(text) for text in dict.fromkeys(kinds)]
+    tried = [_with_heads(text, counts) for text in dict.fromkeys(kinds)]
+    parsed = [kind for kind, _ in tried]
     if not parsed:
         raise ValueError("no kind of heads is named; expected some, such as plain and talking")
     first = Job(
         found, parsed[0], width or found.width, counts[0], depth or found.depth, steps or found.steps,
         batch_size or found.batch_size, lr or found.lr, host,
     )  # fmt: skip
-    wanted = [replace(first, kind=kind, num_heads=count) for count in counts for kind in parsed]
+    every = dict.fromkeys(count for _, own in tried for count in own)
+    wanted = [
+        replace(first, kind=kind, num_heads=count) for count in every for kind, own in tried if count in own
+    ]
     for job in wanted:
         job.model(seeds[0])  # what can't be is said before the first is trained
     with _one_thread(), _workers(jobs, parsed) as pool:
@@ -118,6 +123,14 @@ def _resolved(name: str | Probe, options: dict[str, Any]) -> Probe:
         if key not in known:
             raise ValueError(f"probe {name!r} has no option {key!r}; it takes {', '.join(known) or 'none'}")
     return PROBES[name](**options)
+
+
+def _with_heads(text: str, counts: Sequence[int]) -> tuple[Kind, Sequence[int]]:
+    """A kind, and the numbers of heads that it is tried with."""
+    kind, at, own = text.partition("@")
+    if at and not own.isdecimal():
+        raise ValueError(f"{text!r}: expected a number of heads after @, got {own!r}")
+    return Kind.parse(kind), [int(own)] if at else counts
 
 
 def _check(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crosshead.train import Result
 
 _RECIPES = {"plain heads": "digits", "overlapped heads": "digits_mohsa"}
+_PROBED = ("plain@8", "plain@4", "plain@2", "talking@8")
 
 
 def register(commands: Commands) -> None:
@@ -22,7 +23,8 @@ def register(commands: Commands) -> None:
         help="train plain and overlapped heads on digits, and compare them",
         usage="crosshead demo [dense] [KEY=VALUE ...] [options]",
         description="Trains the same small vision transformer twice on scikit-learn's handwritten digits, with "
-        "plain\nand with overlapped heads, and prints a table. It takes a minute or two on two CPU cores.\n"
+        "plain\nand with overlapped heads, and prints a table; then it probes what interacting heads can do and plain "
+        "ones\ncan't. It takes two or three minutes on two CPU cores.\n"
         "With dense it trains Semantic FPN and Mask R-CNN on digits on photographs, and draws what they\n"
         "find in test scenes; that takes about four minutes.",
     )
@@ -73,7 +75,24 @@ def run_command(args: argparse.Namespace) -> int:
     )
     _print_table(results)
     _print_places(results, picture)
+    _probe(folder)
     return 0
+
+
+def _probe(folder: Path) -> None:
+    """What digits don't show: a task that interacting heads can do better than plain ones, whatever their number."""
+    from crosshead.cli.commands.probe import cores, print_report, save_report
+    from crosshead.probes import probe
+
+    print(
+        "\nDigits ask little of heads. A task made to ask more of them, on sequences of symbols:\n",
+        flush=True,
+    )
+    report = probe("pairs", _PROBED, jobs=cores(), controls=False)
+    print_report(report)
+    data, picture = save_report(report, folder, page=False)
+    print(f"\nthe probe   {picture}, {data}")
+    print("            one seed each; more of them, and controls: crosshead probe pairs --seeds 0-4")
 
 
 def free_folder(runs: Path) -> Path:

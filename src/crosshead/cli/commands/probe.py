@@ -16,9 +16,10 @@ examples:
   crosshead probe                                             the probes there are, and what they ask
   crosshead probe recall --seeds 0-2
   crosshead probe recall attributes=3 --kinds plain,overlap:1,imhsa:4 --heads 8 --width 16
-  crosshead probe pairs --kinds plain,talking --heads 8,4,2,1 --page
+  crosshead probe pairs --kinds plain@8,plain@4,plain@2,talking@8 --page
 
-A kind is plain, or KIND[:VALUE][:OPTION=VALUE ...]: overlap:2, dcmha:init=preserve, imhsa:4:interaction=false.
+A kind is plain, or KIND[:VALUE][:OPTION=VALUE ...]: overlap:2, dcmha:init=preserve, imhsa:4:interaction=false;
+with @N at that number of heads alone.
 Controls of equal parameters and of equal time are trained beside every kind that gains.
 """
 

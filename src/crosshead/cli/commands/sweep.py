@@ -21,7 +21,8 @@ examples:
   crosshead sweep digits_mohsa --over optimizer.lr=1e-3,2e-3 --over model.overlap=index,[0,0,1,1,2,2] train.epochs=20
 
 The same command again goes on where it stopped: finished runs are read, a stopped one is resumed.
-The table is printed and kept in the sweep's folder as table.md, table.csv and table.json.
+The table is printed and kept in the sweep's folder as table.md, table.csv and table.json; with three seeds or more
+of two variants or more it ends in compare.html, which the first variant is the control of.
 """
 _SEED = "train.seed"
 
@@ -81,6 +82,7 @@ def run_command(args: argparse.Namespace) -> int:
     rows = tabulate(variants) if leads() else []
     if rows:
         _print_table(rows, folder)
+        _compare(variants, folder)
     if code:
         say(
             "not through; the same command goes on from here"
@@ -88,6 +90,27 @@ def run_command(args: argparse.Namespace) -> int:
             else "not all runs came to a result"
         )
     return code
+
+
+def _compare(variants: "list[Variant]", folder: Path) -> None:
+    """What the seeds allow to be said, and its page, where all that was planned is finished."""
+    from crosshead.cli.commands.compare import write_page
+    from crosshead.compare.comparison import compare_runs
+    from crosshead.compare.differences import FEWEST_SEEDS
+
+    runs = [path for variant in variants for path in variant.folders.values()]
+    if len(variants) < 2 or len(variants[0].folders) < FEWEST_SEEDS:
+        return
+    try:
+        comparison = compare_runs(runs)
+    except ValueError as error:  # the table stands, whatever keeps the runs from being compared
+        print(f"not compared: {error}")
+        return
+    write_page(comparison, folder / "compare.html")
+    print(
+        "\n"
+        + "\n".join([*(each.sentence for each in comparison.against), f"the page: {folder / 'compare.html'}"])
+    )
 
 
 def _lists(args: argparse.Namespace) -> dict[str, list[str]]:
