@@ -15,6 +15,7 @@ from odd_files import write_class_folders
 from crosshead.data.base import ArrayImages, Batch, DatasetInfo, FileImages, ImageSet, Splits
 from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
+from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 from opening import open_data
@@ -242,7 +243,7 @@ def test_workers_outlive_signals_to_the_group(folder: Path) -> None:
     data = folder_data(folder, num_workers=1)
     splits = open_data(data, seed=0)
     assert isinstance(splits.validation, FileImages)
-    images = SignalsItself(splits.validation.paths, splits.validation.targets, 64)
+    images = SignalsItself(splits.validation.paths, splits.validation.targets, Decoding())
     assert sum(len(batch) for batch in evaluation(images, data, splits.info)) == 7
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
