@@ -8,27 +8,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crosshead.data.base import DatasetInfo
 from crosshead.models import pretrained_config, weights_file
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train.inference import find_weights
 from crosshead.train.run_folder.folder import RECIPE_FILE, read_info
 
+_MODEL = ("name", "args", "overlap", "interaction")  # what weights are of
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 
 
-def settle(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, and with what it doesn't say of its pictures taken from its first weights.
+def settle(recipe: Recipe, own: Path | None = None) -> Recipe:
+    """The recipe with absolute paths, and with what it doesn't say taken from its first weights.
 
-    Of a run (``model.init_from`` names its folder) that is what the run used; of timm's weights (``pretrained``, a
-    folder with ``config.json``, or a file for one of timm's models) their mean, standard deviation, interpolation, crop
-    and, where ``data.image_size`` is null, image size. What the recipe says itself stays.
+    Of a run (``model.init_from`` names its folder) that is its model and how it saw pictures; of timm's weights
+    (``pretrained``, a folder with ``config.json``, or a file for one of timm's models) their mean, standard deviation,
+    interpolation, crop and, where ``data.image_size`` is null, image size. What the recipe says itself stays, except
+    that weights of a run decide which model a classifier is.
+
+    Args:
+        recipe: a run's.
+        own: the folder of the run that is gone on with, which has all that on record: its first weights may be gone.
     """
     root, first = _absolute(recipe.data.root), _absolute(recipe.model.init_from)
     run = None if first is None else _run_of(Path(first))
     found: dict[str, Any] = {}
-    if run is not None:
-        found = _of_run(run)
+    model: dict[str, Any] = {}
+    if first is not None and (recorded := _recorded(own)) is not None:
+        found, model = _of_run(recipe, recorded), _model_of(recipe, recorded)
+        first = recorded.model.init_from or first
+    elif run is not None:
+        recorded = load_recipe(run / RECIPE_FILE)
+        found, model = _of_run(recipe, recorded, read_info(run)), _model_of(recipe, recorded)
         first = str(find_weights(run)) if first == str(run) else first
     elif first is not None or recipe.model.args.get("pretrained"):
         found = _of_timm(recipe, first)
@@ -36,13 +48,13 @@ def settle(recipe: Recipe) -> Recipe:
     if recipe.task.name != "classify":  # how large a classifier's pictures were says nothing of whole scenes
         share = None
         found = {key: value for key, value in found.items() if key not in ("image_size", "eval_resize")}
-    data = {"root": root} | {key: value for key, value in found.items() if _is_open(recipe, key)}
+    data = {"root": root} | found
     if share is not None and _is_open(recipe, "eval_resize"):
         data |= _crop(data.get("image_size", recipe.data.image_size), share)
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=data),
-            "model": recipe.model.model_copy(update={"init_from": first}),
+            "model": recipe.model.model_copy(update=model | {"init_from": first}),
         }
     )
 
@@ -62,6 +74,34 @@ def as_recorded(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
     if recipe.data.channels not in (1, 3):
         open_ += [key for key in ("mean", "std") if getattr(recipe.data, key) is None]
     return settled_by(recipe, {key: before[key] for key in open_ if before.get(key) is not None})
+
+
+def taken_from_run(given: Recipe, settled: Recipe) -> str:
+    """What ``settle`` took from the run whose weights come first, in words; empty where that is nothing."""
+    if given.model.init_from is None or (run := _run_of(Path(given.model.init_from))) is None:
+        return ""
+    sections = (
+        ("model", _MODEL),
+        ("data", ("image_size", "channels", "white_level", "mean", "std", "interpolation")),
+    )
+    taken = [
+        f"{section}.{key}={getattr(getattr(settled, section), key)}"
+        for section, keys in sections
+        for key in keys
+        if getattr(getattr(settled, section), key) != getattr(getattr(given, section), key)
+    ]
+    return f"taken from the run {run}, whose weights come first: {', '.join(taken)}" if taken else ""
+
+
+def refuse_other_model(recipe: Recipe) -> None:
+    """ValueError where the first weights are a run's of another model than the recipe's, which was asked for."""
+    run = None if recipe.model.init_from is None else _run_of(Path(recipe.model.init_from))
+    recorded = _recorded(run)
+    if recorded is not None and not _is_dense(recipe) and _plain(recipe) != _plain(recorded):
+        raise ValueError(
+            f"model.name is {recipe.model.name}, and {run} is a run of {recorded.model.name}, whose weights fit no "
+            "other model: leave model.name out, or model.init_from"
+        )
 
 
 def starts_from_weights(recipe: Recipe) -> bool:
@@ -97,15 +137,51 @@ def _run_of(first: Path) -> Path | None:
     return next((each for each in (first, *first.parents[:3]) if (each / RECIPE_FILE).is_file()), None)
 
 
-def _of_run(folder: Path) -> dict[str, Any]:
-    data, info = load_recipe(folder / RECIPE_FILE).data, read_info(folder)
-    return {
-        "mean": list(info.mean),
-        "std": list(info.std),
+def _recorded(folder: Path | None) -> Recipe | None:
+    """The recipe of the run in ``folder``, where it can be read."""
+    try:
+        return None if folder is None else load_recipe(folder / RECIPE_FILE)
+    except (OSError, ValueError):
+        return None
+
+
+def _of_run(recipe: Recipe, recorded: Recipe, info: DatasetInfo | None = None) -> dict[str, Any]:
+    """What the recipe leaves open of ``data``; its statistics are those of ``info``, where that is given."""
+    data = recorded.data
+    found: dict[str, Any] = {
+        "mean": data.mean if info is None else list(info.mean),
+        "std": data.std if info is None else list(info.std),
         "interpolation": data.interpolation,
         "image_size": data.image_size,
         "eval_resize": data.eval_resize,
     }
+    found = {key: value for key, value in found.items() if _is_open(recipe, key)}
+    unsaid = {"image_size", "channels", "white_level"} - recipe.data.model_fields_set
+    if recipe.data.mean is not None:
+        unsaid -= {"channels"}
+    return found | {key: getattr(data, key) for key in unsaid}
+
+
+def _model_of(recipe: Recipe, recorded: Recipe) -> dict[str, Any]:
+    """What a classifier's ``model`` is by its first weights: all of it where the recipe names another one; what it
+    leaves open where it names the same. Heads that interact stay so, and those that don't may be made to."""
+    if _is_dense(recipe):
+        return {}
+    theirs = {key: getattr(recorded.model, key) for key in _MODEL}
+    theirs["args"] = {key: value for key, value in theirs["args"].items() if key != "pretrained"}
+    if _plain(recipe) != _plain(recorded):
+        return theirs
+    said = recipe.model.model_fields_set - ({"interaction"} if theirs["interaction"] is not None else set())
+    return {key: value for key, value in theirs.items() if key not in said}
+
+
+def _is_dense(recipe: Recipe) -> bool:
+    return recipe.model.segmenter is not None or recipe.model.detector is not None
+
+
+def _plain(recipe: Recipe) -> str:
+    """The model's name without that of timm's weights."""
+    return recipe.model.name.partition(".")[0]
 
 
 def _of_timm(recipe: Recipe, first: str | None) -> dict[str, Any]:
@@ -126,7 +202,7 @@ def _of_timm(recipe: Recipe, first: str | None) -> dict[str, Any]:
         found["image_size"] = height if height == width else (height, width)
     if config.get("crop_pct"):
         found["crop_pct"] = config["crop_pct"]
-    return found
+    return {key: value for key, value in found.items() if key == "crop_pct" or _is_open(recipe, key)}
 
 
 def _crop(size: Any, share: float) -> dict[str, int]:

@@ -17,7 +17,14 @@ from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
 from crosshead.train.checkpoint.memory import Memory, as_context, recall, write_pictures
 from crosshead.train.checkpoint.rescue import Rescued, rescue
-from crosshead.train.checkpoint.resume import Start, claim_folder, compare, find_start, settle_start
+from crosshead.train.checkpoint.resume import (
+    Start,
+    claim_folder,
+    compare,
+    find_start,
+    own_folder,
+    settle_start,
+)
 from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.checkpoint.state import TrainState
 from crosshead.train.checkpoint.store import CheckpointStore
@@ -50,7 +57,7 @@ from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
 from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
-from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by
+from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by, taken_from_run
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
 from crosshead.train.run_folder.lock import FolderLock
@@ -78,13 +85,15 @@ def train(
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
         BadNumbers: too many steps in a row were not finite.
     """
-    recipe = settle(recipe)
+    given, own = recipe, own_folder(recipe, folder, resume)
+    recipe = settle(recipe, own)
+    taken = "" if own is not None else taken_from_run(given, recipe)
     world = distributed.meet(recipe.train.rank_timeout_s)
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
         try:
             distributed.connect(world, recipe.train.rank_timeout_s)
-            return _train(recipe, folder, resume, observer, world, watchdog, stack)
+            return _train(recipe, taken, folder, resume, observer, world, watchdog, stack)
         except BadNumbers:  # all processes agree on it: none has to be told, and a sweep goes on with them
             raise
         except Exception as error:
@@ -100,6 +109,7 @@ def train(
 
 def _train(
     recipe: Recipe,
+    taken: str,
     folder: Path | None,
     resume: Path | bool,
     observer: Observer | None,
@@ -146,6 +156,7 @@ def _train(
     }
     events = [
         *_lock_events(lock),
+        *([EventRecord("note", taken, state.progress.step)] if taken else []),
         *_restore(state, start, store, memory, context, world),
         *memory.events(splits.info, state.progress.step),
         *_worker_events(recipe, world, state),

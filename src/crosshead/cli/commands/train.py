@@ -82,7 +82,10 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.cli.screen.watch import watch
     from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
+    from crosshead.train.resolve import refuse_other_model
 
+    if args.resume is None and (args.model or any(w.startswith("model.name=") for w in args.words)):
+        refuse_other_model(recipe)
     if recipe.log.forecast and args.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
         announce(recipe)
     resume: Path | bool = Path(args.resume) if args.resume else args.resume is not None

@@ -26,6 +26,7 @@ from crosshead.train.events import EventRecord
 from crosshead.train.files import MANIFEST, Damaged, verify
 from crosshead.train.run_folder.folder import (
     CHECKPOINTS_FOLDER,
+    RECIPE_FILE,
     check_classes,
     free_folders,
     holds_run,
@@ -80,6 +81,16 @@ def claim_folder(
             return lock, free, start
         lock.release()  # a short run has come and gone since this folder was free
     raise AssertionError("the numbers of folders have no end")
+
+
+def own_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> Path | None:
+    """The folder of the run that is gone on with, if it is one and says what it was."""
+    if resume is False and not restarts():
+        return None
+    settled, start = _settle(recipe, folder, resume)
+    named = start if isinstance(start, Path) else None
+    source = run_of(named) if named is not None and (named / MANIFEST).exists() else named
+    return next((each for each in (source, settled) if each and (each / RECIPE_FILE).is_file()), None)
 
 
 def _locked(folder: Path) -> FolderLock:
