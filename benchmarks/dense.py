@@ -23,7 +23,7 @@ import timm
 import torch
 from torch import nn
 
-from crosshead.layers import InteractiveAttention
+from crosshead.layers import interactive_attention_layer
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import build_segmenter, classes_at_full_size
 from crosshead.ops.interactive import naive_interactive_attention
@@ -59,7 +59,7 @@ def check() -> None:
             want = model.double()(image.double())
         for one, other in zip(got, want, strict=True):
             require_close(one, other, 1e-4, f"maps with {attn}")
-    layer = InteractiveAttention(224, 7).eval()
+    layer = interactive_attention_layer(224, 7).eval()
     x = torch.randn(1, 64 * 128, 224)
     with torch.no_grad():
         q, k, v = layer.qkv(x).unflatten(-1, (3, 7, 32)).permute(2, 0, 3, 1, 4).double().unbind(0)  # type: ignore[operator]

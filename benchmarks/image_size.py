@@ -18,7 +18,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from crosshead.layers import InteractiveAttention
+from crosshead.layers import interactive_attention_layer
 from crosshead.ops.interactive import naive_interactive_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interactive import flops as operator_flops
@@ -36,7 +36,7 @@ def layers() -> dict[str, nn.Module]:
     agent = AgentSelfAttention(
         DIM, num_agent_tokens=LANDMARKS**2, dim_head=WIDTH, heads=HEADS, talking_heads=False, gate=False
     )
-    plain, interactive = Attention(DIM, HEADS), InteractiveAttention(DIM, HEADS, landmarks=LANDMARKS)
+    plain, interactive = Attention(DIM, HEADS), interactive_attention_layer(DIM, HEADS, landmarks=LANDMARKS)
     return dict(zip(NAMES, (plain, agent, interactive), strict=True))
 
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from timm.models.cait import TalkingHeadAttn
 from torch import Tensor
 
-from crosshead.layers import OverlappedTalkingHeadAttention
+from crosshead.layers import overlapped_talking_head_attention_layer
 from crosshead.ops.talking import naive_talking_heads_attention
 from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
 from crosshead.train.loop.allocator import tune_allocator
@@ -115,9 +115,9 @@ def module_tables(rounds: int) -> dict[str, list[Timing]]:
     for batch, heads, tokens, width in SHAPES:
         torch.manual_seed(0)
         theirs = TalkingHeadAttn(heads * width, heads)
-        ours = OverlappedTalkingHeadAttention(heads * width, heads)
+        ours = overlapped_talking_head_attention_layer(heads * width, heads)
         ours.load_state_dict(theirs.state_dict())
-        overlapped = OverlappedTalkingHeadAttention(heads * width, heads, overlap=OVERLAP)
+        overlapped = overlapped_talking_head_attention_layer(heads * width, heads, overlap=OVERLAP)
         x = torch.randn(batch, tokens, heads * width, requires_grad=True)
         upstream = torch.randn_like(x)
         require_close(ours(x), theirs.double()(x.double()), 1e-5, "module")

@@ -11,7 +11,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 from torch import Tensor, nn
 
-from crosshead.layers import InteractingAttention, OverlappedWindowAttention
+from crosshead.layers import InteractingAttention, overlapped_window_attention_layer
 from crosshead.ops.overlap import naive_overlapped_attention
 from crosshead.train.loop.allocator import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
@@ -51,7 +51,7 @@ def tables(rounds: int) -> dict[str, list[Timing]]:
         upstream = torch.randn_like(x)
         modules: dict[str, nn.Module] = {"timm": WindowAttention(dim, heads, window_size=SIDE)}
         for o in (0, overlap):
-            layer = OverlappedWindowAttention(dim, heads, window_size=SIDE, overlap=o)
+            layer = overlapped_window_attention_layer(dim, heads, window_size=SIDE, overlap=o)
             check(layer, x, mask)
             modules[f"overlap {o}"] = layer
         size = f"{windows} windows of {SIDE**2}, h {heads}, d {HEAD_DIM}, bias and mask, float32"

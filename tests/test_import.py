@@ -76,3 +76,5 @@ def test_every_public_name_is_there():
 def test_a_name_that_goes_still_serves_and_warns():
     with pytest.warns(FutureWarning, match="overlapped_attention"):
         assert callable(crosshead.overlapped_window_attention)
+    with pytest.warns(FutureWarning, match="overlapped_attention_layer"):
+        assert callable(crosshead.OverlappedAttention)

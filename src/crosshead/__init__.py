@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .layers import (
         InteractingAttention,
         Interaction,
-        InteractiveAttention,
-        OverlappedAttention,
-        OverlappedTalkingHeadAttention,
-        OverlappedWindowAttention,
         OverlapSchedule,
         from_attention,
+        interactive_attention_layer,
+        overlapped_attention_layer,
+        overlapped_talking_head_attention_layer,
+        overlapped_window_attention_layer,
         register_host,
         register_interaction,
     )
@@ -37,17 +37,17 @@ __version__ = "0.1.0"
 __all__ = [
     "InteractingAttention",
     "Interaction",
-    "InteractiveAttention",
     "OverlapSchedule",
-    "OverlappedAttention",
-    "OverlappedTalkingHeadAttention",
-    "OverlappedWindowAttention",
     "SwapReport",
     "from_attention",
     "interactive_attention",
+    "interactive_attention_layer",
     "load",
     "load_authors_checkpoint",
     "overlapped_attention",
+    "overlapped_attention_layer",
+    "overlapped_talking_head_attention_layer",
+    "overlapped_window_attention_layer",
     "probe",
     "register_host",
     "register_interaction",
@@ -73,7 +73,11 @@ _ROOMS = {
     "supported": "swap",
     "swap_attention": "swap",
     "talking_heads_attention": "ops.talking",
-    # Gone with the next version; the room says what to use.
+    # Gone with the next version; their rooms say what to use.
+    "InteractiveAttention": "layers",
+    "OverlappedAttention": "layers",
+    "OverlappedTalkingHeadAttention": "layers",
+    "OverlappedWindowAttention": "layers",
     "overlapped_window_attention": "ops.overlap",
 }
 

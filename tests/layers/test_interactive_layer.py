@@ -1,4 +1,4 @@
-"""InteractiveAttention, alone and inside timm's ViTs."""
+"""interactive_attention_layer, alone and inside timm's ViTs."""
 
 import copy
 from inspect import signature
@@ -10,7 +10,7 @@ from timm.layers import Attention
 from torch import nn
 
 from crosshead import swap_attention
-from crosshead.layers import Interactive, InteractiveAttention, from_attention
+from crosshead.layers import Interactive, from_attention, interactive_attention_layer
 from crosshead.ops.interactive import naive_interactive_attention
 from tolerances import OUTPUT, assert_close
 
@@ -31,7 +31,7 @@ def vit(name="vit_tiny_patch16_224", **options):
 
 @torch.no_grad()
 def test_layer_is_projections_around_the_equations():
-    layer = InteractiveAttention(24, 3, landmarks=(2, 3), num_prefix_tokens=1, qkv_bias=True).double()
+    layer = interactive_attention_layer(24, 3, landmarks=(2, 3), num_prefix_tokens=1, qkv_bias=True).double()
     for mix in (layer.mix_query, layer.mix_key):
         mix.add_(0.3 * torch.randn(3, 3, dtype=torch.float64))
     x = tokens(21).double()
@@ -52,8 +52,8 @@ def test_layer_is_projections_around_the_equations():
 
 def test_interaction_starts_as_none_and_learns():
     torch.manual_seed(0)
-    with_it = InteractiveAttention(24, 3, landmarks=2)
-    without = InteractiveAttention(24, 3, landmarks=2, interaction=False)
+    with_it = interactive_attention_layer(24, 3, landmarks=2)
+    without = interactive_attention_layer(24, 3, landmarks=2, interaction=False)
     missing = without.load_state_dict(with_it.state_dict(), strict=False)
     assert missing.unexpected_keys == ["mix_query", "mix_key"] and not missing.missing_keys
     x = tokens(16)
@@ -63,7 +63,7 @@ def test_interaction_starts_as_none_and_learns():
 
 
 def test_input_size_may_change_between_calls():
-    layer = InteractiveAttention(24, 3, landmarks=3)
+    layer = interactive_attention_layer(24, 3, landmarks=3)
     assert layer(tokens(16)).shape == (2, 16, 24)
     assert layer(tokens(25)).shape == (2, 25, 24)
     assert layer(tokens(14), grid=(2, 7)).shape == (2, 14, 24)
@@ -73,7 +73,7 @@ def test_takes_the_options_of_timms_attention():
     options = dict(dim_out=16, qk_norm=True, scale_norm=True, norm_layer=nn.LayerNorm, attn_head_dim=6)
     if "gated" in signature(Attention).parameters:  # from timm 1.0.28 on
         options["gated"] = True
-    plain, layer = Attention(24, 3, **options), InteractiveAttention(24, 3, **options)
+    plain, layer = Attention(24, 3, **options), interactive_attention_layer(24, 3, **options)
     assert set(layer.state_dict()) - set(plain.state_dict()) == {"mix_query", "mix_key"}
     assert layer(tokens(9)).shape == (2, 9, 16)
     out = from_attention(plain, Interactive(2), init="paper")(tokens(9))
@@ -81,7 +81,7 @@ def test_takes_the_options_of_timms_attention():
 
 
 def test_dropout_only_in_training():
-    layer = InteractiveAttention(24, 3, landmarks=2, attn_drop=0.5)
+    layer = interactive_attention_layer(24, 3, landmarks=2, attn_drop=0.5)
     x = tokens(9)
     assert not torch.equal(layer(x), layer(x))
     layer.eval()
@@ -90,7 +90,7 @@ def test_dropout_only_in_training():
 
 @torch.no_grad()
 def test_weights_are_those_that_forward_applies():
-    layer = InteractiveAttention(24, 3, landmarks=2, num_prefix_tokens=1).double()
+    layer = interactive_attention_layer(24, 3, landmarks=2, num_prefix_tokens=1).double()
     layer.mix_key.add_(0.2 * torch.randn(3, 3, dtype=torch.float64))
     x = tokens(13).double()
     v = layer.qkv(x).view(2, 13, 3, 3, 8)[:, :, 2].transpose(1, 2)
@@ -203,7 +203,7 @@ def test_model_without_a_grid_is_named():
 )
 def test_bad_construction_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        InteractiveAttention(24, **(dict(num_heads=3) | arguments))
+        interactive_attention_layer(24, **(dict(num_heads=3) | arguments))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_bad_construction_is_named(arguments, message):
 )
 def test_bad_calls_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        InteractiveAttention(24, 3)(tokens(15), **arguments)
+        interactive_attention_layer(24, 3)(tokens(15), **arguments)
 
 
 def padded(count=12):
@@ -230,7 +230,7 @@ def padded(count=12):
 @torch.no_grad()
 def test_padding_is_attended_by_nobody_and_averaged_into_no_landmark():
     """Each head and image by the equations, over the tokens that take part alone; whole cells may be padding."""
-    layer = InteractiveAttention(24, 3, landmarks=(3, 2), num_prefix_tokens=1).double()
+    layer = interactive_attention_layer(24, 3, landmarks=(3, 2), num_prefix_tokens=1).double()
     for mix in (layer.mix_query, layer.mix_key):
         mix.add_(0.3 * torch.randn(3, 3, dtype=torch.float64))
     x, keys = tokens(13).double(), padded()
@@ -258,7 +258,7 @@ def test_padding_is_attended_by_nobody_and_averaged_into_no_landmark():
 
 
 def test_padding_trains():
-    layer = InteractiveAttention(24, 3, landmarks=2, num_prefix_tokens=1)
+    layer = interactive_attention_layer(24, 3, landmarks=2, num_prefix_tokens=1)
     x = tokens(13).requires_grad_()
     layer(x, padded(), grid=(3, 4))[1, :7].square().sum().backward()
     assert (x.grad[1, 7:] == 0).all() and torch.isfinite(x.grad).all()

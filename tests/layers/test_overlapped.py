@@ -1,11 +1,11 @@
-"""OverlappedAttention: a drop-in for timm's Attention."""
+"""overlapped_attention_layer: a drop-in for timm's Attention."""
 
 import pytest
 import torch
 from timm.layers import Attention
 from torch import nn
 
-from crosshead.layers import Overlap, OverlappedAttention, from_attention
+from crosshead.layers import Overlap, from_attention, overlapped_attention_layer
 from crosshead.ops.overlap import naive_overlapped_attention
 from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
@@ -21,7 +21,7 @@ def tokens(batch=2, number=7, dim=24, seed=0):
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_without_overlap_it_is_timms_attention(options, qk_norm):
     options = dict(options, qk_norm=qk_norm, norm_layer=nn.LayerNorm)
-    theirs, ours = Attention(24, 3, **options), OverlappedAttention(24, 3, overlap=0, **options)
+    theirs, ours = Attention(24, 3, **options), overlapped_attention_layer(24, 3, overlap=0, **options)
     ours.load_state_dict(theirs.state_dict())
     mask = torch.rand(2, 1, 7, 7, generator=torch.Generator().manual_seed(1)) > 0.3
     mask |= torch.eye(7, dtype=torch.bool)
@@ -30,7 +30,7 @@ def test_without_overlap_it_is_timms_attention(options, qk_norm):
 
 
 def test_forward_is_projection_operator_projection():
-    layer = OverlappedAttention(24, 3, qkv_bias=True, overlap=3)
+    layer = overlapped_attention_layer(24, 3, qkv_bias=True, overlap=3)
     qkv = layer.qkv(tokens()).view(2, 7, 3, 3, 8)
     assert_close(
         layer(tokens()), layer.proj(of_packed(naive_overlapped_attention)(qkv, 3)), OUTPUT[torch.float32]
@@ -38,7 +38,7 @@ def test_forward_is_projection_operator_projection():
 
 
 def test_norm_comes_before_the_overlap():
-    layer = OverlappedAttention(24, 3, qk_norm=True, norm_layer=nn.LayerNorm, overlap=3)
+    layer = overlapped_attention_layer(24, 3, qk_norm=True, norm_layer=nn.LayerNorm, overlap=3)
     q, k, v = layer.qkv(tokens()).view(2, 7, 3, 3, 8).unbind(2)
     qkv = torch.stack([layer.q_norm(q), layer.k_norm(k), v], dim=2)
     assert_close(
@@ -47,7 +47,7 @@ def test_norm_comes_before_the_overlap():
 
 
 def test_padding_columns_of_the_projection_get_no_gradient():
-    layer = OverlappedAttention(24, 3, overlap=3)
+    layer = overlapped_attention_layer(24, 3, overlap=3)
     layer(tokens()).square().sum().backward()
     columns = layer.proj.weight.grad.unflatten(1, (3, 14)).abs().amax(0)
     assert (columns[0, :3] == 0).all() and (columns[-1, -3:] == 0).all()
@@ -55,7 +55,7 @@ def test_padding_columns_of_the_projection_get_no_gradient():
 
 
 def test_dropout_acts_in_training_only():
-    layer = OverlappedAttention(24, 3, attn_drop=0.5, overlap=2)
+    layer = overlapped_attention_layer(24, 3, attn_drop=0.5, overlap=2)
     torch.manual_seed(0)
     assert not torch.equal(layer(tokens()), layer(tokens()))
     layer.eval()
@@ -63,7 +63,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_attention_weights_of_the_layer():
-    layer = OverlappedAttention(24, 3, overlap=2)
+    layer = overlapped_attention_layer(24, 3, overlap=2)
     weights = layer.attention_weights(tokens(), is_causal=True)
     assert weights.shape == (2, 3, 7, 7) and (weights.triu(1) == 0).all()
     assert_close(weights.sum(-1), torch.ones(2, 3, 7), OUTPUT[torch.float32])
@@ -104,7 +104,7 @@ def test_frozen_weights_stay_frozen_and_dtype_is_kept():
 
 
 def test_autocast():
-    layer = OverlappedAttention(24, 3, overlap=2, qk_norm=True, norm_layer=nn.LayerNorm)
+    layer = overlapped_attention_layer(24, 3, overlap=2, qk_norm=True, norm_layer=nn.LayerNorm)
     want = layer(tokens())
     with torch.autocast("cpu", torch.bfloat16):
         got = layer(tokens())
@@ -148,9 +148,9 @@ def test_compiles_whole():
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        OverlappedAttention(**arguments)
+        overlapped_attention_layer(**arguments)
 
 
 def test_mask_of_a_wrong_shape():
     with pytest.raises(ValueError, match=r"= \(2, 3, 7, 7\), got shape \(6, 6\)"):
-        OverlappedAttention(24, 3, overlap=2)(tokens(), attn_mask=torch.zeros(6, 6))
+        overlapped_attention_layer(24, 3, overlap=2)(tokens(), attn_mask=torch.zeros(6, 6))

@@ -1,10 +1,10 @@
-"""OverlappedTalkingHeadAttention: a drop-in for timm's TalkingHeadAttn."""
+"""overlapped_talking_head_attention_layer: a drop-in for timm's TalkingHeadAttn."""
 
 import pytest
 import torch
 from timm.models.cait import TalkingHeadAttn
 
-from crosshead.layers import Overlap, OverlappedTalkingHeadAttention, from_attention
+from crosshead.layers import Overlap, from_attention, overlapped_talking_head_attention_layer
 from crosshead.ops.talking import naive_talking_heads_attention
 from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
@@ -17,7 +17,7 @@ def tokens(batch=2, number=7, dim=24, seed=0):
 @pytest.mark.parametrize("qkv_bias", [False, True])
 def test_without_overlap_it_is_timms_attention(qkv_bias):
     theirs = TalkingHeadAttn(24, 3, qkv_bias=qkv_bias)
-    ours = OverlappedTalkingHeadAttention(24, 3, qkv_bias=qkv_bias)
+    ours = overlapped_talking_head_attention_layer(24, 3, qkv_bias=qkv_bias)
     ours.load_state_dict(theirs.state_dict())
     x, y = tokens().requires_grad_(), tokens().requires_grad_()
     want, got = theirs(x), ours(y)
@@ -33,7 +33,7 @@ def test_without_overlap_it_is_timms_attention(qkv_bias):
 
 
 def test_forward_is_projection_operator_projection():
-    layer = OverlappedTalkingHeadAttention(24, 3, qkv_bias=True, overlap=3)
+    layer = overlapped_talking_head_attention_layer(24, 3, qkv_bias=True, overlap=3)
     qkv = layer.qkv(tokens()).view(2, 7, 3, 3, 8)
     mixing = (layer.proj_l.weight, layer.proj_l.bias, layer.proj_w.weight, layer.proj_w.bias)
     want = layer.proj(of_packed(naive_talking_heads_attention)(qkv, *mixing, overlap=3))
@@ -60,7 +60,7 @@ def test_paper_form_has_no_gains_and_keeps_the_heads_own_columns():
 
 
 def test_dropout_acts_in_training_only():
-    layer = OverlappedTalkingHeadAttention(24, 3, attn_drop=0.5, overlap=2)
+    layer = overlapped_talking_head_attention_layer(24, 3, attn_drop=0.5, overlap=2)
     torch.manual_seed(0)
     assert not torch.equal(layer(tokens()), layer(tokens()))
     layer.eval()
@@ -68,7 +68,7 @@ def test_dropout_acts_in_training_only():
 
 
 def test_attention_weights_give_the_output():
-    layer = OverlappedTalkingHeadAttention(24, 3, overlap=0)
+    layer = overlapped_talking_head_attention_layer(24, 3, overlap=0)
     weights = layer.attention_weights(tokens())
     v = layer.qkv(tokens()).view(2, 7, 3, 3, 8)[:, :, 2].transpose(1, 2)
     want = layer.proj((weights @ v).transpose(1, 2).flatten(2))
@@ -76,14 +76,14 @@ def test_attention_weights_give_the_output():
 
 
 def test_mode_is_the_callers():
-    chunked = OverlappedTalkingHeadAttention(24, 3, overlap=2, mode="chunked")
-    full_width = OverlappedTalkingHeadAttention(24, 3, overlap=2, mode="full_width")
+    chunked = overlapped_talking_head_attention_layer(24, 3, overlap=2, mode="chunked")
+    full_width = overlapped_talking_head_attention_layer(24, 3, overlap=2, mode="full_width")
     full_width.load_state_dict(chunked.state_dict())
     assert_close(full_width(tokens()), chunked(tokens()), OUTPUT[torch.float32])
 
 
 def test_autocast():
-    layer = OverlappedTalkingHeadAttention(24, 3, overlap=2)
+    layer = overlapped_talking_head_attention_layer(24, 3, overlap=2)
     want = layer(tokens())
     with torch.autocast("cpu", torch.bfloat16):
         got = layer(tokens())
@@ -103,4 +103,4 @@ def test_autocast():
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        OverlappedTalkingHeadAttention(**arguments)(tokens())
+        overlapped_talking_head_attention_layer(**arguments)(tokens())

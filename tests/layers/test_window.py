@@ -1,10 +1,10 @@
-"""OverlappedWindowAttention: a drop-in for timm's WindowAttention."""
+"""overlapped_window_attention_layer: a drop-in for timm's WindowAttention."""
 
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
 
-from crosshead.layers import Overlap, OverlappedWindowAttention, from_attention
+from crosshead.layers import Overlap, from_attention, overlapped_window_attention_layer
 from crosshead.ops.overlap import naive_overlapped_attention
 from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
@@ -18,7 +18,7 @@ def windows(batch=12, number=16, dim=24, seed=0):
 
 
 def create(**options):
-    return OverlappedWindowAttention(24, 3, window_size=4, **options)
+    return overlapped_window_attention_layer(24, 3, window_size=4, **options)
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["plain", "shifted"])
@@ -117,7 +117,7 @@ def test_autocast():
 )
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        OverlappedWindowAttention(**arguments)
+        overlapped_window_attention_layer(**arguments)
 
 
 def test_windows_of_another_size():

@@ -26,7 +26,7 @@ from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import InteractingAttention, InteractiveAttention
+from ..layers import InteractingAttention, interactive_attention_layer
 from ..ops.checks import check_head_width
 from ..ops.private_torch import taken_indices
 from .variants import Family, Variant, default_cfg, register_variants
@@ -56,7 +56,7 @@ class AttentionBlock(nn.Module):
         check_head_width(dim, num_heads)
         layer: Callable[..., nn.Module] = Attention
         if attn == "imhsa":
-            layer = partial(InteractiveAttention, landmarks=landmarks, interaction=interaction)
+            layer = partial(interactive_attention_layer, landmarks=landmarks, interaction=interaction)
         self.position = create_conv2d(dim, dim, 3, depthwise=True, bias=True)
         self.norm1 = LayerNorm(dim)
         self.attn = layer(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, proj_drop=proj_drop)
