@@ -12,6 +12,9 @@ EXIT_FINISHED = 0
 EXIT_STOPPED = 75  # sysexits.h EX_TEMPFAIL: stopped by a signal after writing a checkpoint; resuming goes on
 EXIT_BAD_NUMBERS = 65  # EX_DATAERR: too many non-finite steps in a row
 EXIT_UNSAVED = 74  # EX_IOERR: the last checkpoint or the result could not be written into the run's folder
+EXIT_WORKERS_LOST = (
+    71  # EX_OSERR: a process that loads data died or could not hand over a batch; resuming goes on
+)
 EXIT_HUNG = 70  # EX_SOFTWARE: a process of the group hung or died
 
 RESULT_FILE = "result.json"

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from crosshead.data.base import ImageSet, Splits
-from crosshead.data.batching.loader import Loader, evaluation_loader, training_loader, worker_advice
+from crosshead.data.batching.loader import (
+    Loader,
+    Waiting,
+    evaluation_loader,
+    training_loader,
+    worker_advice,
+)
+from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task, open_task
@@ -60,7 +68,7 @@ from crosshead.train.loop.signals import StopRequest
 from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by, taken_from_run
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
-from crosshead.train.run_folder.lock import FolderLock
+from crosshead.train.run_folder.lock import FolderLock, check_platform
 
 
 def train(
@@ -84,7 +92,9 @@ def train(
     Raises:
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
         BadNumbers: too many steps in a row were not finite.
+        WorkersLost: a process that loads data died or could not hand over a batch; the state was saved before.
     """
+    check_platform()
     given, own = recipe, own_folder(recipe, folder, resume)
     recipe = settle(recipe, own)
     taken = "" if own is not None else taken_from_run(given, recipe)
@@ -94,7 +104,7 @@ def train(
         try:
             distributed.connect(world, recipe.train.rank_timeout_s)
             return _train(recipe, taken, folder, resume, observer, world, watchdog, stack)
-        except BadNumbers:  # all processes agree on it: none has to be told, and a sweep goes on with them
+        except (BadNumbers, WorkersLost):  # all agree on it: none has to be told
             raise
         except Exception as error:
             cause = watchdog.failure()
@@ -175,7 +185,7 @@ def _train(
         else Audience([])
     )
     watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
-    saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads))
+    saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads, lock=lock))
 
     def describe(place: Path) -> None:
         describe_run(place, recipe, info)
@@ -188,7 +198,8 @@ def _train(
         describe(folder)
         if not start.state:
             write_design(folder, describe_design(recipe, splits, task, context, tensors))
-    source = _source(recipe, splits, task, world)
+    waits = _Waits(recipe, state, saver, audience, stop, world)
+    source = _source(recipe, splits, task, world, waits, stack)
     run = Run(**vars(training), source=source, saver=saver, observer=audience, stop=stop)
     run_info = _run_info(run, folder, splits, gmacs)
     audience.on_start(run_info)
@@ -209,6 +220,12 @@ def _train(
             result = unsaved_result(run, run_info, seconds, left)
         else:
             result = (finished_result if finished else stopped_result)(run, run_info, seconds)
+        # After all is written: a run whose data fails it is told of as failed, and goes on from where it was.
+        faults = [fault for fault in world.gather(stop.fault) if fault is not None]
+        if faults and left is None:
+            raise WorkersLost(
+                f"{faults[0]}. The state after step {state.progress.step} is saved; --resume goes on"
+            )
         if result.status == "finished":
             outcome = result
             result = world.lead(lambda: write_result(outcome, audience))
@@ -227,7 +244,7 @@ def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -
     copy = saver.secure()
     if copy is None:
         return None
-    rescued = rescue(copy, saver.store, describe)
+    rescued = rescue(copy, saver.store, describe, earlier=saver.reading, gone=saver.lost_folder())
     if rescued.weights is None:
         saver.give_up(state.progress)
     return rescued
@@ -314,20 +331,77 @@ def _check_same_recipe(recipe: Recipe, world: World) -> None:
         )
 
 
-def _source(recipe: Recipe, splits: Splits, task: Task, world: World) -> Source:
+class _Waits:
+    """What may end a run's waits for data: a stop that is asked for, and workers that fail.
+
+    Where one fails, this process makes the batches that are missing, so that all processes come to the end of their
+    step, and the run is asked to stop there.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        state: TrainState,
+        saver: Saver,
+        audience: Audience,
+        stop: StopRequest,
+        world: World,
+    ) -> None:
+        self.state, self.saver, self.audience, self.stop, self.world = state, saver, audience, stop, world
+        # Half of the time after which the others would call this process hung.
+        self.patience_s = recipe.train.rank_timeout_s / 2
+
+    def in_training(self) -> Waiting:
+        # Of several processes none may leave a step that the others have begun.
+        stopped = self._stopped if self.world.size == 1 else lambda: False
+        return Waiting(stopped, self.patience_s, self._lost_in_training)
+
+    def in_evaluation(self) -> Waiting:
+        return Waiting(self._stopped, self.patience_s, self._lost)
+
+    def _stopped(self) -> bool:
+        return self.stop.name is not None
+
+    def _lost_in_training(self, fault: str) -> None:
+        self._lost(fault)
+        if self.world.size == 1:  # whatever becomes of the batches that this process now makes itself
+            self.saver.save(self.state)
+
+    def _lost(self, fault: str) -> None:
+        self.stop.ask(fault)
+        message = f"{fault}. The run makes the batches of this step itself, and then stops"
+        self.audience.on_event(EventRecord("workers_lost", message, self.state.progress.step))
+
+
+def _source(
+    recipe: Recipe, splits: Splits, task: Task, world: World, waits: _Waits, stack: ExitStack
+) -> Source:
     share: dict[str, int] = {"rank": world.rank, "world_size": world.size}
+
+    def workers() -> Workers:
+        own = Workers(recipe.data.num_workers)
+        stack.callback(own.end, at_once=True)
+        return own
 
     def training(epoch: int, start: int) -> Loader:
         batches = task.training_batches(splits.train, seed=recipe.train.seed, epoch=epoch)
-        steps = recipe.train.accumulation_steps
-        return training_loader(batches, start=start, accumulation_steps=steps, **share)
+        steps, waiting = recipe.train.accumulation_steps, waits.in_training()
+        return training_loader(
+            batches, start=start, accumulation_steps=steps, workers=trainers, waiting=waiting, **share
+        )
 
-    def held(split: str, images: ImageSet) -> Held:
-        batches, policy = task.evaluation_batches(images), splits.broken_policy(split)
-        return Held(lambda: evaluation_loader(batches, policy=policy, **share), len(images))
+    def held(split: str, images: ImageSet, workers: Workers | None) -> Held:
+        batches, policy, waiting = (
+            task.evaluation_batches(images),
+            splits.broken_policy(split),
+            waits.in_evaluation(),
+        )
+        loader = partial(evaluation_loader, batches, policy=policy, workers=workers, waiting=waiting, **share)
+        return Held(loader, len(images))
 
-    test = None if splits.test is None else held("test", splits.test)
-    return Source(training, held("validation", splits.validation), test)
+    trainers = workers()
+    test = None if splits.test is None else held("test", splits.test, None)
+    return Source(training, held("validation", splits.validation, workers()), test)
 
 
 def _run_info(run: Run, folder: Path, splits: Splits, gmacs: float) -> RunInfo:

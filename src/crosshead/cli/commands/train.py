@@ -29,8 +29,9 @@ examples:
 A run is a folder, OUTPUT/NAME or OUTPUT/NAME/TAG: the resolved recipe.yaml, versions.json, metrics.jsonl,
 tensorboard/, checkpoints/, best/, result.json and the picture curves.png.
 
-exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 74 the last checkpoint or the result
-could not be written; 75 stopped by a signal, --resume goes on
+exit codes: 0 finished; 2 wrong input; 65 the numbers went wrong; 71 a process that loads data died,
+--resume goes on; 74 the last checkpoint or the result could not be written; 75 stopped by a signal,
+--resume goes on
 """
 _HOURS, _FEWER = 2 * 3600, 5
 
@@ -81,9 +82,11 @@ def run_command(args: argparse.Namespace) -> int:
         )
 
     from crosshead.cli.screen.watch import watch
-    from crosshead.train import EXIT_BAD_NUMBERS, BadNumbers, train
+    from crosshead.train import EXIT_BAD_NUMBERS, EXIT_WORKERS_LOST, BadNumbers, WorkersLost, train
     from crosshead.train.resolve import refuse_other_model
+    from crosshead.train.run_folder.lock import check_platform
 
+    check_platform()
     if args.resume is None and (args.model or any(w.startswith("model.name=") for w in args.words)):
         refuse_other_model(recipe)
     if recipe.log.forecast and args.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
@@ -93,6 +96,8 @@ def run_command(args: argparse.Namespace) -> int:
         result = train(recipe, folder=folder, resume=resume, observer=watch(recipe.log))
     except BadNumbers:  # the observer has said what happened
         return EXIT_BAD_NUMBERS
+    except WorkersLost:
+        return EXIT_WORKERS_LOST
     return result.exit_code
 
 

@@ -54,7 +54,8 @@ class BarObserver:
         self._console.print(line, style=style)
 
     def on_event(self, record: EventRecord) -> None:
-        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+        # Routine, which the folder's events.jsonl keeps; and what is on stderr already.
+        if record.kind in ("checkpoint", "log_failed"):
             return
         self._console.print(plain(record.message), style="yellow" if record.is_warning else "dim")
 

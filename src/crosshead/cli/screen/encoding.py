@@ -2,6 +2,7 @@
 
 import codecs
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,19 @@ from typing import Any, TextIO
 from crosshead.text import printable
 
 _SPELLED = {"±": "+-", "×": "x", "…": "...", "—": "-", "–": "-", "━": "-", "╸": "-", "╺": "-"}
+
+
+def open_closed_streams() -> None:
+    """Where the standard streams are closed (``>&-``), nothing is read and what is written is lost.
+
+    Otherwise the next files that are opened would be in their place, and messages end up in them.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(null)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def make_printable(*streams: TextIO) -> None:

@@ -44,7 +44,8 @@ class LineObserver:
         self._say(f"epoch {record.epoch:.2f}  {evaluation(record, self._shown)}")
 
     def on_event(self, record: EventRecord) -> None:
-        if record.kind == "checkpoint":  # routine; the folder's events.jsonl keeps it
+        # Routine, which the folder's events.jsonl keeps; and what is on stderr already.
+        if record.kind in ("checkpoint", "log_failed"):
             return
         print(record.message, file=sys.stderr if record.is_warning else sys.stdout, flush=True)
 

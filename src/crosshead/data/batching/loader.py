@@ -1,16 +1,10 @@
 """Batches for training and evaluation, the same whatever the number of worker processes."""
 
-import atexit
+import math
 import os
-import signal
-import sys
 import warnings
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
-import torch
-from torch.utils.data import DataLoader
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from crosshead.data.base import Batch, BrokenPolicy
 from crosshead.data.batching.batches import Batches, EpochBatches
@@ -20,10 +14,25 @@ from crosshead.data.batching.order import (
     samples_per_epoch,
     training_batches,
 )
+from crosshead.data.batching.workers import Stopped, Workers, WorkersLost, pinned
 from crosshead.data.decode.images import BrokenImage
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-_OPEN: "weakref.WeakSet[Iterator[Batch]]" = weakref.WeakSet()
+
+def _warn(message: str) -> None:
+    warnings.warn(f"{message}. The batches are made without them from here on", RuntimeWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What may end a wait for the workers' next batch.
+
+    Where ``stopped()``, the iteration ends early. Where a worker dies or can't hand over its batch, or where none comes
+    for ``patience_s`` seconds, ``lost`` is told so, and the batches are made without workers.
+    """
+
+    stopped: Callable[[], bool] = lambda: False
+    patience_s: float = math.inf
+    lost: Callable[[str], None] = _warn
 
 
 def training_loader(
@@ -33,6 +42,8 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     accumulation_steps: int = 1,
+    workers: Workers | None = None,
+    waiting: Waiting | None = None,
 ) -> "Loader":
     """This process's share of an epoch's ``batches``, after the order's first ``start`` samples.
 
@@ -43,11 +54,17 @@ def training_loader(
     length, batch_size = len(batches.images), batches.data.batch_size
     used = samples_per_epoch(length, batch_size, world_size, accumulation_steps)
     places = training_batches(batches.order(used), batch_size, start=start, rank=rank, world_size=world_size)
-    return Loader(batches, places, policy="on_broken_train")
+    return Loader(batches, places, policy="on_broken_train", workers=workers, waiting=waiting)
 
 
 def evaluation_loader(
-    batches: Batches, *, rank: int = 0, world_size: int = 1, policy: BrokenPolicy = "on_broken_eval"
+    batches: Batches,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    policy: BrokenPolicy = "on_broken_eval",
+    workers: Workers | None = None,
+    waiting: Waiting | None = None,
 ) -> "Loader":
     """This process's share of the images, in order: over all processes each exactly once, tails uneven.
 
@@ -55,7 +72,7 @@ def evaluation_loader(
     """
     batch_size = batches.data.eval_batch_size or batches.data.batch_size
     places = evaluation_batches(len(batches.images), batch_size, rank=rank, world_size=world_size)
-    return Loader(batches, places, policy=policy)
+    return Loader(batches, places, policy=policy, workers=workers, waiting=waiting)
 
 
 def worker_advice(num_workers: int, processes: int) -> str | None:
@@ -74,42 +91,57 @@ class Loader:
 
     Where ``policy``, a key of ``data``, says "skip", broken pictures are missing from their batch (which may
     so become empty) and listed in its ``skipped``, up to ``data.max_broken`` different ones in this loader;
-    where it says "fail", the first one ends the iteration.
+    where it says "fail", the first one ends the iteration. Where the processes fail, the rest of the batches is made in
+    this one. ``workers`` are processes to use and to leave for the next pass; without them it has its own.
 
     Raises:
         BrokenImage: while iterating, naming the picture.
         ValueError: while iterating, when there are more broken pictures than ``data.max_broken``.
     """
 
-    def __init__(self, batches: Batches, places: Sequence[Place], *, policy: BrokenPolicy) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        places: Sequence[Place],
+        *,
+        policy: BrokenPolicy,
+        workers: Workers | None = None,
+        waiting: Waiting | None = None,
+    ) -> None:
         self.batches, self.places, self.data, self.policy = batches, places, batches.data, policy
+        self.workers, self.waiting = workers, waiting or Waiting()
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __iter__(self) -> Iterator[Batch]:
         broken: dict[str, str] = {}
-        with _signals_held(), warnings.catch_warnings():
-            # Twice an epoch, from every process, what a run says once.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-            source = iter(self._torch_loader())
-        _OPEN.add(source)
-        for batch in source:
+        for batch in self._made():
             self._judge(batch, broken)
             yield batch
 
-    def _torch_loader(self) -> "DataLoader[Batch]":
-        return DataLoader(
-            self.batches,
-            batch_size=None,
-            sampler=self.places,  # type: ignore[arg-type]  # any iterable of what the dataset takes
-            num_workers=self.data.num_workers,
-            multiprocessing_context=_start_method() if self.data.num_workers else None,
-            worker_init_fn=_ignore_signals,
-            pin_memory=torch.cuda.is_available(),
-            # Its own generator: otherwise every epoch consumes the global one, which models draw from.
-            generator=torch.Generator().manual_seed(0),
-        )
+    def _made(self) -> Iterator[Batch]:
+        done = 0
+        if self.data.num_workers:
+            workers = self.workers or Workers(self.data.num_workers)
+            try:
+                for batch in workers.make(
+                    self.batches,
+                    self.places,
+                    stopped=self.waiting.stopped,
+                    patience_s=self.waiting.patience_s,
+                ):
+                    done += 1
+                    yield batch
+            except WorkersLost as lost:
+                self.waiting.lost(str(lost))
+            except Stopped:
+                return
+            finally:
+                if workers is not self.workers:
+                    workers.end()
+        for place in self.places[done:]:
+            yield pinned(self.batches[place])
 
     def _judge(self, batch: Batch, broken: dict[str, str]) -> None:
         if batch.skipped and getattr(self.data, self.policy) == "fail":
@@ -123,36 +155,3 @@ class Loader:
                 f"{len(broken)} broken pictures, above data.max_broken ({self.data.max_broken}): {first}; "
                 "replace or remove them (crosshead data check lists all), or raise the limit"
             )
-
-
-def _start_method() -> str | None:
-    # Python 3.14's own choice on Linux would import everything anew in each worker of each epoch, and its
-    # workers would not start with the signals blocked.
-    return "fork" if sys.platform == "linux" else None
-
-
-@atexit.register
-def _end_workers() -> None:
-    """Ends the workers of loaders that were left in the middle and are still held, by a traceback say.
-
-    Python itself would send them SIGTERM and wait for them, which ignore it.
-    """
-    for source in list(_OPEN):
-        if hasattr(source, "_shutdown_workers"):
-            source._shutdown_workers()
-
-
-def _ignore_signals(worker: int) -> None:
-    # A signal to the whole group is the trainer's to answer: it still needs batches to finish its step.
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Workers start with these blocked, so that none is hit before it ignores them."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -19,18 +19,23 @@ from crosshead.train.files import Damaged, write_file
 
 @dataclass(frozen=True)
 class Rescued:
-    """``folder`` holds a whole run of one checkpoint, and perhaps the best; or nothing but ``weights``; or is None."""
+    """``folder`` holds a whole run of one checkpoint, and perhaps the best; or nothing but ``weights``; or is None.
+    ``gone`` says what became of the run's own folder, where that is why."""
 
     copy: Copy
     folder: Path | None = None
     weights: Path | None = None
+    gone: str | None = None
 
     def event(self, store: CheckpointStore) -> EventRecord:
         """What to say: what could not be written, where it is now, and what to do."""
         run, step, written = store.run_folder, self.copy.step, store.steps()
         went = f"after step {written[-1]}" if written else "from the beginning"
         message = f"the last checkpoint, of step {step}, could not be written into {run}"
-        if self.folder is None:
+        if self.gone is not None:
+            message = f"{self.gone}, so that the last checkpoint, of step {step}, could not be written there"
+            message += self._instead()
+        elif self.folder is None:
             message += (
                 f" nor anywhere else: what was learned {went} is lost. Make room and resume {run}, which goes on "
                 "from there"
@@ -49,11 +54,26 @@ class Rescued:
         details = {"folder": _text(self.folder), "weights": _text(self.weights)}
         return EventRecord("unsaved", message, step, details)
 
+    def _instead(self) -> str:
+        if self.folder is None:
+            return " nor anywhere else: what was learned since the one before is lost"
+        if self.weights is not None and self.weights.parent == self.folder:
+            return f": its weights alone are kept in {self.weights} (model.init_from takes them)"
+        return f": it is kept whole in {self.folder}, a run of its own that can be resumed"
 
-def rescue(copy: Copy, store: CheckpointStore, describe: Callable[[Path], None]) -> Rescued:
+
+def rescue(
+    copy: Copy,
+    store: CheckpointStore,
+    describe: Callable[[Path], None],
+    *,
+    earlier: CheckpointStore,
+    gone: str | None = None,
+) -> Rescued:
     """Write ``copy`` as a run of its own into the first place that takes it; failing that, its weights.
 
-    ``describe`` puts what a run folder holds beside checkpoints into a folder.
+    ``describe`` puts what a run folder holds beside checkpoints into a folder; ``earlier`` has the best; ``gone`` is
+    what became of the run's folder.
     """
     for keep in (_keep_whole, _keep_weights):
         for place in places(store.run_folder):
@@ -67,9 +87,9 @@ def rescue(copy: Copy, store: CheckpointStore, describe: Callable[[Path], None])
                 continue
             with contextlib.suppress(OSError, Damaged):
                 describe(folder)
-                _take_best_along(copy, store, folder)
-            return Rescued(copy, folder, weights)
-    return Rescued(copy)
+                _take_best_along(copy, earlier, folder)
+            return Rescued(copy, folder, weights, gone)
+    return Rescued(copy, gone=gone)
 
 
 def places(run_folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from crosshead.train.checkpoint.writer import BackgroundWriter, Written, failure
 from crosshead.train.distributed.sharding import is_sharded
 from crosshead.train.events import EventRecord
 from crosshead.train.files import Damaged
+from crosshead.train.run_folder.lock import FolderLock
 
 # Before the last checkpoint is tried again: a quota or a network disk may have had a bad moment.
 RETRY_PAUSES_S = (1.0, 4.0)
@@ -37,9 +38,16 @@ class Saver:
     """
 
     def __init__(
-        self, store: CheckpointStore, config: CheckpointConfig, context: dict[str, Any], *, active: bool
+        self,
+        store: CheckpointStore,
+        config: CheckpointConfig,
+        context: dict[str, Any],
+        *,
+        active: bool,
+        lock: FolderLock | None = None,
     ) -> None:
         self.store, self.config, self.context, self.active = store, config, context, active
+        self._lock = lock
         self._writer = BackgroundWriter()
         self._unwritten: Copy | None = None  # the newest copy, until it is on disk
         self._untidy: Copy | None = None  # the newest that is there, until all is tidy
@@ -69,13 +77,23 @@ class Saver:
             self._unwritten = copy
             self._writer.submit(lambda: self._write(copy))
 
+    def lost_folder(self) -> str | None:
+        """What became of the run's folder where it is not in its place any more, as the ``lock`` knows it."""
+        return None if self._lock is None else self._lock.lost()
+
+    @property
+    def reading(self) -> CheckpointStore:
+        """Where earlier checkpoints are: the folder may have been renamed in the middle of the run."""
+        moved = None if self._lock is None else self._lock.moved_to()
+        return self.store if moved is None else CheckpointStore(moved)
+
     def _settle_best(self, progress: Progress) -> None:
         """Fall back to the last best that was written where a later one could not be.
 
         So every checkpoint names a best that is there, or itself.
         """
         step = progress.best_step
-        there = True if step is None else self.store.is_there(step)
+        there = True if step is None else self.reading.is_there(step)
         if there:
             self._kept_best = step, progress.best, progress.details
         elif there is False and step != progress.step:
@@ -84,7 +102,7 @@ class Saver:
     def _fall_back(self, progress: Progress) -> None:
         """Take the last best that was written for the best, where it is still there."""
         step = self._kept_best[0]
-        if step is not None and self.store.is_there(step) is False:
+        if step is not None and self.reading.is_there(step) is False:
             self._kept_best = (None, {}, {})
         progress.best_step, progress.best, progress.details = self._kept_best
 
@@ -102,7 +120,7 @@ class Saver:
         """At the end: try the last state again where it could not be written, and to tidy up: ``best`` may lead to
         an older one. What is left over is returned."""
         self._ended += self._writer.wait()
-        for pause in RETRY_PAUSES_S:
+        for pause in RETRY_PAUSES_S if self.lost_folder() is None else ():
             if self._unwritten is not None:
                 time.sleep(pause)
                 self._ended.append(self._write(self._unwritten))
@@ -120,7 +138,7 @@ class Saver:
         """Save again where someone has deleted the last checkpoint; it is the best now if that one is gone too and
         this one was ``evaluated``."""
         progress = state.progress
-        if progress.best_step is not None and self.store.find(progress.best_step) is None:
+        if progress.best_step is not None and self.reading.find(progress.best_step) is None:
             progress.best_step = progress.step if evaluated else None
             progress.best, progress.details = progress.latest if evaluated else {}, {}
         self.save(state)
@@ -139,6 +157,8 @@ class Saver:
     def _write(self, copy: Copy) -> Written:
         started = time.perf_counter()
         error = untidy = None
+        if gone := self.lost_folder():  # and is not made again: nothing in it would say what the run is
+            return Written(copy.step, time.perf_counter() - started, gone, None)
         try:
             self.store.write(copy.step, copy.tensors, copy.values)
         except (OSError, Damaged, MemoryError) as problem:

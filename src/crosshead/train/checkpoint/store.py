@@ -80,7 +80,7 @@ class CheckpointStore:
             OSError, Damaged: it could not be written or did not read back; what was there before still is.
         """
         target, aside = self._place(step), self.folder / f"{_ASIDE}{step:08d}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         _delete(aside)
         try:
             aside.mkdir()

@@ -157,7 +157,8 @@ class TensorBoard:
 
 
 class Audience:
-    """Hands every record to all observers. One that cannot write is reported once and asked again next time."""
+    """Hands every record to all observers. One that cannot write is reported, once in a run, and asked again next
+    time."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
         self._observers = list(observers)
@@ -186,8 +187,6 @@ class Audience:
                 if place not in self._failed:
                     self._failed.add(place)
                     self._report(type(observer).__name__, error, step)
-            else:
-                self._failed.discard(place)
 
     def _report(self, name: str, error: OSError, step: int) -> None:
         message = f"the log {name} could not be written ({error}); training goes on without it until it can"

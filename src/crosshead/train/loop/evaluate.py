@@ -60,12 +60,13 @@ def evaluate(
     skipped: list[tuple[str, str]] = []
     lost: list[str] = []
     stop = False
-    calls = 0
+    calls = taken = 0
     with torch.inference_mode(), autocast(precision, device):
         for number, batch in enumerate(loader):
             stop = stop or stopped()
             if stop and not rounds:
                 break
+            taken += 1
             beat(Phase.EVALUATION, number)
             skipped += batch.skipped
             if len(batch):
@@ -82,7 +83,8 @@ def evaluate(
             task.predict(model, task.blank().to(device))
     model.train(was_training)
     beat(Phase.EVALUATION_EXCHANGE, 0)
-    if any(world.gather(stop)):
+    # A loader that is asked to stop while it waits for its workers ends early.
+    if any(world.gather(stop or taken < len(loader))):
         return None
     sums = world.sum(evaluation.sums())
     parts = world.collect((evaluation.rows(), seen, skipped, lost))

@@ -36,7 +36,7 @@ def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Re
     progress, best = run.state.progress, run.state.progress.best_step
     step, weights = progress.step, left.weights
     validation = progress.latest if best == step and weights is not None else {}
-    found = None if best is None or best == left.copy.step else run.saver.store.find(best, judged)
+    found = None if best is None or best == left.copy.step else run.saver.reading.find(best, judged)
     if best is not None and found is not None:
         step, validation = best, progress.best
         weights = found / f"{run.state.evaluated_weights}.safetensors"

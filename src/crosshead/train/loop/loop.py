@@ -91,11 +91,18 @@ class Loop:
             self.state.clock.seconds += time.perf_counter() - started + self._waited
             self._report(outcome, rate, batches, events)
             if outcome.requests.stop:
-                self._tell("signal", f"stopping after step {progress.step} as asked", name=self.stop.name)
+                self._tell_of_stop()
                 return False
             if outcome.requests.save and progress.samples < self.lengths.samples_in(progress.epoch):
                 self._save()
+        if progress.samples < self.lengths.samples_in(progress.epoch) and self.stop.name is not None:
+            self._tell_of_stop()  # while it was waiting for data
+            return False
         return True
+
+    def _tell_of_stop(self) -> None:
+        why = "as asked" if self.stop.fault is None else f"since {self.stop.fault}"
+        self._tell("signal", f"stopping after step {self.state.progress.step} {why}", name=self.stop.name)
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The batches of one optimizer step at a time; the time spent waiting for them is in ``_waited``."""
@@ -226,6 +233,9 @@ class Loop:
         return True
 
     def _hear_of_checkpoints(self) -> None:
+        gone = self.saver.lost_folder()
+        if gone is not None and self.stop.fault is None:
+            self.stop.ask(gone)
         for event in self.saver.poll():
             self.observer.on_event(event)
 

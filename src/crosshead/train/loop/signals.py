@@ -10,13 +10,16 @@ from types import FrameType
 from typing import Any
 
 # Slurm announces the end of a job's time with SIGUSR1 where it is asked to, and a terminal that closes sends SIGHUP.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+from crosshead.data.batching.workers import STOP_SIGNALS
+
 # A signal to a whole group reaches a process twice: by itself, and once more when torchrun passes its own on.
 ONE_REQUEST_S = 1.0
 
 
 class StopRequest:
     """While entered, remembers the first stop signal in ``name`` instead of dying of it.
+
+    ``ask`` is for what stops a run and is no signal; it is remembered in ``fault``.
 
     A thread listens for the second one: Python's handlers wait until the main thread is back in the interpreter,
     which may be never when it waits for a process that hangs. Handlers belong to the main thread; entered from
@@ -25,6 +28,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.fault: str | None = None
         self._heard: float | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -35,7 +39,7 @@ class StopRequest:
             self._theirs = theirs
             self._wakeup_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
             for number in STOP_SIGNALS:
-                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                if number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN:
                     continue  # nohup: the run is meant to outlive its terminal
                 self._before[number] = signal.signal(number, self._note)
             self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -51,6 +55,10 @@ class StopRequest:
         self._theirs.close()
         self._thread.join()
         self._ours.close()
+
+    def ask(self, fault: str) -> None:
+        """Have the run stop as a signal would, since ``fault`` keeps it from going on."""
+        self.name, self.fault = self.name or "fault", self.fault or fault
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.name is None:

@@ -1,19 +1,48 @@
-"""One run in a folder at a time.
+"""One run in a folder at a time, and in the folder in which it began.
 
-A POSIX record lock: the kernel frees it when its process dies, however it dies, and the loader's workers, forked
-from that process, do not inherit it (``flock``, which filelock uses, would live on in them).
+A POSIX record lock on a file: the kernel frees it when its process dies, however it dies, and the loader's workers,
+forked from that process, do not inherit it. And a lock on the folder itself, which holds where that file is deleted;
+children give it up, in which ``flock`` would live on.
 """
 
-import fcntl
+import contextlib
+import errno
 import json
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows, where all but training works
+    fcntl = None  # type: ignore[assignment]
+
 LOCK_FILE = ".lock"
 _HELD: set[Path] = set()  # record locks do not exclude a second holder in the same process
+_FOLDERS: set[int] = set()  # this process's open folders
+
+
+def _let_go() -> None:
+    for folder in _FOLDERS:
+        with contextlib.suppress(OSError):
+            os.close(folder)
+    _FOLDERS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def check_platform() -> None:
+    """Raises ValueError where this system can't keep two runs out of each other's folder, as training needs."""
+    if fcntl is None:
+        raise ValueError(
+            "training needs Linux or macOS, for their file locks and signals; on Windows run it under WSL. Evaluation, "
+            "prediction and everything on models works here"
+        )
 
 
 class FolderBusy(ValueError):
@@ -35,21 +64,38 @@ class FolderLock:
         self.fresh = fresh
         self.stale_owner: str | None = None
         self._file: int | None = None
+        self._folder: int | None = None
+        self._renewing = threading.Lock()  # the thread that writes checkpoints asks too
 
     def acquire(self) -> None:
-        """Raises ``FolderBusy``, naming the process that holds the folder."""
+        """Raises ``FolderBusy``, naming the process that holds the folder, and ValueError where nothing can be held."""
+        check_platform()
         if self.path in _HELD:
             raise FolderBusy(f"{self.path.parent}: this process is already running in this folder")
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = describe_owner(_read(file)) or "an unnamed process"
-            os.close(file)
+            _lock_folder(folder, fcntl.LOCK_EX)
+            self._take_file()
+        except BaseException as error:
+            os.close(folder)
+            if not isinstance(error, BlockingIOError):
+                raise
+            owner = _owner(self.path)
             raise FolderBusy(
                 f"{self.path.parent} is in use by {owner}; wait for it, stop it, or choose another folder"
             ) from error
-        self.stale_owner = describe_owner(_read(file))
+        self._folder = folder
+        _FOLDERS.add(folder)
+        _HELD.add(self.path)
+
+    def _take_file(self) -> None:
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            raise
+        self.stale_owner = describe_owner(os.pread(file, 65536, 0))
         os.ftruncate(file, 0)
         own = {
             "pid": os.getpid(),
@@ -59,16 +105,17 @@ class FolderLock:
         }
         os.pwrite(file, json.dumps(own).encode(), 0)
         self._file = file
-        _HELD.add(self.path)
 
     def release(self) -> None:
-        if self._file is None:
+        if self._file is None or self._folder is None:
             return
         os.ftruncate(self._file, 0)
         if self.fresh:
             self._remove_if_empty()
         os.close(self._file)
-        self._file = None
+        os.close(self._folder)
+        _FOLDERS.discard(self._folder)
+        self._file = self._folder = None
         _HELD.discard(self.path)
 
     def _remove_if_empty(self) -> None:
@@ -80,21 +127,56 @@ class FolderLock:
         except OSError:  # somebody put something there
             return
 
+    def lost(self) -> str | None:
+        """What became of the held folder, in words, where it is not in its place any more or another run has it.
+
+        A lock file that was deleted is made again.
+        """
+        if self._folder is None or self._file is None:
+            return None
+        folder = self.path.parent
+        try:
+            with self._renewing:
+                if _is(folder, self._folder):
+                    if not _is(self.path, before := self._file):
+                        self._take_file()
+                        os.close(before)
+                    return None
+        except BlockingIOError:
+            owner = _owner(self.path)
+            return f"the lock of {folder} was deleted and {owner} has taken the folder"
+        except OSError:  # a disk has a bad moment, or is full
+            return None
+        moved = self.moved_to()
+        return f"the run's folder {folder} was {'removed' if moved is None else f'renamed to {moved}'} while it ran"
+
+    def moved_to(self) -> Path | None:
+        """Where the held folder is now, if it was renamed and the system can tell."""
+        with contextlib.suppress(OSError):
+            if self._folder is None or _is(self.path.parent, self._folder):
+                return None
+            now = Path(os.readlink(f"/proc/self/fd/{self._folder}"))
+            return now if _is(now, self._folder) else None
+        return None
+
 
 def is_held(folder: Path) -> str | None:
     """The process that holds ``folder``, described; None where nobody does. Changes nothing."""
     path = folder.resolve() / LOCK_FILE
     if path in _HELD:
         return f"process {os.getpid()} (this one)"
-    if not path.exists():
+    if fcntl is None or not path.parent.is_dir():
         return None
-    with open(path, "rb") as file:
-        try:
-            fcntl.lockf(
-                file, fcntl.LOCK_SH | fcntl.LOCK_NB
-            )  # which a reader may ask for, on a read-only disk too
-        except BlockingIOError:
-            return describe_owner(file.read()) or "an unnamed process"
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        _lock_folder(handle, fcntl.LOCK_SH)  # which a reader may ask for, on a read-only disk too
+        if path.exists():
+            with open(path, "rb") as file:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(path)
+    finally:
+        os.close(handle)
     return None
 
 
@@ -108,5 +190,31 @@ def describe_owner(content: bytes) -> str | None:
         return None
 
 
-def _read(file: int) -> bytes:
-    return os.pread(file, 65536, 0)
+def _owner(path: Path) -> str:
+    """Who holds a folder, from its lock file: a moment after it was taken, it is not yet written there."""
+    for pause in (0, 0.05, 0.1, 0.2):
+        time.sleep(pause)
+        with contextlib.suppress(OSError):
+            if owner := describe_owner(path.read_bytes()):
+                return owner
+    return "an unnamed process"
+
+
+def _lock_folder(folder: int, kind: int) -> None:
+    """Raises BlockingIOError where another process holds it. Some network file systems lock files alone."""
+    try:
+        fcntl.flock(folder, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether ``path`` is what is open as ``handle``. Raises OSError where that can't be found out now."""
+    try:
+        there = os.stat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+            return False
+        raise
+    return os.path.samestat(there, os.fstat(handle))
