@@ -45,8 +45,8 @@ MAY_IMPORT = {
 # The files and folders of a room, from the bottom up: each may import from those before it, and from itself.
 INSIDE = {
     "data": "random decode coco base transforms datasets batching tools",
-    "train": "files result events design paired_init distributed logging run_folder checkpoint loop inference resolve "
-    "contents run tools",
+    "train": "files result events precheck design paired_init distributed logging run_folder checkpoint loop inference "
+    "resolve contents run tools",
 }
 
 

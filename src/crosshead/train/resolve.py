@@ -110,6 +110,11 @@ def starts_from_weights(recipe: Recipe) -> bool:
 
 def check_presumed_weights(recipe: Recipe) -> None:
     """ValueError where a recipe says what is only meant for a model that knows something, and none is named."""
+    first = recipe.model.init_from
+    if first is not None and not os.path.exists(os.path.expanduser(first)):
+        raise ValueError(
+            f"model.init_from={first}: no such file or folder; wanted weights, a folder of timm's or a run"
+        )
     presume = {
         "optimizer.layer_decay": recipe.optimizer.layer_decay,
         "optimizer.head_lr": recipe.optimizer.head_lr,

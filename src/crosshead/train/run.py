@@ -22,7 +22,7 @@ from crosshead.data.batching.loader import (
 from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks import Task, open_task
+from crosshead.tasks import Task
 from crosshead.train.checkpoint.memory import Memory, as_context, recall, write_pictures
 from crosshead.train.checkpoint.rescue import Rescued, rescue
 from crosshead.train.checkpoint.resume import (
@@ -65,6 +65,7 @@ from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
 from crosshead.train.loop.run import Held, Run, Source
 from crosshead.train.loop.signals import StopRequest
+from crosshead.train.precheck import precheck
 from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by, taken_from_run
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
@@ -142,9 +143,8 @@ def _train(
     memory = world.lead(lambda: recall(start))
     splits = memory.open(recipe)
     recipe = settled_by(recipe, splits.settled)
-    splits.refuse_known_faults(recipe.data)
     info = memory.info_with(recipe, splits.info)
-    task = open_task(recipe, info)
+    task = precheck(recipe, splits, info)
     notes = (*splits.notes, *splits.seen, *world.lead(lambda: check_contents(task, splits)))
     lengths = Lengths.of(recipe, len(splits.train), world.size)
     if not start.state:

@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
         "more than one split.",
         epilog="examples:\n  crosshead data check fashion-mnist\n"
         "  crosshead data check folder --data-path /data/pets --workers 4\n\n"
-        "exit codes: 0 all images can be read; 1 some can't; 2 wrong input",
+        "exit codes: 0 all images can be read; 1 some can't, or train would refuse them; 2 wrong input",
     )
     add_recipe_words(check)
     check.add_argument("--data-path", metavar="DIR", help="the same as data.root=DIR")
@@ -71,11 +71,12 @@ def check_data(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
 
     from crosshead.cli.screen.reading import reading_bar
-    from crosshead.data.datasets.registry import open_splits
+    from crosshead.data.datasets.registry import dataset_names, open_splits
     from crosshead.data.tools.check import check_images
 
+    splits = open_splits(recipe)
     with reading_bar() as progress:
-        report = check_images(open_splits(recipe), workers=recipe.data.num_workers, progress=progress)
+        report = check_images(splits, workers=recipe.data.num_workers, progress=progress)
     if args.json:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:
@@ -83,6 +84,15 @@ def check_data(args: argparse.Namespace) -> int:
 
         print_report(report)
         _print_broken(report.broken)
+    if args.words[0] not in dataset_names():  # what is learned is known: training would refuse this
+        from crosshead.train.contents import check_contents
+        from crosshead.train.precheck import precheck
+
+        try:
+            check_contents(precheck(recipe, splits), splits)
+        except ValueError as error:
+            print(f"crosshead train would refuse this: {error}", file=sys.stderr)
+            return 1
     return 1 if report.broken else 0
 
 

@@ -67,7 +67,13 @@ class HoldOut:
     by_place: bool = False
 
     def split(
-        self, images: Images, data: DataConfig, *, strata: Sequence[int] | None = None, fixed: bool = False
+        self,
+        images: Images,
+        data: DataConfig,
+        *,
+        strata: Sequence[int] | None = None,
+        fixed: bool = False,
+        class_names: Sequence[str] = (),
     ) -> tuple[Images, Images]:
         """(the rest, the held out) of ``images``, each in the order that they have, ``data.validation`` of each of
         ``strata`` (their classes). ``fixed``: the data set never changes, and a picture's place in it is its name.
@@ -83,6 +89,7 @@ class HoldOut:
             purpose=PURPOSE,
             seed=self.seed,
             ids=None if by_place else digests,
+            class_names=class_names,
         )
         if self.kept is not None:
             assert digests is not None
@@ -107,7 +114,13 @@ def name_digests(images: Named, root: str | None) -> Indices:
 
 
 def stratified_split(
-    targets: Sequence[int], share: float, *, purpose: str, seed: int, ids: Indices | None = None
+    targets: Sequence[int],
+    share: float,
+    *,
+    purpose: str,
+    seed: int,
+    ids: Indices | None = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[Indices, Indices]:
     """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of each.
 
@@ -125,7 +138,10 @@ def stratified_split(
     draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels)) if ids is None else ids), 1)[:, 0]
     names, sizes = np.unique(labels, return_counts=True)
     if len(sizes) and sizes.min() < 2:
-        raise ValueError(f"class {names[sizes.argmin()]} has 1 picture: two at least, to train and validate")
+        rare = int(names[sizes.argmin()])
+        raise ValueError(
+            f"class {class_names[rare] if class_names else rare} has 1 picture: two at least, to train and validate"
+        )
     counts = np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1)
     order = np.lexsort((draw, labels))  # class by class, each in the order of its draws
     place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

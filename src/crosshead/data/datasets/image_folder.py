@@ -35,15 +35,15 @@ def open_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     sets = {split: listing.images for split, listing in listings.items()}
     origins = {split: display_name(folder) for split, folder in folders.items()}
     held_out = "validation" not in sets
+    names = [display_name(name) for name in class_names]
     if held_out:
-        train, validation = hold.split(sets["train"], data, strata=sets["train"].targets)
+        train, validation = hold.split(sets["train"], data, strata=sets["train"].targets, class_names=names)
         sets |= {"train": train, "validation": validation}
         share = f"{data.validation:.0%} of each class"
         origins["validation"] = (
             f"{share} held out of {origins['train']}, by seed {hold.seed}: there is no val/ or valid/"
         )
         origins["train"] += ", less what is held out for validation"
-    names = [display_name(name) for name in class_names]
     return Splits(
         sets["train"],
         sets["validation"],

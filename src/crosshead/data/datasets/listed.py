@@ -57,7 +57,7 @@ def open_listed(data: DataConfig, *, hold: HoldOut) -> Splits:
     sets = {split: whole.subset(np.asarray(rows, dtype=np.int64)) for split, rows in chosen.items() if rows}
     held_out = "validation" not in sets
     if held_out:
-        sets["train"], sets["validation"] = _split(kind, sets["train"], data, hold)
+        sets["train"], sets["validation"] = _split(kind, sets["train"], data, hold, class_names)
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     if kind == "value":
         numbers = np.asarray(sets["train"].targets, dtype=np.float64)
@@ -127,10 +127,12 @@ def _number(word: str, where: str) -> float:
     return value
 
 
-def _split(kind: str, images: FileImages, data: DataConfig, hold: HoldOut) -> tuple[FileImages, FileImages]:
+def _split(
+    kind: str, images: FileImages, data: DataConfig, hold: HoldOut, class_names: Sequence[str]
+) -> tuple[FileImages, FileImages]:
     """(the rest, the held out)."""
     if kind == "label":
-        return hold.split(images, data, strata=images.targets)
+        return hold.split(images, data, strata=images.targets, class_names=class_names)
     if len(images) < 2:
         raise ValueError(
             f"{data.name}: one picture; wanted two at least, to train and validate, or a column split"

@@ -44,7 +44,7 @@ def open_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     class_names = _class_names(root, 1 + max(max(images.targets) for images in sets.values()))
     train, validation = sets["train"], sets.get("val")
     if validation is None:
-        train, validation = hold.split(train, data, strata=train.targets)
+        train, validation = hold.split(train, data, strata=train.targets, class_names=class_names)
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 

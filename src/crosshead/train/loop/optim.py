@@ -131,7 +131,8 @@ def build_schedule(
             "schedule.warmup_steps or schedule.warmup_epochs, or train longer"
         )
     warmup: dict[str, Any] = {"warmup_t": warmup_steps, "warmup_lr_init": config.warmup_lr * scale}
-    fall: dict[str, Any] = {"t_initial": max(total_steps - warmup_steps, 1), "lr_min": config.min_lr * scale}
+    # A fall over one step is none, and that step has the full rate either way: timm warns of 1.
+    fall: dict[str, Any] = {"t_initial": max(total_steps - warmup_steps, 2), "lr_min": config.min_lr * scale}
     schedule: Scheduler
     if config.name == "cosine":
         schedule = CosineLRScheduler(optimizer, **fall, **warmup, warmup_prefix=True, t_in_epochs=False)

@@ -19,7 +19,8 @@ from crosshead.data.base import Batch, Splits
 from crosshead.data.batching.loader import training_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks import Task, open_task
+from crosshead.tasks import Task
+from crosshead.train.contents import check_contents
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.allocator import tune_allocator
@@ -27,6 +28,7 @@ from crosshead.train.loop.build import build_model, build_training
 from crosshead.train.loop.devices import choose_device, deterministic_algorithms
 from crosshead.train.loop.lengths import Lengths
 from crosshead.train.loop.steps import PARTS, Part, Requests, Stepper
+from crosshead.train.precheck import precheck
 from crosshead.train.resolve import check_presumed_weights, settle
 
 STEP = "training step"
@@ -43,9 +45,8 @@ class Trial:
         if self.device.type == "cpu":
             tune_allocator()
         self.splits: Splits = open_splits(recipe)
-        self.splits.refuse_known_faults(recipe.data)
-        self.task: Task = open_task(recipe, self.splits.info)
-        self.task.training_batches(self.splits.train, seed=0, epoch=0)  # refuses what it can't learn from
+        self.task: Task = precheck(recipe, self.splits)
+        check_contents(self.task, self.splits)
         self.lengths = Lengths.of(recipe, len(self.splits.train), 1)
         world = World()
         watchdog = Watchdog(
