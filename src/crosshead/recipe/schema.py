@@ -12,6 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(gt=0.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]  # of something, that must leave some of it
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0.0)]
+
+
+def key(default: Any, description: str, *, unit: str | None = None) -> Any:
+    """A key of a section. From here come ``crosshead recipes --describe``, docs/recipe.md and the JSON schema."""
+    return Field(default=default, description=description, json_schema_extra={"unit": unit} if unit else None)
 
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -26,8 +34,9 @@ def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-Limits = Annotated[tuple[float, float], AfterValidator(_ascending)]
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+# The text is what a key of this kind expects; see ``recipe.describe``.
+Limits = Annotated[tuple[float, float], AfterValidator(_ascending), "two numbers, the smaller one first"]
+Range = Annotated[tuple[float, float], AfterValidator(_rising), "two numbers above 0, the smaller one first"]
 Moment = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -43,9 +52,14 @@ class InteractionConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    kind: str = "overlap"
-    init: Literal["preserve", "paper"] = "preserve"
-    blocks: list[int] | None = None
+    kind: str = key("overlap", "Which interaction, by its name: `crosshead.layers.INTERACTIONS`.")
+    init: Literal["preserve", "paper"] = key(
+        "preserve",
+        "Where it starts: with the outputs that the model had without it, or as its paper starts it.",
+    )
+    blocks: list[int] | None = key(
+        None, "The blocks that get it, counted from 0, negative ones from the end. Unset: all of them."
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -66,10 +80,20 @@ class SegmenterConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["semantic_fpn", "upernet", "linear"] = "semantic_fpn"
-    out_indices: list[int] | None = None  # the backbone's stages that serve; the last four when unset
-    window: Positive | None = 14  # of a plain ViT's attention, in patches
-    global_blocks: list[int] | None = None
+    name: Literal["semantic_fpn", "upernet", "linear"] = key("semantic_fpn", "The decoder.")
+    out_indices: list[int] | None = key(
+        None,
+        "The backbone's stages that serve, counted from 0; negative ones from the end. Unset: the last four.",
+    )
+    window: Positive | None = key(
+        14,
+        "Side of the windows in which a plain ViT's blocks attend. null: over the whole picture.",
+        unit="patches",
+    )
+    global_blocks: list[int] | None = key(
+        None,
+        "Blocks of a plain ViT that attend over the whole picture all the same. Unset: four, evenly spread.",
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -82,10 +106,22 @@ class DetectorConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["retinanet", "faster_rcnn", "mask_rcnn"] = "mask_rcnn"
-    out_indices: list[int] | None = None  # as a segmenter's, these three
-    window: Positive | None = 14
-    global_blocks: list[int] | None = None
+    name: Literal["retinanet", "faster_rcnn", "mask_rcnn"] = key(
+        "mask_rcnn", "The detector; mask_rcnn finds masks beside boxes."
+    )
+    out_indices: list[int] | None = key(
+        None,
+        "The backbone's stages that serve, counted from 0; negative ones from the end. Unset: the last four.",
+    )
+    window: Positive | None = key(
+        14,
+        "Side of the windows in which a plain ViT's blocks attend. null: over the whole picture.",
+        unit="patches",
+    )
+    global_blocks: list[int] | None = key(
+        None,
+        "Blocks of a plain ViT that attend over the whole picture all the same. Unset: four, evenly spread.",
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -99,14 +135,34 @@ class ModelConfig(Section):
     ``mohsa_*`` models and to the interaction. ``args`` go to ``timm.create_model`` as they are.
     """
 
-    name: str = "mohsa_vit_micro_patch2_32"
-    overlap: str | int | float | list[int] | None = None
-    drop_path_rate: Rate = 0.0
-    args: dict[str, Any] = {}
-    interaction: InteractionConfig | None = None
-    segmenter: SegmenterConfig | None = None
-    detector: DetectorConfig | None = None
-    init_from: str | None = None  # a checkpoint (safetensors, or the authors' .pth) to start from
+    name: str = key(
+        "mohsa_vit_micro_patch2_32",
+        "The model, by its name in timm's registry (`crosshead models` lists ours).",
+    )
+    overlap: str | int | float | list[int] | None = key(
+        None,
+        "How far heads overlap, block by block: a schedule (index, reversed/2, constant:4, fraction:0.5 ...; "
+        "`crosshead schedules` shows them), one number for all blocks, or a list. Unset: the model's own.",
+        unit="channels",
+    )
+    drop_path_rate: Rate = key(
+        0.0, "How likely the last block is left out in training; linear from 0 in the first."
+    )
+    args: dict[str, Any] = key({}, "Further arguments of timm.create_model, as they are.")
+    interaction: InteractionConfig | None = key(
+        None, "What happens between the heads of a model that was built without it. Unset: nothing is put in."
+    )
+    segmenter: SegmenterConfig | None = key(
+        None, "What makes a segmenter of the backbone, for task.name=segment."
+    )
+    detector: DetectorConfig | None = key(
+        None, "What makes a detector of the backbone, for task.name=detect."
+    )
+    init_from: str | None = key(
+        None,
+        "Weights to start from: a file (safetensors, or a checkpoint of PyTorch, of which nothing is run), a folder as "
+        "timm writes it for a hub, or a run's folder.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -143,39 +199,69 @@ _RECORDED = {
 
 
 class DataConfig(Section):
-    name: str = "digits"
-    root: str | None = None
-    image_size: Positive | tuple[Positive, Positive] | None = (
-        8  # None: the one that the first weights are for
+    name: str = key("digits", "The data set, by its name (`crosshead data list`).")
+    root: str | None = key(None, "The folder that holds it, for data that is not inside a package.")
+    image_size: Positive | tuple[Positive, Positive] | None = key(
+        8,
+        "What the model sees: a side, or [height, width]. null: what the first weights are for.",
+        unit="pixels",
     )
-    channels: Positive = 3  # 1 and 3 are made of each other; of others a picture must have as many
-    mean: list[float] | None = None  # one a channel; the data set's own when unset
-    std: list[float] | None = None
-    validation: Rate = 0.1  # share of the training set held out, where the data set has no such split
-    split_seed: Annotated[int, Field(ge=0)] | None = None  # chooses which; unset, the run's seed does
-    eval_resize: Positive | None = None  # the shorter side before the centre crop
-    longest: Positive | None = None  # of pictures with boxes: the longer side after resizing
-    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
-    batch_size: Positive = 128  # a process
-    eval_batch_size: Positive | None = None
-    sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: every class equally often in an epoch
-    num_workers: Annotated[int, Field(ge=0)] = 0
-    on_broken_train: Literal["fail", "skip"] = "skip"
-    on_broken_eval: Literal["fail", "skip"] = "fail"
-    # Of an object that is broken, a box of no width for one: it is left out, or its whole picture counts as broken.
-    on_broken_object: Literal["skip", "picture"] = "skip"
-    max_broken: Annotated[int, Field(ge=0)] = 100  # pictures, and objects
-    max_objects: Positive = 1000  # of a picture: one with more counts as broken
-    max_megapixels: Annotated[float, Field(gt=0)] = 64.0
-    follow_links: bool = False  # whether links may lead out of the data folder
-    # Of 16-bit pictures, the value that is white: a number, each picture's largest, or (auto) that of 8, 10, 12, 14 or
-    # 16 bits which holds the training pictures; what was found is recorded with the run.
-    white_level: Literal["auto", "per_image"] | Annotated[int, Field(gt=0, le=65535)] = "auto"
-    value_range: Limits | None = (
-        None  # of floating-point and 32-bit pictures: what is black, and what is white
+    channels: Positive = key(
+        3, "Channels of a picture: 1 and 3 are made of each other; of others a picture must have as many."
     )
-    exif: Literal["apply", "ignore"] = (
-        "apply"  # ignore: pixels as they are stored, as some annotations mean them
+    mean: list[float] | None = key(
+        None, "Of pixels in 0 ... 1, one number a channel, taken off. Unset: the data set's own."
+    )
+    std: list[float] | None = key(
+        None, "Of pixels in 0 ... 1, one number a channel, divided by. Unset: the data set's own."
+    )
+    validation: Rate = key(
+        0.1, "Share of the training pictures held out to select by, where the data set has no such split."
+    )
+    split_seed: Count | None = key(None, "Chooses which pictures are held out. Unset: train.seed does.")
+    eval_resize: Positive | None = key(
+        None, "The shorter side before the centre crop of an evaluation.", unit="pixels"
+    )
+    longest: Positive | None = key(
+        None, "Of pictures with boxes: the longer side after resizing, at most.", unit="pixels"
+    )
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = key("bicubic", "How pictures are resized.")
+    batch_size: Positive = key(128, "Of a training step, in each process.", unit="pictures")
+    eval_batch_size: Positive | None = key(
+        None, "Of an evaluation, in each process. Unset: batch_size.", unit="pictures"
+    )
+    sampling: Literal["uniform", "balanced"] = key(
+        "uniform", "Which pictures an epoch has: each once, or every class equally often."
+    )
+    num_workers: Count = key(
+        0,
+        "Processes that read pictures, for each that trains. 0: the training process reads them.",
+        unit="processes",
+    )
+    on_broken_train: Literal["fail", "skip"] = key("skip", "What a training picture that can't be read does.")
+    on_broken_eval: Literal["fail", "skip"] = key(
+        "fail", "What a picture of an evaluation that can't be read does."
+    )
+    on_broken_object: Literal["skip", "picture"] = key(
+        "skip",
+        "Of an object that is broken, a box of no width for one: it is left out, or its picture counts as broken.",
+    )
+    max_broken: Count = key(
+        100, "How many broken ones are left out before the run stops.", unit="pictures, and objects"
+    )
+    max_objects: Positive = key(1000, "Of a picture; one with more counts as broken.", unit="objects")
+    max_megapixels: Weight = key(64.0, "Of a picture; a larger one counts as broken.", unit="megapixels")
+    follow_links: bool = key(False, "Whether links may lead out of the data folder.")
+    white_level: Literal["auto", "per_image"] | Annotated[int, Field(gt=0, le=65535)] = key(
+        "auto",
+        "The value of 16-bit pictures that is white: a number, each picture's largest (per_image), or that of 8, 10, "
+        "12, 14 or 16 bits which holds the training pictures (auto); what was found is recorded with the run.",
+    )
+    value_range: Limits | None = key(
+        None, "Of floating-point and 32-bit pictures, which need it: what is black, and what is white."
+    )
+    exif: Literal["apply", "ignore"] = key(
+        "apply", "Whether EXIF turns pictures; ignore takes pixels as stored, as some annotations mean them."
     )
 
     @model_validator(mode="after")
@@ -190,138 +276,212 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    horizontal_flip: Rate = 0.5
-    crop_scale: Range | None = (0.08, 1.0)  # random resized crop; None: plain resize
-    crop_ratio: Range = (0.75, 4 / 3)
-    affine_degrees: Annotated[float, Field(ge=0)] = 0.0
-    affine_translate: Rate = 0.0
-    affine_scale: Range | None = None
-    randaugment: str | None = "rand-m9-mstd0.5-inc1"
-    color_jitter: Annotated[float, Field(ge=0)] | None = 0.4
-    erasing: Rate = 0.25
-    erasing_mode: Literal["pixel", "rand", "const"] = "pixel"
-    mixup: Annotated[float, Field(ge=0)] = 0.8
-    cutmix: Annotated[float, Field(ge=0)] = 1.0
-    mixup_prob: Rate = 1.0
-    mixup_switch_prob: Rate = 0.5
-    # Of pictures with maps or boxes:
-    scale_range: Range | None = None  # random sizes, as factors of the evaluation's
-    crop_most: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a crop that one class may have
-    photometric: Rate = (
-        0.0  # how likely each of brightness, contrast, saturation, hue and channel order changes
+    horizontal_flip: Rate = key(0.5, "How likely a picture is mirrored.")
+    crop_scale: Range | None = key(
+        (0.08, 1.0),
+        "Random resized crop: from which to which share of the picture's area. null: plain resize.",
     )
-    # Of pictures with boxes:
-    crop_chance: Rate = 0.0  # how likely a random piece is taken, each side half of the picture's or more
-    short_sides: list[Positive] | None = (
-        None  # the shorter side, one of these at random, in place of eval_resize
+    crop_ratio: Range = key((0.75, 4 / 3), "Its width over its height, from and to.")
+    affine_degrees: Amount = key(0.0, "Turned by at most so much either way.", unit="degrees")
+    affine_translate: Rate = key(0.0, "Moved by at most this share of a side.")
+    affine_scale: Range | None = key(None, "Scaled by a factor from and to.")
+    randaugment: str | None = key(
+        "rand-m9-mstd0.5-inc1", "timm's RandAugment or AutoAugment, in timm's notation."
     )
-    jitter_range: Range | None = (
-        None  # large-scale jitter: factors of data.image_size, to which it is cut or padded
+    color_jitter: Amount | None = key(
+        0.4, "How far brightness, contrast and saturation change, where randaugment is null."
+    )
+    erasing: Rate = key(0.25, "How likely a rectangle is erased.")
+    erasing_mode: Literal["pixel", "rand", "const"] = key(
+        "pixel", "What it is filled with: noise, one random colour, or the mean."
+    )
+    mixup: Amount = key(0.8, "The alpha of mixup's Beta distribution. 0: no mixup.")
+    cutmix: Amount = key(1.0, "The alpha of CutMix's Beta distribution. 0: no CutMix.")
+    mixup_prob: Rate = key(1.0, "How likely a batch is mixed, by one of the two.")
+    mixup_switch_prob: Rate = key(0.5, "How likely it is CutMix, where both are on.")
+    scale_range: Range | None = key(
+        None, "Of pictures with maps or boxes: random sizes, as factors of the evaluation's, from and to."
+    )
+    crop_most: Share = key(1.0, "Of pictures with maps: the share of a crop that one class may have.")
+    photometric: Rate = key(
+        0.0,
+        "Of pictures with maps or boxes: how likely each of brightness, contrast, saturation, hue and channel order "
+        "changes.",
+    )
+    crop_chance: Rate = key(
+        0.0,
+        "Of pictures with boxes: how likely a random piece is taken, each side half of the picture's or more.",
+    )
+    short_sides: list[Positive] | None = key(
+        None,
+        "Of pictures with boxes: the shorter side, one of these at random, in place of data.eval_resize.",
+        unit="pixels",
+    )
+    jitter_range: Range | None = key(
+        None,
+        "Of pictures with boxes: large-scale jitter, factors of data.image_size (from and to), to which it is cut or "
+        "padded.",
     )
 
 
 class TaskConfig(Section):
     """What is learned and what selects a checkpoint; which task knows which key stands beside it."""
 
-    name: Literal["classify", "multilabel", "regress", "segment", "detect"] = "classify"
-    select_by: str | None = None  # a metric: loss, balanced_accuracy, miou ...; the task's own when unset
-    label_smoothing: Rate = 0.1  # of classes and labels
-    # Of classes (segment: of pixels) by name, 1 for the others; or, for classify, one a class, or balanced.
-    class_weights: Literal["balanced"] | list[Weight] | dict[str, Weight] | None = None
-    focal_gamma: Weight | None = (
-        None  # classify: focal loss, in which images that are well known weigh little
+    name: Literal["classify", "multilabel", "regress", "segment", "detect"] = key(
+        "classify", "What is learned."
     )
-    auxiliary_weight: Weight = 0.4  # segment: of an auxiliary head's loss
-    window: Positive | None = (
-        None  # segment, detect: larger pictures go in overlapping windows of so many pixels
+    select_by: str | None = key(
+        None, "The metric that selects a checkpoint: loss, balanced_accuracy, miou ... Unset: the task's own."
     )
-    window_scale: Weight = 1.0  # of a picture that is cut into windows: to this share of its own size first
-    score_threshold: Rate = 0.3  # detect: of what predict tells and draws; judged is all that the model finds
-    max_detections: Positive = 100  # detect: objects of a class in a picture that are judged, the best first
+    label_smoothing: Rate = key(
+        0.1, "classify, multilabel, segment: share of the target that goes to all classes."
+    )
+    class_weights: Literal["balanced"] | list[Weight] | dict[str, Weight] | None = key(
+        None,
+        "classify, segment: weights of classes (of pixels) by name, 1 for the others; for classify also a list, one a "
+        "class, or balanced.",
+    )
+    focal_gamma: Weight | None = key(
+        None,
+        "classify: the gamma of focal loss, in which images that are well known weigh little. Unset: cross entropy.",
+    )
+    auxiliary_weight: Weight = key(0.4, "segment: of an auxiliary head's loss.")
+    window: Positive | None = key(
+        None,
+        "segment, detect: side of the overlapping windows in which larger pictures are evaluated. Unset: whole.",
+        unit="pixels",
+    )
+    window_scale: Weight = key(
+        1.0, "segment, detect: a picture that is cut into windows is resized by this factor first."
+    )
+    score_threshold: Rate = key(
+        0.3, "detect: the lowest score that predict tells and draws; judged is all that the model finds."
+    )
+    max_detections: Positive = key(
+        100, "detect: objects of a class in a picture that are judged, the best first.", unit="objects"
+    )
 
 
 class OptimizerConfig(Section):
-    name: str = "adamw"
-    lr: Annotated[float, Field(gt=0)] = 5e-4
-    lr_batch_size: Positive | None = None  # if set, lr belongs to this total batch size and scales linearly
-    betas: tuple[Moment, Moment] = (0.9, 0.999)
-    eps: Annotated[float, Field(ge=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
-    clip_grad: Annotated[float, Field(gt=0)] | None = 5.0
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = (
-        None  # the rate of each block below, over its upper's
+    name: str = key("adamw", "By timm's name: adamw, sgd, lamb, lion ...")
+    lr: Weight = key(5e-4, "The learning rate at its highest.")
+    lr_batch_size: Positive | None = key(
+        None,
+        "The total batch size that lr is for: with another one lr is scaled linearly. Unset: lr is taken as it is.",
+        unit="pictures",
     )
-    head_lr: Annotated[float, Field(gt=0)] | None = None  # the classifier's rate; lr's course, scaled
+    betas: tuple[Moment, Moment] = key(
+        (0.9, 0.999),
+        "How slowly the means of gradients and of their squares move; the first is SGD's momentum.",
+    )
+    eps: Amount = key(1e-8, "Added to the root of the squares' mean.")
+    weight_decay: Amount = key(0.05, "Of all weights but biases, norms and what a model spares.")
+    clip_grad: Weight | None = key(
+        5.0, "The largest norm of a step's gradients; larger ones are scaled. null: any."
+    )
+    layer_decay: Share | None = key(
+        None,
+        "The rate of each block over that of the one above it; for models that know something. Unset: all alike.",
+    )
+    head_lr: Weight | None = key(
+        None, "The classifier's own rate, at its highest, on lr's course. Unset: lr."
+    )
 
 
 class ScheduleConfig(Section):
     """After a linear warm-up from ``warmup_lr`` to ``optimizer.lr``, step by step: ``cosine`` or ``poly`` (a power of
     the share that is left) down to ``min_lr``, ``step`` (times ``gamma`` at the ``milestones``), or ``constant``."""
 
-    name: Literal["cosine", "poly", "step", "constant"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 20.0
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # in place of warmup_epochs
-    power: Annotated[float, Field(gt=0)] = 0.9
-    milestones: list[Annotated[float, Field(gt=0)]] = []  # in epochs from the start, ascending
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-    warmup_lr: Annotated[float, Field(ge=0)] = 5e-7
-    min_lr: Annotated[float, Field(ge=0)] = 5e-6
+    name: Literal["cosine", "poly", "step", "constant"] = key(
+        "cosine", "The course of the rate after the warm-up."
+    )
+    warmup_epochs: Amount = key(20.0, "Length of the linear warm-up.", unit="epochs")
+    warmup_steps: Count | None = key(None, "The same in steps, in place of warmup_epochs.", unit="steps")
+    power: Weight = key(0.9, "poly: of the share of training that is left.")
+    milestones: list[Weight] = key(
+        [], "step: where the rate falls, from the start, ascending.", unit="epochs"
+    )
+    gamma: Share = key(0.1, "step: what the rate is multiplied by there.")
+    warmup_lr: Amount = key(5e-7, "The rate where the warm-up starts.")
+    min_lr: Amount = key(5e-6, "cosine, poly: the rate at the end.")
 
 
 class TrainConfig(Section):
-    epochs: Positive = 100
-    steps: Positive | None = None  # the run's length in optimizer steps, in place of epochs
-    seed: Annotated[int, Field(ge=0)] = 0
-    paired_init: bool = (
-        False  # initial tensors keyed on (seed, name), so that unlike models start as alike as can be
+    epochs: Positive = key(100, "The run's length.", unit="epochs")
+    steps: Positive | None = key(
+        None, "The run's length in optimizer steps, in place of epochs.", unit="steps"
     )
-    accumulation_steps: Positive = 1
-    device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
-    compile: bool = False
-    grad_checkpointing: bool = False
-    parallel: Literal["copies", "shards"] = "copies"  # of the model in several processes: DDP, or FSDP2
-    deterministic: bool = False
-    freeze: list[str] = []  # parameters to leave as they are, by name: ["patch_embed.*", "blocks.[0-5].*"]
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    eval_every_epochs: Positive = 1
-    patience: Positive | None = None  # evaluations in a row without a better one after which training ends
-    max_bad_steps: Positive = 10  # non-finite losses or gradients in a row before the run stops
-    rank_timeout_s: Positive = 600
+    seed: Count = key(0, "Of initial weights, order, augmentation and all else that is random.")
+    paired_init: bool = key(
+        False, "Initial tensors drawn by (seed, name), so that unlike models start as alike as can be."
+    )
+    accumulation_steps: Positive = key(1, "Batches whose gradients make one step.", unit="batches")
+    device: str = key("auto", "auto (the best one there is), cpu, cuda, cuda:1 or mps.")
+    precision: Literal["fp32", "bf16", "fp16"] = key("fp32", "Of the forward pass, under autocast.")
+    channels_last: bool = key(False, "Whether images lie in memory with their channels last.")
+    compile: bool = key(False, "Whether the model goes through torch.compile.")
+    grad_checkpointing: bool = key(
+        False, "Whether blocks are computed again in the backward pass, which saves memory and costs time."
+    )
+    parallel: Literal["copies", "shards"] = key(
+        "copies", "Of the model in several processes: a copy in each (DDP), or a part (FSDP2)."
+    )
+    deterministic: bool = key(False, "Whether only algorithms are used that give the same bits each time.")
+    freeze: list[str] = key([], "Parameters to leave as they are, by name: patch_embed.*, blocks.[0-5].* ...")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = key(
+        None, "Of the moving average of the weights, which is then what is evaluated. Unset: none is kept."
+    )
+    eval_every_epochs: Positive = key(1, "How often the validation split is evaluated.", unit="epochs")
+    patience: Positive | None = key(
+        None,
+        "Evaluations in a row without a better one after which training ends. Unset: it never does.",
+        unit="evaluations",
+    )
+    max_bad_steps: Positive = key(
+        10, "Non-finite losses or gradients in a row before the run stops.", unit="steps"
+    )
+    rank_timeout_s: Positive = key(
+        600, "How long a process may be waited for before the run ends.", unit="seconds"
+    )
 
 
 class CheckpointConfig(Section):
     """``last`` is written at the end of every epoch and, if set, every so many steps or minutes."""
 
-    every_steps: Positive | None = None
-    every_minutes: Annotated[float, Field(gt=0)] | None = None
-    keep_last: Positive = 2
+    every_steps: Positive | None = key(
+        None, "How often one is written besides. Unset: at epochs' ends.", unit="steps"
+    )
+    every_minutes: Weight | None = key(None, "The same by the clock.", unit="minutes")
+    keep_last: Positive = key(2, "How many of the newest are kept, beside the best.", unit="checkpoints")
 
 
 class LogConfig(Section):
-    every_steps: Positive = 20
-    tensorboard: bool = True
-    progress: Literal["auto", "bar", "lines"] = "auto"
-    observers: list[str] = []  # beside the logs on disk: wandb, mlflow, or one that a package offers
-    forecast: bool = False  # say before training how long it will take, from a few steps
+    every_steps: Positive = key(20, "How often a step is logged.", unit="steps")
+    tensorboard: bool = key(True, "Whether the run's folder gets a log for TensorBoard.")
+    progress: Literal["auto", "bar", "lines"] = key(
+        "auto", "What the screen shows: a bar, or lines; auto: a bar on a terminal."
+    )
+    observers: list[str] = key(
+        [], "Who is told besides the logs on disk: wandb, mlflow, or one that a package offers."
+    )
+    forecast: bool = key(False, "Whether it is said before training how long it will take, from a few steps.")
 
 
 class Recipe(Section):
     """One run, whole. A recipe's file may also say ``base``; see ``crosshead.recipe.compose``."""
 
-    name: str = "run"
-    notes: str | None = None
-    output: str = "runs"
-    model: ModelConfig = ModelConfig()
-    data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
-    task: TaskConfig = TaskConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    train: TrainConfig = TrainConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    log: LogConfig = LogConfig()
+    name: str = key("run", "The run's name, and its folder's in output. A file's own name when unset there.")
+    notes: str | None = key(None, "Anything that a reader should know; nothing reads it.")
+    output: str = key("runs", "The folder in which runs' folders are made.")
+    model: ModelConfig = key(ModelConfig(), "The model.")
+    data: DataConfig = key(DataConfig(), "The pictures, and how they are read.")
+    augment: AugmentConfig = key(AugmentConfig(), "What is done to training pictures.")
+    task: TaskConfig = key(TaskConfig(), "What is learned, and what selects a checkpoint.")
+    optimizer: OptimizerConfig = key(OptimizerConfig(), "The optimizer.")
+    schedule: ScheduleConfig = key(ScheduleConfig(), "The course of the learning rate.")
+    train: TrainConfig = key(TrainConfig(), "How training goes.")
+    checkpoint: CheckpointConfig = key(CheckpointConfig(), "When checkpoints are written.")
+    log: LogConfig = key(LogConfig(), "What is told of a run.")
 
     @property
     def split_seed(self) -> int:
