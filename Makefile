@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-pages bench gpu soak lock wheel clean
+.PHONY: help setup demo test check check-pages reference bench gpu soak lock wheel clean
 
 help:           ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 # uv, not pip, resolves the environment: it takes torch and torchvision from one place, so that they match.
 # Byte code is compiled once here; without it every process would compile torch anew.
@@ -42,6 +42,9 @@ check: $(READY) ## lint and type check
 check-pages:    ## type check and lint the pages' scripts (needs npm)
 	npm ci --silent --no-audit --no-fund
 	npm run --silent check
+
+reference: $(READY) ## write docs/recipe.md and the recipes' JSON schema
+	PYTHONPATH=tests $(PY) tests/recipe/reference.py
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \

@@ -65,7 +65,7 @@ def test_their_keys_all_lead_to_keys_of_a_recipe():
         (("--opts", "TRAIN.EPOCHS"), "wanted pairs KEY VALUE, came 1 words"),
         (("--opts", "TRAIN.MOE.SAVE_MASTER", "true"), "TRAIN.MOE.SAVE_MASTER has no counterpart here"),
         (("--opts", "train.epoch", "3"), "the nearest one is 'train.epochs'"),
-        (("--batch-size", "0"), "data.batch_size: wanted greater than 0, came 0"),
+        (("--batch-size", "0"), "data.batch_size: expected a whole number above 0 (pictures), got 0"),
         (("--cfg", "configs/nothing.yaml"), "no recipe file configs/nothing.yaml"),
     ],
 )

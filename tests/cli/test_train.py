@@ -68,7 +68,7 @@ def test_a_finished_run_is_not_trained_again(run, capsys):
         (("digits", "fashion_mnist"), "wanted one recipe and KEY=VALUE pairs, came digits and fashion_mnist"),
         (("digits", "--cfg", "fashion_mnist"), "the recipe is named twice"),
         (("digits", "optimizer.lrr=1"), "the nearest one is 'optimizer.lr'"),
-        (("digits", "train.epochs=ten"), 'wanted a whole number, came "ten"'),
+        (("digits", "train.epochs=ten"), 'expected a whole number above 0 (epochs), got "ten"'),
         (("digits", "--seed", "x"), "argument --seed: invalid int value: 'x'"),
         (("digits", "--sed", "1"), "unknown argument --sed (the nearest is --seed)"),
         (("digits", "--tag", "../../etc"), "'../../etc' leads out of"),

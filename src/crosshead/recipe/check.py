@@ -1,25 +1,13 @@
 """From plain data to a ``Recipe``, with messages that name the key, its place, and what was wanted."""
 
-import difflib
 import json
-import types
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 
-from crosshead.recipe.schema import Recipe, Section
+from crosshead.recipe.describe import all_keys, expected_at, nearest_key
+from crosshead.recipe.schema import Recipe
 from crosshead.recipe.yaml import KeyPath, RecipeError
-
-_PLAIN_WORDS = {  # for what pydantic calls a valid ...
-    "integer": "a whole number",
-    "number": "a number",
-    "string": "text",
-    "boolean": "true or false",
-    "array": "a list",
-    "list": "a list",
-    "tuple": "a list",
-    "an object": "a section of keys",
-}
 
 
 def check_recipe(data: dict[str, Any], places: dict[KeyPath, str], source: str) -> Recipe:
@@ -40,46 +28,10 @@ def check_recipe(data: dict[str, Any], places: dict[KeyPath, str], source: str) 
 
 def check_key(key: str, place: str) -> None:
     """Raises ``RecipeError`` unless the dotted ``key`` is one that a recipe may hold."""
-    free = any(key.startswith(f"{known}.") for known, open_ended in recipe_keys().items() if open_ended)
-    if not free and key not in recipe_keys():
+    keys = all_keys()
+    free = any(key.startswith(f"{known}.") for known, each in keys.items() if each.is_open)
+    if not free and key not in keys:
         raise RecipeError(_unknown(key, place))
-
-
-def recipe_keys() -> dict[str, bool]:
-    """Every dotted key of a recipe, sections included; True where any key may follow (``model.args``)."""
-    return _keys(Recipe, "")
-
-
-def _keys(section: type[Section], prefix: str) -> dict[str, bool]:
-    keys: dict[str, bool] = {}
-    for name, field in section.model_fields.items():
-        options = _options(field.annotation)
-        keys[prefix + name] = any(get_origin(option) is dict for option in options)
-        for option in options:
-            if isinstance(option, type) and issubclass(option, Section):
-                keys |= _keys(option, f"{prefix}{name}.")
-                keys[prefix + name] |= option.model_config.get("extra") == "allow"
-    return keys
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
-def nearest_key(key: str) -> str:
-    """The recipe's key that someone who wrote ``key`` most likely meant."""
-    known = list(recipe_keys())
-    section, _, leaf = key.rpartition(".")
-    same_leaf = [k for k in known if k.rpartition(".")[2] == leaf]
-    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == section}
-    close_sibling = difflib.get_close_matches(leaf, siblings, n=1, cutoff=0.6)
-    if close_sibling:
-        return siblings[close_sibling[0]]
-    if same_leaf:
-        return difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.0)[0]
-    leaves = {k.rpartition(".")[2]: k for k in reversed(known)}
-    close_leaf = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.75)
-    return leaves[close_leaf[0]] if close_leaf else difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
 
 
 def _unknown(key: str, place: str) -> str:
@@ -108,14 +60,8 @@ def _explain(
         return _unknown(key, place)
     if items[0]["type"] == "value_error":  # the schema's own checks say it whole
         return f"{place}: {f'{key}: ' if key else ''}{items[0]['ctx']['error']}"
-    wanted = " or ".join(dict.fromkeys(_wanted(item["msg"]) for item in items))
-    came = json.dumps(_at(data, path), ensure_ascii=False)
-    return f"{place}: {key}: wanted {wanted}, came {came}"
-
-
-def _wanted(message: str) -> str:
-    wanted = message.removeprefix("Input should be ").removeprefix("a valid ")
-    return _PLAIN_WORDS.get(wanted, wanted[:1].lower() + wanted[1:])
+    got = json.dumps(_at(data, path), ensure_ascii=False)
+    return f"{place}: {key}: expected {expected_at(path)}, got {got}"
 
 
 def _dotted(path: KeyPath) -> str:

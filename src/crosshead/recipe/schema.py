@@ -286,7 +286,7 @@ class AugmentConfig(Section):
     affine_translate: Rate = key(0.0, "Moved by at most this share of a side.")
     affine_scale: Range | None = key(None, "Scaled by a factor from and to.")
     randaugment: str | None = key(
-        "rand-m9-mstd0.5-inc1", "timm's RandAugment or AutoAugment, in timm's notation."
+        "rand-m9-mstd0.5-inc1", "RandAugment or AutoAugment, in timm's notation. null: neither."
     )
     color_jitter: Amount | None = key(
         0.4, "How far brightness, contrast and saturation change, where randaugment is null."

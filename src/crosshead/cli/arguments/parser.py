@@ -84,10 +84,10 @@ class Parser(argparse.ArgumentParser):
 
 def _key_of(option: str) -> str | None:
     """The recipe's key that ``option`` would be the name of, if there is one."""
-    from crosshead.recipe.check import recipe_keys
+    from crosshead.recipe.describe import all_keys
 
     leaf = option.lstrip("-").replace("-", "_")
-    keys = [key for key in recipe_keys() if key.rpartition(".")[2] == leaf and "." in key]
+    keys = [key for key in all_keys() if key.rpartition(".")[2] == leaf and "." in key]
     return {"model": "model.name", "data": "data.name"}.get(leaf) or (keys[0] if keys else None)
 
 
