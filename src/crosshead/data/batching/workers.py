@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -155,6 +156,11 @@ class Workers:
 
     def _cause(self, error: Exception) -> str:
         """Which worker died of what, as far as its exit code tells."""
+        # A process that dies closes its connections first, and is dead a moment later.
+        ending = wait([process.sentinel for process in self._processes], timeout=_LOOK_S)
+        for process in self._processes:
+            if process.sentinel in ending:
+                process.join(_LOOK_S)
         dead = [process for process in self._processes if process.exitcode]
         if not dead:
             return f"the data's workers can't be reached any more ({error}); {_REMEDY}"
