@@ -175,3 +175,23 @@ def test_a_sweep_of_three_seeds_ends_in_a_comparison(tmp_path, capsys):
     assert main([*words, "--output", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "digits_mohsa against digits, test accuracy:" in said and (folder / "compare.html").is_file()
+
+
+def test_runs_side_by_side_come_to_the_same(swept, tmp_path):
+    folder, _, words = swept
+    other = [*words[: words.index("--output")], "--output", str(tmp_path / "beside"), "--device", "cpu"]
+    assert main([*other, "--seeds", "0", "--jobs", "2"]) == 0
+    for run in (tmp_path / "beside").glob("*/seed-0/result.json"):
+        result = json.loads(run.read_text())
+        before = json.loads((folder / run.relative_to(tmp_path / "beside")).read_text())
+        assert result["status"] == "finished" and result["test"]["count"] == 359
+        assert result["parameters"] == before["parameters"]
+        began = [
+            json.loads((f / "design.json").read_text())
+            for f in (run.parent, tmp_path / "beside" / run.parent)
+        ]
+        assert began[0] == began[1]
+
+
+def test_no_jobs_are_an_error(fails):
+    assert "--jobs: expected at least 1, got 0" in fails("sweep", "digits", "--jobs", "0")

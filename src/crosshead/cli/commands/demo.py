@@ -23,8 +23,8 @@ def register(commands: Commands) -> None:
         help="train plain and overlapped heads on digits, and compare them",
         usage="crosshead demo [dense] [KEY=VALUE ...] [options]",
         description="Trains the same small vision transformer twice on scikit-learn's handwritten digits, with "
-        "plain\nand with overlapped heads, and prints a table; then it probes what interacting heads can do and plain "
-        "ones\ncan't. It takes two or three minutes on two CPU cores.\n"
+        "plain\nand with overlapped heads, and prints a table; then it probes what interacting heads learn in as many\n"
+        "steps as plain ones, of any number. It takes two or three minutes on two CPU cores.\n"
         "With dense it trains Semantic FPN and Mask R-CNN on digits on photographs, and draws what they\n"
         "find in test scenes; that takes about four minutes.",
     )
@@ -80,7 +80,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _probe(folder: Path) -> None:
-    """What digits don't show: a task that interacting heads can do better than plain ones, whatever their number."""
+    """What digits do not show: a task of which interacting heads learn more in equal steps than plain ones do."""
     from crosshead.cli.commands.probe import cores, print_report, save_report
     from crosshead.probes import probe
 
@@ -92,7 +92,8 @@ def _probe(folder: Path) -> None:
     print_report(report)
     data, picture = save_report(report, folder, page=False)
     print(f"\nthe probe   {picture}, {data}")
-    print("            one seed each; more of them, and controls: crosshead probe pairs --seeds 0-4")
+    print("            one seed each, in equal steps, of which talking heads' take longer (docs/probes.md)")
+    print("            with controls of equal cost, and more seeds: crosshead probe pairs --seeds 0-4")
 
 
 def free_folder(runs: Path) -> Path:

@@ -50,6 +50,13 @@ def register(commands: Commands) -> None:
         "--over", action="append", default=[], metavar="KEY=A,B,...", help="values of any key; repeat"
     )
     parser.add_argument("--output", metavar="DIR", help="the sweep's folder (default: runs/sweep-RECIPE...)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs side by side, each on a share of the cores or a GPU",
+    )
     add_device(parser)
     parser.set_defaults(run=run_command)
 
@@ -59,6 +66,8 @@ def run_command(args: argparse.Namespace) -> int:
     overrides = [word for word in args.words if "=" in word]
     if not recipes:
         raise ValueError("no recipe is named; wanted one or more of `crosshead recipes`, or .yaml files")
+    if args.jobs < 1:
+        raise ValueError(f"--jobs: expected at least 1, got {args.jobs}")
     over = _lists(args)
     seeds = _seeds(args.seeds, over.pop(_SEED, None), overrides)
     if args.device is not None:
@@ -72,7 +81,7 @@ def run_command(args: argparse.Namespace) -> int:
     variants = plan_sweep(recipes, overrides, over, seeds, folder)
     _check_models(variants)
     code = 0
-    for outcome in run_sweep(variants, watch=lambda recipe: watch(recipe.log), announce=say):
+    for outcome in run_sweep(variants, lambda recipe: watch(recipe.log), say, args.jobs):
         if outcome.status == "stopped" or outcome.status == "unsaved":
             code = outcome.exit_code
         else:

@@ -20,6 +20,7 @@ from crosshead.train.resolve import settle
 from crosshead.train.result import RESULT_FILE, BadNumbers, Result
 from crosshead.train.run import train
 from crosshead.train.run_folder.folder import RECIPE_FILE
+from crosshead.train.tools.side_by_side import side_by_side
 
 FAILURE_FILE = "failed.json"
 # Keys that say where a run lies and how it is told, not what it computes.
@@ -120,8 +121,11 @@ def run_sweep(
     variants: Sequence[Variant],
     watch: Callable[[Recipe], Observer],
     announce: Callable[[str], None],
+    jobs: int = 1,
 ) -> Iterator[Result | Failure]:
     """Trains what is not finished yet, seed by seed; what is finished is read. Ends early if a run is stopped.
+
+    With ``jobs`` above 1 so many runs are trained side by side, each in a process of its own, which nobody watches.
 
     A run that fails, in whatever way, is recorded and named, and the others go on; but of several processes one may
     have failed alone, and then nothing goes on.
@@ -132,21 +136,59 @@ def run_sweep(
     runs = [(variant, seed) for seed in variants[0].folders for variant in variants]
     for variant, seed in runs:
         _check_same_recipe(variant.folders[seed], variant.seeded(seed))
+    if jobs > 1:
+        yield from _side_by_side(runs, announce, jobs)
+        return
     for number, (variant, seed) in enumerate(runs, start=1):
         folder, recipe = variant.folders[seed], variant.seeded(seed)
         announce(f"[{number}/{len(runs)}] {variant.label}, seed {seed}")
-        outcome = _outcome(folder, announce)
-        if outcome is None or (isinstance(outcome, Failure) and outcome.again):
-            outcome = _trained(recipe, folder, watch)
-        if isinstance(outcome, Failure):
-            then = "the same command tries" if outcome.again else f"delete {folder} to try"
-            announce(f"failed: {outcome.reason}. The others go on; {then} this one again")
+        ended = _ended(folder, announce)
+        outcome = _trained(recipe, folder, watch) if ended is None else ended
+        _announce_failure(outcome, announce)
         yield outcome
         if outcome.status in ("stopped", "unsaved"):
             return
 
 
-def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Observer]) -> Result | Failure:
+def _ended(folder: Path, announce: Callable[[str], None]) -> Result | Failure | None:
+    """How the run in ``folder`` has ended; None where it is to be trained, for the first time or again."""
+    outcome = _outcome(folder, announce)
+    return None if isinstance(outcome, Failure) and outcome.again else outcome
+
+
+def _announce_failure(outcome: Result | Failure, announce: Callable[[str], None]) -> None:
+    if isinstance(outcome, Failure):
+        then = "the same command tries" if outcome.again else f"delete {outcome.folder} to try"
+        announce(f"failed: {outcome.reason}. The others go on; {then} this one again")
+
+
+def _side_by_side(
+    runs: Sequence[tuple[Variant, int]], announce: Callable[[str], None], jobs: int
+) -> Iterator[Result | Failure]:
+    """What has ended already, and then the others as they end."""
+    waiting = []
+    for variant, seed in runs:
+        ended = _ended(variant.folders[seed], announce)
+        if ended is None:
+            waiting.append((variant, seed))
+        else:
+            yield ended
+    announce(f"{len(waiting)} of {len(runs)} runs to train, {jobs} at a time")
+    for number, ((variant, seed), found) in enumerate(side_by_side(_unwatched, waiting, jobs), start=1):
+        if isinstance(found, BaseException):
+            found = Failure(variant.folders[seed], f"its process ended: {found}", again=True)
+        outcome: Result | Failure = found
+        announce(f"[{number}/{len(waiting)}] {variant.label}, seed {seed}: {outcome.status}")
+        _announce_failure(outcome, announce)
+        yield outcome
+
+
+def _unwatched(run: tuple[Variant, int]) -> Result | Failure:
+    variant, seed = run
+    return _trained(variant.seeded(seed), variant.folders[seed], lambda recipe: None)
+
+
+def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Observer | None]) -> Result | Failure:
     world = distributed.meet(recipe.train.rank_timeout_s)
     try:
         result = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
