@@ -13,8 +13,9 @@ ROOT = Path(crosshead.__file__).parent
 MAY_IMPORT = {
     "files": set(),
     "text": set(),
+    "plugins": set(),
     "ops": set(),
-    "layers": {"ops"},
+    "layers": {"plugins", "ops"},
     "swap": {"ops", "layers"},
     "models": {"files", "ops", "layers", "swap"},
     "probes": {"layers", "swap"},
@@ -22,8 +23,8 @@ MAY_IMPORT = {
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
     "recipe": {"files", "layers"},
-    "data": {"files", "text", "recipe"},
-    "tasks": {"recipe", "data", "models"},
+    "data": {"files", "text", "plugins", "recipe"},
+    "tasks": {"plugins", "recipe", "data", "models"},
     "train": {"files", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"recipe", "tasks", "train"},
     "cli": {

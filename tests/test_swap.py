@@ -119,7 +119,10 @@ def test_unsupported_models_are_named(name, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(kind="overlaps"), "no interaction 'overlaps'; wanted one of overlap, imhsa"),
+        (
+            dict(kind="overlaps"),
+            "no interaction 'overlaps'; did you mean overlap\\? known are overlap, imhsa",
+        ),
         (dict(init="keep"), "init must be 'preserve' or 'paper', got 'keep'"),
         (dict(blocks=[3]), r"some of 0 to 2 .*got \[3\]"),
         (dict(blocks=[]), "some of 0 to 2"),

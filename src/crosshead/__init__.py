@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import models as models
+    from .data.datasets.registry import register_dataset
     from .layers import (
         InteractingAttention,
         Interaction,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .probes import probe, register_probe
     from .saved import load, save
     from .swap import SwapReport, restore_attention, supported, swap_attention
+    from .tasks import register_task
 
 __version__ = "0.1.0"
 
@@ -49,9 +51,11 @@ __all__ = [
     "overlapped_talking_head_attention_layer",
     "overlapped_window_attention_layer",
     "probe",
+    "register_dataset",
     "register_host",
     "register_interaction",
     "register_probe",
+    "register_task",
     "restore_attention",
     "save",
     "supported",
@@ -67,7 +71,9 @@ _ROOMS = {
     "load_authors_checkpoint": "models",
     "overlapped_attention": "ops.overlap",
     "probe": "probes",
+    "register_dataset": "data.datasets.registry",
     "register_probe": "probes",
+    "register_task": "tasks",
     "restore_attention": "swap",
     "save": "saved",
     "supported": "swap",

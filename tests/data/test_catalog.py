@@ -19,7 +19,7 @@ def test_an_unknown_name_gets_the_nearest_and_the_list() -> None:
 
 
 def test_a_registered_data_set_is_opened_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_KNOWN", dict(catalog._KNOWN))
+    monkeypatch.delitem(catalog.DATASETS, "mine", raising=False)
 
     @catalog.register_dataset("mine", "the digits again")
     def open_mine(data: DataConfig, *, hold: HoldOut) -> Splits:

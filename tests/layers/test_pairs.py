@@ -100,7 +100,7 @@ def test_what_others_register_meets_all_there_is(kind, attention):
 def test_registering_twice_or_wrongly_is_refused():
     assert register_interaction(Overlap) is Overlap  # the same class again changes nothing
     clash = dataclass(frozen=True)(type("Clash", (Interaction,), {"kind": "overlap"}))
-    with pytest.raises(ValueError, match="interaction 'overlap' is Overlap; choose another kind"):
+    with pytest.raises(ValueError, match="interaction 'overlap' is registered already"):
         register_interaction(clash)
     with pytest.raises(ValueError, match="OneProjectionHost must derive from Linear"):
         register_host(nn.Linear, OneProjectionHost)

@@ -6,11 +6,11 @@ from pathlib import Path
 import timm
 
 import crosshead.models  # noqa: F401 - registers the models
-from crosshead.data.datasets.registry import dataset_names
+from crosshead.data.datasets.registry import DATASETS
 from crosshead.layers import INTERACTIONS
 from crosshead.recipe.compose import shipped_folder
 from crosshead.recipe.describe import SCHEMA_FILE, Key, all_keys, json_schema
-from crosshead.tasks import METRICS
+from crosshead.tasks import METRICS, TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
 SCHEMA = shipped_folder() / SCHEMA_FILE
@@ -60,7 +60,8 @@ def schema() -> str:
     names = {
         "model.name": timm.list_models(["mohsa_*", "plain_*", "ivit_*"]),
         "model.interaction.kind": [*INTERACTIONS],
-        "data.name": dataset_names(),
+        "data.name": sorted(DATASETS),
+        "task.name": [*TASKS],
         "task.select_by": [name for name in METRICS if name not in ("count", "skipped")],
     }
     return json.dumps(json_schema(names), indent=1, ensure_ascii=False) + "\n"

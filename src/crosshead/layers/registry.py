@@ -1,4 +1,7 @@
-"""Which interactions and hosts there are. Both tables are filled through the two functions here, ours included."""
+"""Which interactions and hosts there are. Both tables are filled through the two functions here, ours included.
+
+Another package offers an interaction through an entry point of the group ``crosshead.interactions`` under its kind.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..plugins import Registry
+
 if TYPE_CHECKING:
     from .interactions.base import Interaction
 
-INTERACTIONS: dict[str, type[Interaction]] = {}
+INTERACTIONS: Registry[type[Interaction]] = Registry("crosshead.interactions", "interaction")
 # A class of attention -> its host, a subclass of both ``InteractingAttention`` and that class.
 HOSTS: dict[type[nn.Module], type[Any]] = {}
 
@@ -26,11 +31,7 @@ def register_interaction(cls: type[Interaction]) -> type[Interaction]:
     Raises:
         ValueError: for a kind that another class has.
     """
-    if INTERACTIONS.setdefault(cls.kind, cls) is not cls:
-        raise ValueError(
-            f"interaction {cls.kind!r} is {INTERACTIONS[cls.kind].__qualname__}; choose another kind"
-        )
-    return cls
+    return INTERACTIONS.add(cls.kind, cls)
 
 
 def register_host(attention: type[nn.Module], host: type[nn.Module]) -> None:
@@ -55,6 +56,4 @@ def register_host(attention: type[nn.Module], host: type[nn.Module]) -> None:
 
 def interaction_class(kind: str) -> type[Interaction]:
     """The class of a kind. Raises ValueError, with the kinds that there are, for another one."""
-    if kind not in INTERACTIONS:
-        raise ValueError(f"no interaction {kind!r}; wanted one of {', '.join(INTERACTIONS)}")
-    return INTERACTIONS[kind]
+    return INTERACTIONS.find(kind)

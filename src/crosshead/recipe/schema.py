@@ -327,8 +327,8 @@ class AugmentConfig(Section):
 class TaskConfig(Section):
     """What is learned and what selects a checkpoint; which task knows which key stands beside it."""
 
-    name: Literal["classify", "multilabel", "regress", "segment", "detect"] = key(
-        "classify", "What is learned."
+    name: str = key(
+        "classify", "What is learned: classify, multilabel, regress, segment, detect, or a package's."
     )
     select_by: str | None = key(
         None, "The metric that selects a checkpoint: loss, balanced_accuracy, miou ... Unset: the task's own."

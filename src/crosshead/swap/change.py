@@ -1,5 +1,6 @@
 """Puts interacting heads into a model that was built without them, takes them out, and does so again from data."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -114,6 +115,8 @@ def supported(model: nn.Module) -> tuple[str, ...]:
     What keeps another kind out is in the error of ``swap_attention(model, kind, init="paper", dry_run=True)``. The
     model and the random numbers stay as they are.
     """
+    for fault in INTERACTIONS.load_all().values():
+        warnings.warn(fault, stacklevel=2)
     sites = [] if has_host(model) else find_sites(model)
     with _same_random_numbers(model):
         return tuple(

@@ -1,7 +1,6 @@
 """The data sets by name. One that is registered is found by the recipes and by every command."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Protocol
 
 from crosshead.data.base import Splits
@@ -27,24 +26,34 @@ from crosshead.data.datasets.listed import open_listed
 from crosshead.data.datasets.looking import settle_data
 from crosshead.data.datasets.scenes_objects import open_scenes
 from crosshead.data.datasets.scenes_semantic import open_scenes_semantic
+from crosshead.plugins import Registry
 from crosshead.recipe.schema import DataConfig, Recipe
 
 
 class Opener(Protocol):
     def __call__(self, data: DataConfig, /, *, hold: HoldOut) -> Splits:
-        """``hold`` decides what the data set leaves open: which pictures are held out for validation."""
+        """The data set's pictures by split, from ``data.root`` if it is a folder.
+
+        ``hold`` decides what the data set leaves open: which pictures are held out for validation
+        (``hold.split``). Raises ValueError where what is there is no such data set.
+        """
 
 
-_KNOWN: dict[str, tuple[str, Opener]] = {}
+# By name, what it is in a line, and what opens it.
+DATASETS: Registry[tuple[str, Opener]] = Registry("crosshead.datasets", "data set")
 
 
 def register_dataset(name: str, description: str) -> Callable[[Opener], Opener]:
-    """Decorator: the function opens the data set ``name``. A name already taken is a ValueError."""
+    """Decorator: the function opens the data set ``name`` of recipes; see ``Opener``.
+
+    Another package offers one through an entry point of the group ``crosshead.datasets`` under that name.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
 
     def register(opener: Opener) -> Opener:
-        if name in _KNOWN:
-            raise ValueError(f"data set {name!r} is registered already; choose another name")
-        _KNOWN[name] = description, opener
+        DATASETS.add(name, (description, opener))
         return opener
 
     return register
@@ -91,12 +100,16 @@ register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)
 
 
 def dataset_names() -> list[str]:
-    return sorted(_KNOWN)
+    """All names, those that other packages offer included."""
+    return sorted(DATASETS.names())
 
 
 def describe_dataset(name: str) -> str:
-    """One line on the data set ``name``, which is registered."""
-    return _KNOWN[name][0]
+    """One line on the data set ``name``; of one whose package is broken, what is wrong."""
+    try:
+        return DATASETS.find(name)[0]
+    except ValueError as error:
+        return str(error)
 
 
 def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = False) -> Splits:
@@ -111,11 +124,5 @@ def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = Fal
         ValueError: no such data set, or what is at ``data.root`` is not one.
     """
     data = recipe.data
-    if data.name not in _KNOWN:
-        near = get_close_matches(data.name, dataset_names(), n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(
-            f"data.name: no data set {data.name!r}; {hint}known are {', '.join(dataset_names())}"
-        )
-    opener, hold = _KNOWN[data.name][1], HoldOut(recipe.split_seed, run, by_place)
+    opener, hold = DATASETS.find(data.name, "data.name")[1], HoldOut(recipe.split_seed, run, by_place)
     return settle_data(opener(data, hold=hold), data, lambda settled: opener(settled, hold=hold))
