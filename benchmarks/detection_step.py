@@ -52,12 +52,12 @@ from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import RunInfo
-from crosshead.train.logging.files import Audience, JsonLines
+from crosshead.train.logging.files import CallbackList, JsonLines
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.optim import build_optimizer, build_schedule
-from crosshead.train.loop.run import Held, Run, Source
+from crosshead.train.loop.run import EvalSplit, Run, Source
 from crosshead.train.loop.signals import StopRequest
 from input_pipeline import QUALITY, Stopwatches, picture
 from interleave import RESULTS, compare, conditions, report, require_close
@@ -153,19 +153,19 @@ class Engine(Side):
     def __init__(self, recipe: Recipe, folder: Path) -> None:
         super().__init__(recipe)
         images = self.images()
-        lengths = Lengths(recipe.data.batch_size, len(images), 100_000)
+        lengths = TrainingLength(recipe.data.batch_size, len(images), 100_000)
         self.state = TrainState(self.model, self.optimizer, None, None)
-        audience = Audience([JsonLines(folder, recipe.log.every_steps)])
+        callbacks = CallbackList([JsonLines(folder, recipe.log.every_steps)])
         info = RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0, "mask_ap", ())
-        audience.on_start(info)
+        callbacks.on_start(info)
         world = World()
-        source = Source(lambda epoch, start: self.batches(images, epoch), Held(lambda: [], 0), None)
+        source = Source(lambda epoch, start: self.batches(images, epoch), EvalSplit(lambda: [], 0), None)
         saver = Saver(CheckpointStore(folder), recipe.checkpoint, {}, active=True)
         watchdog = Watchdog(world, 600)
         # The stop request is not entered: a signal ends the benchmark.
         self.loop = Loop(
             Run(
-                recipe, self.task, source, lengths, self.state, self.model, self.set_rate, saver, audience,
+                recipe, self.task, source, lengths, self.state, self.model, self.set_rate, saver, callbacks,
                 StopRequest(), world, watchdog,
             )
         )  # fmt: skip

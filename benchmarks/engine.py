@@ -30,12 +30,12 @@ from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import EndRecord, RunInfo
-from crosshead.train.logging.files import Audience, JsonLines, TensorBoard
+from crosshead.train.logging.files import CallbackList, JsonLines, TensorBoard
 from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.optim import build_optimizer, build_schedule
-from crosshead.train.loop.run import Held, Run, Source
+from crosshead.train.loop.run import EvalSplit, Run, Source
 from crosshead.train.loop.signals import StopRequest
 from interleave import RESULTS, Timing, compare, conditions, report
 
@@ -108,12 +108,12 @@ class Checked(Side):
     def __init__(self, folder: Path, recipe: str, batch: int, classes: int, steps: int) -> None:
         super().__init__(recipe, batch, classes, steps)
         count = sum(map(len, self.batches))
-        source = Source(lambda epoch, start: self.batches, Held(lambda: [], 0), None)
-        lengths = Lengths(batch, count, self.recipe.train.epochs * steps)
+        source = Source(lambda epoch, start: self.batches, EvalSplit(lambda: [], 0), None)
+        lengths = TrainingLength(batch, count, self.recipe.train.epochs * steps)
         self.state = TrainState(self.model, self.optimizer, self.ema, None)
         every = self.recipe.log.every_steps
-        self.audience = Audience([JsonLines(folder, every), TensorBoard(folder, every)])
-        self.audience.on_start(
+        self.callbacks = CallbackList([JsonLines(folder, every), TensorBoard(folder, every)])
+        self.callbacks.on_start(
             RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0, "accuracy", ())
         )
         saver = Saver(CheckpointStore(folder), self.recipe.checkpoint, {}, active=True)
@@ -127,7 +127,7 @@ class Checked(Side):
             self.model,
             self.set_rate,
             saver,
-            self.audience,
+            self.callbacks,
             StopRequest(),  # not entered: a signal ends the benchmark
             world,
             Watchdog(world, 600),
@@ -139,7 +139,7 @@ class Checked(Side):
         self.loop.train_epoch()
 
     def close(self) -> None:
-        self.audience.on_end(EndRecord("finished", "", None))
+        self.callbacks.on_end(EndRecord("finished", "", None))
 
 
 def overhead(name: str, rounds_scale: float) -> dict[str, list[Timing]]:

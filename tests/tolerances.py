@@ -15,7 +15,7 @@ GOLDEN_GRADIENT = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 def assert_close(got: Tensor, want: Tensor, tolerance: float, what: str = "") -> None:
     """Fails unless ``got`` has the shape of ``want`` and differs by at most ``tolerance`` of its largest entry."""
-    assert got.shape == want.shape, f"{what}: shape {tuple(got.shape)}, wanted {tuple(want.shape)}"
+    assert got.shape == want.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
     assert torch.isfinite(got).all(), f"{what}: not finite"
     scale = max(want.abs().max().item(), torch.finfo(torch.float32).tiny) if want.numel() else 1.0
     error = (got.double() - want.double()).abs().max().item() / scale if want.numel() else 0.0

@@ -23,11 +23,11 @@ def load(folder: str | os.PathLike[str]) -> nn.Module:
     if (Path(folder) / CONFIG).exists():
         return load_saved(folder)
     from .train.inference import (  # the library alone loads saved models without it
-        load_trained,
+        load_run,
         preparation_of,
     )
 
-    trained = load_trained(Path(folder), device="cpu")
+    trained = load_run(Path(folder), device="cpu")
     cfg = getattr(trained.model, "pretrained_cfg", None) or {}
     trained.model.pretrained_cfg = {**cfg, **preparation_of(trained)}  # type: ignore[assignment]
     return trained.model

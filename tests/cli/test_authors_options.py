@@ -62,7 +62,7 @@ def test_their_keys_all_lead_to_keys_of_a_recipe():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--opts", "TRAIN.EPOCHS"), "wanted pairs KEY VALUE, came 1 words"),
+        (("--opts", "TRAIN.EPOCHS"), "expected pairs KEY VALUE, got 1 words"),
         (("--opts", "TRAIN.MOE.SAVE_MASTER", "true"), "TRAIN.MOE.SAVE_MASTER has no counterpart here"),
         (("--opts", "train.epoch", "3"), "the nearest one is 'train.epochs'"),
         (("--batch-size", "0"), "data.batch_size: expected a whole number above 0 (pictures), got 0"),

@@ -68,17 +68,17 @@ def nothing(root):
 
 
 @pytest.mark.parametrize(
-    ("write", "words", "wanted"),
+    ("write", "words", "expected"),
     [
         (nothing, IMAGENET, ["train and val missing", "ROOT/train/WNID/*.JPEG", "val_map.txt}"]),
-        (zips_without_a_map, IMAGENET, ["val_map.txt missing; wanted ROOT/"]),
+        (zips_without_a_map, IMAGENET, ["val_map.txt missing; expected ROOT/"]),
         (
             nothing,
             ("data", "check", "cifar100"),
-            ["train, test, meta missing; wanted ROOT/cifar-100-python/"],
+            ["train, test, meta missing; expected ROOT/cifar-100-python/"],
         ),
         (nothing, ("data", "check", "tiny-imagenet"), ["val missing", "val/val_annotations.txt"]),
-        (nothing, ("data", "check", "shards"), ["no shards of train; wanted ROOT/train-000000.tar"]),
+        (nothing, ("data", "check", "shards"), ["no shards of train; expected ROOT/train-000000.tar"]),
         (zip_with_a_path_outside, IMAGENET, ["train.zip: the path '../../outside.JPEG' in it leaves"]),
         (map_with_a_path_outside, IMAGENET, ["train_map.txt:2: the path", "leaves train.zip"]),
         (half_a_zip, IMAGENET, ["train.zip: no whole zip file", "copy it again"]),
@@ -125,7 +125,7 @@ def test_processes_that_do_not_fit_are_told_in_one_line(fails, tmp_path, monkeyp
 @pytest.mark.parametrize("word", ["wrong", "²", "9" * 5000, "-1"])
 def test_a_checkpoint_that_is_no_checkpoint_is_told_what_there_is(word, run, fails):
     message = fails("eval", run, f"--checkpoint={word}")
-    assert "wanted best, last, or a step's number out of [" in message
+    assert "expected best, last, or a step's number out of [" in message
 
 
 def test_data_with_one_class_is_refused(fails, tmp_path):

@@ -47,7 +47,7 @@ def test_recipes_are_compared_over_seeds(place, capsys, tmp_path):
         assert picture.width > 1000
     assert (tmp_path / "heads_against.pdf").read_bytes().startswith(b"%PDF")
     assert main(["heads", *runs[0][:2], "--against", *runs[1]]) == 2
-    assert "wanted at least 3 seeds of each" in capsys.readouterr().err
+    assert "expected at least 3 seeds of each" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -99,20 +99,20 @@ def test_any_timm_model_with_weights(place, tmp_path, capsys):
     [
         (["look", "{run}", "nowhere.png"], "nowhere.png: no such file"),
         (["look", "{run}", "{ramp}", "--query", "90,4"], "is not in the picture of 8 x 8"),
-        (["look", "{run}", "{ramp}", "--query", "up"], "wanted cls, mean, a pixel"),
+        (["look", "{run}", "{ramp}", "--query", "up"], "expected cls, mean, a pixel"),
         (["look", "{run}", "{ramp}", "--query", "cls"], "sees no class token; ask for a pixel"),
-        (["look", "{run}", "{ramp}", "--block", "9"], "no block 9; wanted 0 to 1"),
+        (["look", "{run}", "{ramp}", "--block", "9"], "no block 9; expected 0 to 1"),
         (["look", "{run}", "{ramp}", "--head", "5"], "no head 5 in block 0"),
         (["look", "{run}", "{ramp}", "--gradient", "zebra"], "no class 'zebra'"),
         (["look", "no_such_run", "{ramp}"], "neither the folder of a run nor a model"),
         (["look", "resnet10t", "{ramp}"], "resnet10t has no weights here"),
-        (["heads", "{run}", "--images", "0"], "--images: wanted at least 1"),
+        (["heads", "{run}", "--images", "0"], "--images: expected at least 1"),
         (["heads", "{run}", "--split", "best"], "has no split 'best'"),
         (["heads", "{run}", "--pictures", "{folder}", "--masks"], "--masks"),
         (["heads", "vit_tiny_patch16_224"], "has no weights here"),
         (["atlas", "{run}"], "at least one picture"),
         (["atlas", "{run}", "{ramp}", "--output", "page"], "ends in .html"),
-        (["atlas", "{run}", "{ramp}", "--limit-mb", "-1"], "--limit-mb: wanted a size above 0"),
+        (["atlas", "{run}", "{ramp}", "--limit-mb", "-1"], "--limit-mb: expected a size above 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -46,7 +46,7 @@ def test_all_models_are_listed_and_built_by_their_names_alone(capsys):
 
 
 def test_models_that_are_not_there(fails):
-    assert "no model is like 'xyz*'; wanted one of" in fails("models", "--filter", "xyz*")
+    assert "no model is like 'xyz*'; expected one of" in fails("models", "--filter", "xyz*")
 
 
 def test_schedules_are_printed_block_by_block(capsys):
@@ -63,7 +63,7 @@ def test_schedules_are_printed_block_by_block(capsys):
 def test_schedules_that_do_not_fit(fails):
     assert "did you mean 'index'" in fails("schedules", "indx")
     assert "block 9" in fails("schedules", "index", "--head-width", "8")
-    assert "--depth: wanted at least 1, came 0" in fails("schedules", "--depth", "0")
+    assert "--depth: expected at least 1, got 0" in fails("schedules", "--depth", "0")
 
 
 def test_data_sets_are_listed(capsys):
@@ -147,7 +147,7 @@ def test_data_pack_makes_shards_that_hold_the_same_pictures(capsys, tmp_path, fa
     }
     assert "choose an empty folder" in fails(*words)
     assert "held in memory" in fails("data", "pack", "digits", "--out", tmp_path / "other")
-    assert "--shard-megabytes: wanted more than 0" in fails(*words, "--shard-megabytes", "0")
+    assert "--shard-megabytes: expected more than 0" in fails(*words, "--shard-megabytes", "0")
 
 
 def test_a_table_in_a_pipe_is_not_cut(capsys):

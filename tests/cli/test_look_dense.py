@@ -126,7 +126,7 @@ def test_a_box_that_is_not_there_is_one_line(detector, place, capsys):
         ),
         ([detector, picture, "--detection", "9999", "--of-class", "3"], "no detection 9999 of class 3 in"),
         ([detector, picture, "--detection", "1", "--of-class", "33"], "no class '33'; the nearest is '3'"),
-        ([detector, picture, "--detection", "0"], "wanted 1 for the best object, or more, came 0"),
+        ([detector, picture, "--detection", "0"], "expected 1 for the best object, or more, got 0"),
         ([detector, picture, "--of-class", "3"], "give both"),
         ([detector, picture, "--gradient", "3"], "says a class of parts of the picture"),
         ([place / "segments", picture, "--detection", "1"], "a run of task.name=segment finds no objects"),

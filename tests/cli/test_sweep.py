@@ -140,9 +140,9 @@ def test_a_folder_of_another_sweep_is_refused(swept, fails):
     ("words", "message"),
     [
         ((), "no recipe is named"),
-        (("digits", "--seeds", "0,0"), "wanted different whole numbers like 0,1,2, came '0,0'"),
-        (("digits", "--seeds", "a"), "wanted different whole numbers"),
-        (("digits", "--over", "optimizer.lr"), "wanted KEY=A,B,..., came 'optimizer.lr'"),
+        (("digits", "--seeds", "0,0"), "expected different whole numbers like 0,1,2, got '0,0'"),
+        (("digits", "--seeds", "a"), "expected different whole numbers"),
+        (("digits", "--over", "optimizer.lr"), "expected KEY=A,B,..., got 'optimizer.lr'"),
         (("digits", "--over", "optimizer.lrr=1,2"), "the nearest one is 'optimizer.lr'"),
         (("digits", "--over", "optimizer.lr=1e-3,1e-3"), "names 'lr=1e-3' twice"),
         (

@@ -8,7 +8,7 @@ from cli.conftest import SHORT
 from crosshead.cli import main
 from crosshead.cli.arguments.parser import parse
 from crosshead.cli.commands.train import plan
-from crosshead.cli.screen import lines
+from crosshead.cli.terminal import lines
 from crosshead.recipe import load_recipe
 from crosshead.train import StepRecord
 
@@ -65,7 +65,10 @@ def test_a_finished_run_is_not_trained_again(run, capsys):
     [
         ((), "no recipe is named"),
         (("digts",), "no recipe is called 'digts'; the nearest are digits"),
-        (("digits", "fashion_mnist"), "wanted one recipe and KEY=VALUE pairs, came digits and fashion_mnist"),
+        (
+            ("digits", "fashion_mnist"),
+            "expected one recipe and KEY=VALUE pairs, got digits and fashion_mnist",
+        ),
         (("digits", "--cfg", "fashion_mnist"), "the recipe is named twice"),
         (("digits", "optimizer.lrr=1"), "the nearest one is 'optimizer.lr'"),
         (("digits", "train.epochs=ten"), 'expected a whole number above 0 (epochs), got "ten"'),
@@ -74,7 +77,7 @@ def test_a_finished_run_is_not_trained_again(run, capsys):
         (("digits", "--tag", "../../etc"), "'../../etc' leads out of"),
         (("digits", "name=../escape"), "'../escape' leads out of"),
         (("digits", "--resume", "nowhere"), "nowhere"),
-        (("--resume", "nowhere"), "nowhere is not there; wanted the folder of a run"),
+        (("--resume", "nowhere"), "nowhere is not there; expected the folder of a run"),
         (("digits", "model.name=vit_tinny"), "no model 'vit_tinny' in timm's registry"),
         (("digits", "data.name=digts"), "no data set 'digts'; did you mean digits"),
         (("digits_mohsa", "model.overlap=indx"), "did you mean 'index'"),
@@ -122,12 +125,12 @@ def test_a_traceback_comes_when_asked_for(tmp_path):
 def test_lines_tell_the_first_step_at_once_and_end_a_long_silence(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(lines.time, "monotonic", lambda: now[0])
-    observer = lines.LineObserver(every_steps=20)
+    callback = lines.LineLogger(every_steps=20)
     for step, seconds in ((1, 0), (2, 10), (3, 31), (20, 1), (40, 3)):
         now[0] += seconds
         figures = dict(loss=2.0, epoch_loss=1.5, losses={}, counts={}, grad_norm=0.0, images_per_second=1.0)
         rest = dict(seconds_left=1.0, skipped=False, bad_steps=0, broken_images=0)
-        observer.on_step(StepRecord(step=step, epoch=0.1, lr=1e-3, **figures, **rest))
+        callback.on_step(StepRecord(step=step, epoch=0.1, lr=1e-3, **figures, **rest))
     said = capsys.readouterr().out
     assert [line.split()[3].partition("/")[0] for line in said.splitlines()] == ["1", "3", "40"]
     assert "loss 2.0000 (epoch's mean 1.5000)" in said

@@ -85,6 +85,6 @@ def test_training_says_first_how_long_it_will_take(seconds, hours, tmp_path, cap
 
 def test_mistakes_are_one_line(fails, tmp_path):
     assert "no recipe is named" in fails("profile")
-    assert "--steps: wanted at least 1" in fails("profile", "digits", "--steps", "0")
-    assert "--count: wanted at least 1" in fails("augment", "digits", "--count", "0")
+    assert "--steps: expected at least 1" in fails("profile", "digits", "--steps", "0")
+    assert "--count: expected at least 1" in fails("augment", "digits", "--count", "0")
     assert str(tmp_path / "no") in fails("augment", "digits", "--out", tmp_path / "no" / "sheet.png")

@@ -24,8 +24,8 @@ def fake_run(
 ):
     """A run of ``recipe`` that came to ``accuracy``; ``tensors`` are what its model began with."""
     folder.mkdir(parents=True)
-    settled = load_recipe(recipe, list(overrides), {"train.seed": seed})
-    (folder / RECIPE_FILE).write_text(dump_recipe(settled))
+    resolved = load_recipe(recipe, list(overrides), {"train.seed": seed})
+    (folder / RECIPE_FILE).write_text(dump_recipe(resolved))
     (folder / VERSIONS_FILE).write_text(json.dumps({"torch": "2", "python": "3"}))
     classes = [{"class": str(i), "images": 36, "recall": accuracy - 0.01 * i} for i in range(3)]
     result = Result(

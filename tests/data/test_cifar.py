@@ -110,7 +110,7 @@ def test_cifar100_has_its_fine_classes(tmp_path: Path) -> None:
 def test_missing_files_are_named_with_the_layout(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").unlink()
-    with pytest.raises(ValueError, match=r"data_batch_3 missing; wanted ROOT/cifar-10-batches-py/"):
+    with pytest.raises(ValueError, match=r"data_batch_3 missing; expected ROOT/cifar-10-batches-py/"):
         open_data(config(tmp_path), seed=0)
     with pytest.raises(ValueError, match="train, test, meta missing"):
         open_data(config(tmp_path, "cifar100"), seed=0)

@@ -48,7 +48,7 @@ def test_the_official_layout(tmp_path):
     one = splits.train.subset(np.array([3, 1]))
     assert one.name(1).endswith("train2017/000002.png") and one.picture_id(0) == 4
     (tmp_path / "train2017").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"train2017 missing; wanted ROOT/annotations/instances"):
+    with pytest.raises(ValueError, match=r"train2017 missing; expected ROOT/annotations/instances"):
         open_data(config(tmp_path, "coco"), seed=0)
 
 
@@ -90,21 +90,21 @@ def test_a_file_is_read_through_a_window_of_any_width(monkeypatch, width):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "wanted { at character 0, came the end"),
-        ("[1]", "wanted {"),
+        ("", "expected { at character 0, got the end"),
+        ("[1]", "expected {"),
         ('{"categories": [{"id": 1, "name": "a"}, ', "damaged at character 40"),
         (
             '{"categories": [{"id": 1, "name": "a"} {}',
-            "wanted , or ] behind an entry of 'categories', at char",
+            "expected , or ] behind an entry of 'categories', at char",
         ),
         ('{"images": 3}', "'images' is no list"),
         ('{"images": []} x', "something follows the end of the data, at character 15"),
-        ('{"info": 1 "images": []}', "wanted , at character 11"),
+        ('{"info": 1 "images": []}', "expected , at character 11"),
         ('{"images": [], "images": []}', "'images' is there twice"),
         ('{"info": ' + "[" * 200_000, "nested too deeply|damaged"),
         ('{"images": []}', "no list of annotations and of categories"),
         ('{"images": [], "annotations": [], "categories": []}', "no picture in it|categories is empty"),
-        ('{"images": [{"id": 1.5}]}', r"images\[0\]: id is 1.5, wanted a whole number"),
+        ('{"images": [{"id": 1.5}]}', r"images\[0\]: id is 1.5, expected a whole number"),
         ('{"images": [{"id": 1, "height": 2, "width": 2}]}', r"images\[0\] \(id 1\): file_name is None"),
         ('{"images": [7]}', r"images\[0\]: id is None"),
         ('{"annotations": [{"id": 1, "image_id": "a"}]}', r"annotations\[0\]: image_id is 'a'"),
@@ -125,20 +125,20 @@ WRONG = [
     ({"bbox": [41, 2, 5, 4]}, r"box \[41, 2, 5, 4\] lies outside the picture of 40 x 30"),
     ({"bbox": [1, -9, 5, 4]}, "lies outside"),
     ({"bbox": [1, 2, 5, 1e300]}, "reaches far outside the picture of 40 x 30"),
-    ({"bbox": [1, 2, 3]}, r"bbox is \[1, 2, 3\], wanted x, y, width, height"),
-    ({"bbox": [1, 2, 3, "4"]}, "wanted x, y, width, height"),
+    ({"bbox": [1, 2, 3]}, r"bbox is \[1, 2, 3\], expected x, y, width, height"),
+    ({"bbox": [1, 2, 3, "4"]}, "expected x, y, width, height"),
     ({"area": INF}, "area is inf"),
     ({"area": -1}, "area is -1"),
-    ({"area": "7"}, "area is '7', wanted a number of pixels"),
-    ({"iscrowd": 2}, "iscrowd is 2, wanted 0 or 1"),
+    ({"area": "7"}, "area is '7', expected a number of pixels"),
+    ({"iscrowd": 2}, "iscrowd is 2, expected 0 or 1"),
     ({"category_id": 2}, "category 2 is not in the file's list"),
-    ({"segmentation": [[1, 2, 3, 4]]}, "a polygon of 4 numbers; wanted x and y of three points or more"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "a polygon of 4 numbers; expected x and y of three points or more"),
     ({"segmentation": [[1, 2, 3, 4, 5, 6], []]}, "a polygon of 0 numbers"),
     ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "a polygon of 7 numbers"),
     ({"segmentation": [[1, 2, 3, 4, 5, NAN]]}, "a polygon has a number that is not finite"),
     ({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}, "a polygon lies far outside the picture of 40 x 30"),
     ({"segmentation": [[1, 2, 3, 4, 5, "6"]]}, "holds something that is no number"),
-    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "one list of numbers, wanted a list of polygons"),
+    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "one list of numbers, expected a list of polygons"),
     ({"segmentation": "none"}, "segmentation is 'none'"),
     ({"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}}, "run lengths of 1000000 x 1000000 pixels, but"),
     ({"segmentation": {"size": [40, 30], "counts": [1200]}}, "run lengths of 30 x 40 pixels, but the picture has 40"),
@@ -271,7 +271,7 @@ def test_one_file_holds_a_share_out(tmp_path):
 
 def test_files_that_do_not_go_together(tmp_path):
     root = coco_folder(tmp_path)
-    with pytest.raises(ValueError, match="no COCO file; wanted"):
+    with pytest.raises(ValueError, match="no COCO file; expected"):
         open_data(config(root / "images"), seed=0)
     write(root / "annotations" / "train.json", instances(), root / "images")
     write(root / "annotations" / "val.json", instances(3), root / "images")
@@ -334,7 +334,7 @@ def test_packed_objects_are_those_of_the_files(tmp_path):
     (out / "objects.json").write_text(
         '{"categories": [{"id": 2, "name": "a"}, {"id": 1, "name": "b"}], "masked": true}'
     )
-    with pytest.raises(ValueError, match=r"objects\.json: wanted categories with rising ids"):
+    with pytest.raises(ValueError, match=r"objects\.json: expected categories with rising ids"):
         open_data(config(out, "object-shards"), seed=0)
 
 

@@ -186,11 +186,11 @@ def twelve_bits(k: int, i: int) -> bytes:
 def test_the_white_level_is_found_in_the_training_pictures_and_told(tmp_path: Path) -> None:
     data = folder_of(tmp_path, twelve_bits)
     splits = open_data(data)
-    assert splits.settled == {"white_level": 4095}
+    assert splits.resolved == {"white_level": 4095}
     assert "values up to 3005: white is 4095 (data.white_level)" in splits.seen[0]
     assert np.asarray(splits.validation.load(0))[0, 0] == round(1200 / 4095 * 255)
     told = open_data(data.model_copy(update={"white_level": 65535}))
-    assert told.settled == {} and "nearly black; data.white_level=4095" in told.seen[0]
+    assert told.resolved == {} and "nearly black; data.white_level=4095" in told.seen[0]
     report = check_images(open_data(data.model_copy(update={"white_level": 2000})))
     train = report.splits["train"]
     assert (train.wide, train.highest, train.beyond_white) == (12, 3005, 6)
@@ -202,7 +202,7 @@ def test_of_channels_of_which_no_data_set_tells_the_statistics_are_computed(tmp_
     splits = open_data(with_four)
     pixels = np.stack([some(4, 255, np.uint8) // (k + 1) for k in (0, 1)]).reshape(-1, 4) / 255
     assert np.allclose(splits.info.mean, pixels.mean(0)) and np.allclose(splits.info.std, pixels.std(0))
-    assert splits.settled["mean"] == list(splits.info.mean)
+    assert splits.resolved["mean"] == list(splits.info.mean)
     given = with_four.model_copy(update={"mean": [0.5] * 4, "std": [0.2] * 4})
     assert open_data(given).info.mean == (0.5,) * 4
     report = check_images(open_data(with_four))

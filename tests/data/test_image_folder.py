@@ -113,7 +113,7 @@ def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path: Path) -> None
 
 
 def test_a_root_that_is_not_there_shows_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is not a folder; wanted ROOT of ROOT/train/CLASS"):
+    with pytest.raises(ValueError, match=r"is not a folder; expected ROOT of ROOT/train/CLASS"):
         opened(tmp_path / "gone")
     with pytest.raises(ValueError, match=r"data.root is not set"):
         open_data(DataConfig(name="folder"), seed=0)

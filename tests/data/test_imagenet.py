@@ -120,7 +120,7 @@ def test_paths_that_leave_the_archive_are_refused(zipped: Path, name: str) -> No
 def test_maps_that_do_not_fit_are_named_with_the_line(zipped: Path) -> None:
     map_file = zipped / "val_map.txt"
     cases = {
-        "a.JPEG\t0\nb.JPEG 1\n": r"val_map.txt:2: 'b.JPEG 1'; wanted a path",
+        "a.JPEG\t0\nb.JPEG 1\n": r"val_map.txt:2: 'b.JPEG 1'; expected a path",
         "a.JPEG\tcat\n": r"val_map.txt:1: ",
         "\t3\n": r"val_map.txt:1: ",
         "": "val_map.txt: empty",
@@ -138,7 +138,7 @@ def test_a_huge_class_number_is_an_error_and_takes_no_memory(zipped: Path) -> No
     with pytest.raises(ValueError, match=r"train_map.txt: no picture of class 0, but of class 3000000000"):
         opened(zipped)
     (zipped / "train_map.txt").write_text(f"{next(iter(TRAIN))}\t{'9' * 5000}\n")
-    with pytest.raises(ValueError, match=r"train_map.txt:1: .*wanted a path"):
+    with pytest.raises(ValueError, match=r"train_map.txt:1: .*expected a path"):
         opened(zipped)
 
 
@@ -150,7 +150,7 @@ def test_a_class_without_pictures_is_an_error(zipped: Path) -> None:
 
 def test_missing_files_are_named_with_the_layout(zipped: Path) -> None:
     (zipped / "val_map.txt").unlink()
-    with pytest.raises(ValueError, match=r"val_map.txt missing; wanted ROOT/train/WNID"):
+    with pytest.raises(ValueError, match=r"val_map.txt missing; expected ROOT/train/WNID"):
         opened(zipped)
     with pytest.raises(ValueError, match="train and val missing"):
         (zipped / "sub").mkdir()

@@ -52,7 +52,7 @@ def test_a_folder_without_a_validation_split_holds_some_out(tmp_path):
         ),
         (lambda file: Image.new("RGB", (24, 20)).save(file), "mode RGB"),
         (lambda file: file.write_bytes(file.read_bytes()[:50]), "its map"),
-        (lambda file: file.unlink(), "no map; wanted"),
+        (lambda file: file.unlink(), "no map; expected"),
         (lambda file: Image.new("I;16", (24, 20), 300).save(file), "class numbers from 300 to 300"),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_validation_map_that_is_missing_is_refused_before_training(tmp_path):
     (missing,) = (root / "annotations" / "validation").glob("*_00000002.png")
     missing.unlink()
     data = DataConfig(name="ade20k", root=str(root))
-    with pytest.raises(BrokenImage, match=r"_00000002\.jpg.*no map; wanted"):
+    with pytest.raises(BrokenImage, match=r"_00000002\.jpg.*no map; expected"):
         open_data(data, seed=0).refuse_known_faults(data)
     passing = data.model_copy(update={"on_broken_eval": "skip"})
     open_data(passing, seed=0).refuse_known_faults(passing)

@@ -109,7 +109,7 @@ def test_odd_members_are_named(tmp_path: Path) -> None:
         r"2 pictures and": [*picture_only, ("a.left.jpg", b""), ("a.cls", b"0")],
         r"the classes \[b'cat'\]": [*picture_only, ("a.cls", b"cat")],
         "leaves the archive": [("../a.jpg", b""), ("../a.cls", b"0")],
-        "wanted a class number": [*picture_only, ("a.cls", b"0" * 1000)],
+        "expected a class number": [*picture_only, ("a.cls", b"0" * 1000)],
         "no samples": [("readme.txt", b"nothing")],
     }
     for message, members in cases.items():
@@ -151,7 +151,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     for number in (3, 4, 7, 8):
         write_tar(tmp_path / f"train-{number:06d}.tar", sample(f"{number}", number % 2))
     with pytest.raises(
-        ValueError, match=r"2 of train.s shards missing, wanted train-000005.tar, train-000006"
+        ValueError, match=r"2 of train.s shards missing, expected train-000005.tar, train-000006"
     ):
         opened(tmp_path)
     for number in (5, 6):
@@ -159,7 +159,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
     assert len(opened(tmp_path).train) + len(opened(tmp_path).validation) == 6
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / f"b-12.tar{INDEX_SUFFIX}").write_text("{}")
-    with pytest.raises(ValueError, match=r"1 of train's shards missing, wanted train/b-12.tar; copy"):
+    with pytest.raises(ValueError, match=r"1 of train's shards missing, expected train/b-12.tar; copy"):
         opened(tmp_path)
 
 
@@ -170,5 +170,5 @@ def test_numbers_of_unlike_names_are_no_gap(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_shards_shows_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no shards of train; wanted ROOT/train-000000.tar"):
+    with pytest.raises(ValueError, match=r"no shards of train; expected ROOT/train-000000.tar"):
         opened(tmp_path)

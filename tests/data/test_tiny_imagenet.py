@@ -85,11 +85,11 @@ def test_annotated_files_that_are_missing_or_links_out_are_broken(tmp_path: Path
 
 def test_what_is_missing_is_named_with_the_layout(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match=r"val missing; wanted ROOT/tiny-imagenet-200/train"):
+    with pytest.raises(ValueError, match=r"val missing; expected ROOT/tiny-imagenet-200/train"):
         open_data(config(tmp_path), seed=0)
     folder = write(tmp_path)
     (folder / "val" / "val_annotations.txt").unlink()
     with pytest.raises(
-        ValueError, match=r"val_annotations.txt missing, .*; wanted ROOT/tiny-imagenet-200/train"
+        ValueError, match=r"val_annotations.txt missing, .*; expected ROOT/tiny-imagenet-200/train"
     ):
         open_data(config(tmp_path), seed=0)

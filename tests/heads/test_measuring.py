@@ -168,7 +168,7 @@ def test_sampled_queries_come_near_to_all():
 def test_bad_questions_are_answered():
     with pytest.raises(ValueError, match="no images"):
         measure_heads(vit(), [])
-    with pytest.raises(ValueError, match=r"no block 7; wanted 0 to 1"):
+    with pytest.raises(ValueError, match=r"no block 7; expected 0 to 1"):
         measure_heads(vit(), [images(16)], blocks=[7])
     with pytest.raises(ValueError, match="ResNet has no attention whose heads can be read"):
         measure_heads(timm.create_model("resnet10t"), [images(32)])

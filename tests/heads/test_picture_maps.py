@@ -91,11 +91,11 @@ def test_what_is_not_there_is_said():
     for change, message in (
         ({"query": (16, 3)}, r"\(16, 3\) is not in the picture of 16 x 16"),
         ({"query": "top"}, "cls, mean, a pixel"),
-        ({"blocks": [2]}, "no block 2; wanted 0 to 1"),
-        ({"heads": [3]}, "no head 3 in block 0; wanted 0 to 2"),
+        ({"blocks": [2]}, "no block 2; expected 0 to 1"),
+        ({"heads": [3]}, "no head 3 in block 0; expected 0 to 2"),
     ):
         with pytest.raises(ValueError, match=message):
             attention_maps(model, picture, **change)
-    with pytest.raises(ValueError, match="no class 5; wanted 0 to 4"):
+    with pytest.raises(ValueError, match="no class 5; expected 0 to 4"):
         gradient_maps(model, picture, 5)
     assert not any(m._forward_pre_hooks for m in model.modules())

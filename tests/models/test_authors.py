@@ -154,7 +154,9 @@ def test_heads_that_do_not_fit(inputs, heads, message):
 
 
 def test_checkpoint_of_another_model():
-    with pytest.raises(ValueError, match=r"not a checkpoint of the authors' code: wanted .* got conv.weight"):
+    with pytest.raises(
+        ValueError, match=r"not a checkpoint of the authors' code: expected .* got conv.weight"
+    ):
         from_authors_state({"conv.weight": torch.zeros(1)})
 
 

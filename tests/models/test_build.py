@@ -97,7 +97,8 @@ def test_weights_of_another_model(tmp_path):
     model = build_model(ModelConfig(name="mohsa_vit_micro_patch2_32", overlap=2), **MICRO)
     before = model.head.weight.clone()
     with pytest.raises(
-        ValueError, match=r"another model: blocks.0.attn.proj.weight has shape \(80, 90\), wanted \(80, 100\)"
+        ValueError,
+        match=r"another model: blocks.0.attn.proj.weight has shape \(80, 90\), expected \(80, 100\)",
     ):
         load_weights(model, tmp_path / "donor.safetensors")
     assert torch.equal(model.head.weight, before)

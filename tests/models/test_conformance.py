@@ -28,7 +28,7 @@ def side(name):
 
 
 def create(name, *, whole=False, **options):
-    """A model for a few small images: its widths and heads, and fewer blocks unless it is wanted whole."""
+    """A model for a few small images: its widths and heads, and fewer blocks unless it is expected whole."""
     torch.manual_seed(0)
     if "cait" in name:  # LayerScale as small as in deep CaiTs hides what the blocks do
         options["init_values"] = 0.1

@@ -110,7 +110,7 @@ def test_the_backbone_is_trained_as_it_asks_under_its_new_names():
 
 
 def test_bad_input_is_named(monkeypatch):
-    with pytest.raises(ValueError, match="no detector 'yolo'; wanted retinanet, faster_rcnn, mask_rcnn"):
+    with pytest.raises(ValueError, match="no detector 'yolo'; expected retinanet, faster_rcnn, mask_rcnn"):
         detector("yolo")
     with pytest.raises(
         ValueError, match=r"anchor_sizes must have one entry a level, 4 \(strides 4, 8, 16, 32\), got 2"

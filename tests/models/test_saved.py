@@ -106,7 +106,7 @@ def test_a_folder_that_holds_none_or_a_damaged_one_is_named(tmp_path):
         (lambda c: c.pop("pretrained_cfg"), "is not of crosshead.save"),
         (lambda c: c["model_args"].update(name="no_such_model"), "can't be built: Unknown model"),
         (lambda c: c["model_args"].update(later=1), "can't be built: .*unexpected keyword argument 'later'"),
-        (lambda c: c["model_args"]["interactions"][0].pop("options"), "wanted a list of path, kind, init"),
+        (lambda c: c["model_args"]["interactions"][0].pop("options"), "expected a list of path, kind, init"),
     ],
 )
 def test_a_configuration_that_another_wrote_is_named(change, message, tmp_path):
@@ -122,7 +122,7 @@ def test_interactions_that_cannot_be_leave_the_model_as_it_was():
     model = disturb(swap_and("talking", overlap=1))
     want, held = model(images()), interactions_of(swap_and("overlap", overlap=1))
     for bad in (held[1] | {"path": "nowhere"}, held[1] | {"options": {"overlap": 99}}, "no entry"):
-        with pytest.raises(ValueError, match=r"no attention|overlap|wanted a list"):
+        with pytest.raises(ValueError, match=r"no attention|overlap|expected a list"):
             apply_interactions(model, [held[0], bad])
         assert torch.equal(model(images()), want)
     apply_interactions(model, held)

@@ -62,7 +62,7 @@ def test_classes_a_few_at_a_time_are_those_of_all_at_once():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="no segmenter 'unet'; wanted semantic_fpn, upernet, linear"):
+    with pytest.raises(ValueError, match="no segmenter 'unet'; expected semantic_fpn, upernet, linear"):
         segmenter("unet")
     with pytest.raises(ValueError, match=r"width must be a multiple of 32, .* got 48"):
         segmenter("semantic_fpn", width=48)

@@ -193,7 +193,7 @@ def test_two_that_fit_alike_are_refused_by_name(tmp_path):
     [
         (
             {"epoch": 1, "note": [1]},
-            r"no weights in it; wanted tensors by name, found the keys epoch \(int\), note \(list\)",
+            r"no weights in it; expected tensors by name, found the keys epoch \(int\), note \(list\)",
         ),
         ({"a": argparse.Namespace(b=1)}, r"found the keys a \(argparse.Namespace, which is not loaded"),
         ([1, 2], "found a list"),

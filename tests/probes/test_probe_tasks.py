@@ -138,7 +138,7 @@ def test_regions_are_what_most_of_their_tokens_show():
     ("make", "words"),
     [
         (lambda: Recall(attributes=9), "attributes must be a whole number from 1 to 8, got 9"),
-        (lambda: Recall(attributes=1, values=4), "4 different keys; wanted from 32"),
+        (lambda: Recall(attributes=1, values=4), "4 different keys; expected from 32"),
         (lambda: RecallPixels(attributes=3), "two attributes"),
         (lambda: Counting(queries=30), "more than 5 values"),
         (lambda: Distance(side=True), "got True"),

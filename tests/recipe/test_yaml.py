@@ -43,8 +43,8 @@ def test_every_value_has_its_file_and_line():
     [
         ("a: 1\nb: 2\na: 3", r"x.yaml:3: duplicate key 'a', first given at x.yaml:1"),
         ("a:\n  b: 1\n  b: 1", r"x.yaml:3: duplicate key 'b', first given at x.yaml:2"),
-        ("1: 2", r"x.yaml:1: keys must be text, came 1"),
-        ("? [a]\n: 2", r"x.yaml:1: keys must be text, came a list"),
+        ("1: 2", r"x.yaml:1: keys must be text, got 1"),
+        ("? [a]\n: 2", r"x.yaml:1: keys must be text, got a list"),
         ("a: &x 1\nb: *x", r"x.yaml:1: anchors"),
         ("a: !!python/object/apply:os.system ['true']", r"x.yaml:1: tags .*os.system"),
         ("a: !!binary aGVsbG8=", r"x.yaml:1: tags"),
@@ -63,7 +63,7 @@ def test_what_is_refused_names_file_and_line(text, message):
 
 @pytest.mark.parametrize("text", ["a: 1", "{a: 1}", "[[1]]", "[{a: 1}]"])
 def test_a_value_is_a_scalar_or_a_flat_list(text):
-    with pytest.raises(RecipeError, match="wanted one value or a list"):
+    with pytest.raises(RecipeError, match="expected one value or a list"):
         read_value(text)
 
 

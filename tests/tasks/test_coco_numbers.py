@@ -10,15 +10,15 @@ from crosshead.data.coco.objects import Objects, no_objects
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.tasks.coco_numbers import (
     NUMBERS,
-    Found,
+    Predictions,
     coco_numbers,
-    found_as_coco,
+    predictions_as_coco,
     truth_as_coco,
 )
 
 CLASSES = ("cat", "dog", "owl")
 SIZE = (220, 250)  # room for large objects, those above 96 x 96 pixels
-NOTHING = Found(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), ())
+NOTHING = Predictions(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0), ())
 
 
 def _mask(box):
@@ -52,7 +52,7 @@ def cases():
         kinds = np.concatenate([labels, labels[:1], draw.integers(0, 3, 2)])
         kinds[draw.random(len(kinds)) < 0.1] = 0
         scores = np.round(draw.random(len(kinds)), 1)
-        found.append(Found(guessed, kinds, scores, [to_coco(encode(_mask(box))) for box in guessed]))
+        found.append(Predictions(guessed, kinds, scores, [to_coco(encode(_mask(box))) for box in guessed]))
     return truth, found
 
 
@@ -64,7 +64,7 @@ def _by_pycocotools(truth, found, *, masks):
         reference = COCO()
         reference.dataset = truth_as_coco(truth, CLASSES, masks=masks)
         reference.createIndex()
-        results = reference.loadRes(found_as_coco(found, masks=masks))
+        results = reference.loadRes(predictions_as_coco(found, masks=masks))
         judged = COCOeval(reference, results, "segm" if masks else "bbox")
         judged.evaluate()
         judged.accumulate()
@@ -85,8 +85,12 @@ def test_what_is_found_exactly_is_all_right_and_classes_stand_apart():
     boxes = np.array([[5, 5, 45, 45], [60, 60, 100, 110]], np.float32)
     labels, areas = np.array([0, 2]), np.array([1600.0, 2000.0])
     truth = [Objects(SIZE, boxes, labels, np.zeros(2, bool), areas)]
-    assert coco_numbers(truth, [Found(boxes, labels, np.ones(2))], CLASSES, masks=False).overall["AP"] == 1
-    apart = coco_numbers(truth, [Found(boxes, np.array([0, 1]), np.ones(2))], CLASSES, masks=False).classes
+    assert (
+        coco_numbers(truth, [Predictions(boxes, labels, np.ones(2))], CLASSES, masks=False).overall["AP"] == 1
+    )
+    apart = coco_numbers(
+        truth, [Predictions(boxes, np.array([0, 1]), np.ones(2))], CLASSES, masks=False
+    ).classes
     assert apart == {
         "cat": {"AP": 1, "AP50": 1},
         "dog": {"AP": -1, "AP50": -1},
@@ -112,7 +116,7 @@ def test_masks_are_sorted_by_their_own_area():
     areas = np.array([float(line.sum()), float(square.sum())])
     truth = [Objects(SIZE, boxes[1:], np.zeros(1, np.int64), np.zeros(1, bool), areas[1:], [encode(square)])]
     masks = [to_coco(encode(line)), to_coco(encode(square))]
-    found = [Found(boxes.astype(float), np.zeros(2, np.int64), np.array([0.9, 0.8]), masks)]
+    found = [Predictions(boxes.astype(float), np.zeros(2, np.int64), np.array([0.9, 0.8]), masks)]
     got = coco_numbers(truth, found, CLASSES, masks=True).overall
     assert got["APm"] == pytest.approx(1.0)
     assert got["AP"] < 0.6
@@ -124,7 +128,7 @@ def test_more_objects_than_the_limit_are_judged_where_it_is_raised():
     boxes = np.concatenate([places, places + 12], 1)
     labels = np.zeros(150, np.int64)
     truth = [Objects(SIZE, boxes, labels, np.zeros(150, bool), np.full(150, 144.0))]
-    found = [Found(boxes, labels, np.linspace(1, 0.5, 150))]
+    found = [Predictions(boxes, labels, np.linspace(1, 0.5, 150))]
     usual = coco_numbers(truth, found, CLASSES, masks=False)
     raised = coco_numbers(truth, found, CLASSES, masks=False, max_detections=150)
     assert usual.overall["AP"] == pytest.approx(2 / 3, abs=0.01)

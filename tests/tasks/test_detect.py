@@ -13,7 +13,7 @@ from crosshead.data.coco.rle import RLE, decode, encode, encode_within, parse
 from crosshead.models.detectors import paste_masks
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import METRICS, DetectTask
-from crosshead.tasks.coco_numbers import NUMBERS, Found
+from crosshead.tasks.coco_numbers import NUMBERS, Predictions
 from crosshead.tasks.detect.evaluation import DetectEvaluation
 from crosshead.tasks.detect.results import answer, in_own_pixels, masks_of
 from crosshead.tasks.detect.windows import detect
@@ -65,12 +65,12 @@ def test_losses_weigh_by_pictures_and_the_blank_calls_every_part(detector, split
     torch.manual_seed(1)
     sizes = [tuple(target["size"].tolist()) for target in batch.targets]
     losses = model(batch.images, sizes, batch.targets)
-    assert tuple(step.losses) == task.losses and task.units(batch) is None
+    assert tuple(step.losses) == task.losses and task.loss_divisors(batch) is None
     for name, loss in step.losses.items():
         assert_close(loss, losses[name] * 3, OUTPUT[torch.float32])
-    sum(task.step(model, task.blank()).losses.values()).backward()
+    sum(task.step(model, task.empty_batch()).losses.values()).backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert len(task.predict(model.eval(), task.blank())) == 1
+    assert len(task.predict(model.eval(), task.empty_batch())) == 1
 
 
 def test_a_mask_in_its_place_is_that_of_the_whole_picture():
@@ -174,8 +174,8 @@ def test_a_row_a_class_and_nothing_found():
         return scenes.Objects((20, 20), boxes, np.array([label]), np.array([False]), area, **more)
 
     evaluation = DetectEvaluation(("cat", "dog", "owl"), ("box",))
-    none = Found(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
-    right = Found(np.array([[2.0, 2, 12, 12]]), np.array([1]), np.array([0.7]))
+    none = Predictions(np.zeros((0, 4)), np.zeros(0, np.int64), np.zeros(0))
+    right = Predictions(np.array([[2.0, 2, 12, 12]]), np.array([1]), np.array([0.7]))
     judged = evaluation.compute(evaluation.sums(), [[(0, 1, objects(1), right), (1, 2, objects(0), none)]])
     assert judged.details["classes"] == [
         {"class": "cat", "box_ap": 0.0, "box_ap50": 0.0, "objects": 1},
@@ -258,7 +258,7 @@ def test_windows_are_cut_from_the_picture_at_its_own_size(splits):
     """Nothing is shrunk to ``data.eval_resize`` before; a picture that a window holds goes as without one."""
     own = lambda **task: built("retinanet", splits, data={"eval_resize": 48}, task=task)[0]  # noqa: E731
     large, small = (Image.new("RGB", size) for size in ((300, 200), (60, 50)))
-    shape = lambda task, picture: tuple(task.prepared(picture)[0].shape[-2:])  # noqa: E731
+    shape = lambda task, picture: tuple(task.preprocess(picture)[0].shape[-2:])  # noqa: E731
     assert shape(own(), large) == (48, 72)
     assert shape(own(window=64), large) == (200, 300)
     assert shape(own(window=64, window_scale=0.5), large) == (100, 150)
@@ -272,8 +272,8 @@ def test_answers_lie_in_the_pictures_own_pixels_and_are_drawn_on_it(splits):
     task, model = built("mask_rcnn", splits, data={"eval_resize": 48}, task={"score_threshold": 0.0})
     model.eval()
     small, large = (splits.test.load(0).resize(size) for size in ((90, 70), (131, 200)))
-    answers = task.answers(model, [task.prepared(picture) for picture in (small, large)], top=9)
-    alone = task.answers(model, [task.prepared(large)], top=9)[0]
+    answers = task.predictions_of(model, [task.preprocess(picture) for picture in (small, large)], top=9)
+    alone = task.predictions_of(model, [task.preprocess(large)], top=9)[0]
     assert [entry["class"] for entry in alone["objects"]] == [e["class"] for e in answers[1]["objects"]]
     for picture, found in zip((small, large), answers, strict=True):
         assert found["size"] == [picture.height, picture.width] and len(found["objects"]) == 9
@@ -286,15 +286,15 @@ def test_answers_lie_in_the_pictures_own_pixels_and_are_drawn_on_it(splits):
             )
             assert isinstance(parse(entry["segmentation"], tuple(found["size"])), RLE)
         json.dumps(found, allow_nan=False)
-        drawn = task.drawn(picture, found)["drawn"]
+        drawn = task.draw(picture, found)["drawn"]
         assert drawn.size == picture.size and drawn.tobytes() != picture.convert("RGB").tobytes()
-        assert len(task.lines(found)) == 9
+        assert len(task.format_lines(found)) == 9
     certain = DetectTask(detect_recipe(task={"score_threshold": 1.0}), splits.info)
-    (nothing,) = certain.answers(model, [certain.prepared(small)])
-    assert nothing["objects"] == [] and certain.lines(nothing) == ["nothing that scores 1 or more"]
-    assert certain.drawn(small, nothing)["drawn"].tobytes() == small.convert("RGB").tobytes()
+    (nothing,) = certain.predictions_of(model, [certain.preprocess(small)])
+    assert nothing["objects"] == [] and certain.format_lines(nothing) == ["nothing that scores 1 or more"]
+    assert certain.draw(small, nothing)["drawn"].tobytes() == small.convert("RGB").tobytes()
     grey = Image.new("L", (40, 30))
-    assert task.drawn(grey, task.answers(model, [task.prepared(grey)])[0])["drawn"].mode == "RGB"
+    assert task.draw(grey, task.predictions_of(model, [task.preprocess(grey)])[0])["drawn"].mode == "RGB"
 
 
 def test_what_does_not_fit_together_is_refused(splits):

@@ -61,7 +61,7 @@ def test_losses_are_sums_over_the_units(segmenter):
     step = task.step(model, batch)
     torch.manual_seed(1)
     outputs = model(batch.images)
-    units = task.units(batch)
+    units = task.loss_divisors(batch)
     assert tuple(step.losses) == task.losses == tuple(units)
     factors = {"cross_entropy": ("logits", 1.0), "auxiliary": ("auxiliary", 0.4)}
     for name, loss in step.losses.items():
@@ -78,10 +78,10 @@ def test_a_lone_image_goes_with_a_stand_in_that_has_no_target():
     task = SegmentTask(segment_recipe(segmenter="upernet"), INFO)
     model = task.build_model().train()
     assert task.step(model, toy_batch(1)).losses["cross_entropy"].isfinite()
-    blank = task.step(model, task.blank()).losses
+    blank = task.step(model, task.empty_batch()).losses
     assert (
         all(float(loss.detach()) == 0 for loss in blank.values())
-        and task.units(task.blank())["auxiliary"] == 0
+        and task.loss_divisors(task.empty_batch())["auxiliary"] == 0
     )
     with pytest.raises(ValueError, match=r"data\.batch_size is 1"):
         SegmentTask(segment_recipe(segmenter="upernet", data={"batch_size": 1}), INFO)
@@ -93,9 +93,9 @@ def test_metrics_are_those_of_the_formulas():
     parts = [SegmentEvaluation(("a", "b", "c")) for _ in range(2)]
     for part, one, other in zip(parts, there, said, strict=True):
         part.update([other], Batch([], [one], torch.tensor([0])))
-    judgement = parts[0].compute(parts[0].sums() + parts[1].sums(), [None, None])
+    eval_result = parts[0].compute(parts[0].sums() + parts[1].sums(), [None, None])
     # a: 2 of 3 found, one b taken for it; b: 4 of 5 found, one a taken for it; c: not there, and not said where known.
-    assert judgement.metrics == pytest.approx(
+    assert eval_result.metrics == pytest.approx(
         {
             "miou": (2 / 4 + 4 / 6) / 2,
             "mean_accuracy": (2 / 3 + 4 / 5) / 2,
@@ -103,9 +103,9 @@ def test_metrics_are_those_of_the_formulas():
             "count": 2,
         }
     )
-    assert judgement.details["classes"][2] == {"class": "c", "iou": None, "accuracy": None, "pixels": 0}
-    assert judgement.details["confusion"] == [[2, 1, 0], [1, 4, 0], [0, 0, 0]]
-    json.dumps(judgement.details, allow_nan=False)
+    assert eval_result.details["classes"][2] == {"class": "c", "iou": None, "accuracy": None, "pixels": 0}
+    assert eval_result.details["confusion"] == [[2, 1, 0], [1, 4, 0], [0, 0, 0]]
+    json.dumps(eval_result.details, allow_nan=False)
 
 
 class Local(torch.nn.Module):
@@ -173,16 +173,16 @@ def test_answers_hold_the_map_and_are_drawn(tmp_path):
     task = SegmentTask(recipe, splits.info)
     model = task.build_model().eval()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8))
-    (answer,) = task.answers(model, [task.prepared(picture)], top=1)
+    (answer,) = task.predictions_of(model, [task.preprocess(picture)], top=1)
     json.dumps(answer)
-    batch = Batch([task.prepared(picture)[0]], [torch.zeros(50, 61)], torch.tensor([0]))
+    batch = Batch([task.preprocess(picture)[0]], [torch.zeros(50, 61)], torch.tensor([0]))
     with torch.inference_mode():
         (classes,) = task.predict(model, batch)
     assert np.array_equal(class_map(answer), classes.numpy())
     assert sum(segment["pixels"] for segment in answer["segments"]) == 50 * 61
-    drawn = task.drawn(picture, answer)
+    drawn = task.draw(picture, answer)
     assert np.array_equal(np.asarray(drawn["map"]), classes.numpy()) and drawn["drawn"].size == picture.size
-    assert len(task.lines(answer)) == len(answer["segments"])
+    assert len(task.format_lines(answer)) == len(answer["segments"])
 
 
 def test_windows_are_cut_from_the_picture_at_its_own_size(tmp_path):
@@ -191,7 +191,7 @@ def test_windows_are_cut_from_the_picture_at_its_own_size(tmp_path):
     def shape(size, **task):
         made = SegmentTask(segment_recipe(tmp_path, data={"eval_resize": 16}, task=task), splits.info)
         batch = made.evaluation_batches(splits.validation)[0, np.array([0])]
-        return tuple(made.prepared(Image.new("RGB", size))[0].shape[-2:]), tuple(batch.images[0].shape[-2:])
+        return tuple(made.preprocess(Image.new("RGB", size))[0].shape[-2:]), tuple(batch.images[0].shape[-2:])
 
     assert shape((60, 40)) == ((16, 24), (16, 19))
     assert shape((60, 40), window=22) == ((40, 60), (20, 24))

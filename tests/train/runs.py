@@ -155,7 +155,7 @@ def unrendered() -> Any:
 def start(recipe: Recipe, folder: Path, *, resume: bool, processes: int = 1, **options: Any) -> list[Any]:
     """Start the processes of a run; their output goes to ``folder``.log.RANK.
 
-    Options: ``prepare``, called first in each process; ``observer``; ``log``, another place for the output.
+    Options: ``prepare``, called first in each process; ``callback``; ``log``, another place for the output.
     """
     port = str(free_port())
     started = []
@@ -193,7 +193,7 @@ def _run(
         if prepare is not None:
             prepare()
         with unrendered():
-            code = train(recipe, folder=folder, resume=resume, observer=options.get("observer")).exit_code
+            code = train(recipe, folder=folder, resume=resume, callback=options.get("callback")).exit_code
     except BaseException:
         traceback.print_exc()
     sys.stderr.flush()

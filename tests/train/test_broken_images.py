@@ -47,7 +47,7 @@ def seen_by(recipe, folder, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(ClassifyTask, "loss", loss)
         watcher = Watcher()
-        result = train(recipe, folder=folder, observer=watcher)
+        result = train(recipe, folder=folder, callback=watcher)
     return seen, watcher, result
 
 
@@ -101,7 +101,7 @@ def test_two_processes_with_broken_images_resume_exactly_and_name_each_image_onc
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]
     lines = [json.loads(line) for line in (tmp_path / "whole" / "events.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines].count("broken_image") == 3
-    group = start(recipe, tmp_path / "run", resume=False, processes=2, observer=StopAfter(4))
+    group = start(recipe, tmp_path / "run", resume=False, processes=2, callback=StopAfter(4))
     assert wait(group) == [75, 75]
     assert wait(start(recipe, tmp_path / "run", resume=True, processes=2)) == [0, 0]
     assert_same_ending(tmp_path / "run", tmp_path / "whole")

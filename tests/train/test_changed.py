@@ -16,7 +16,7 @@ from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_t
 def stopped_source(tmp_path_factory):
     """A run of 10 steps."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(9))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(9))
     return folder
 
 
@@ -34,7 +34,7 @@ def groups_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "key", "wanted"),
+    ("optimizer", "key", "expected"),
     [
         ({"weight_decay": 0.3}, "weight_decay", [0.0, 0.3]),
         ({"weight_decay": 0.0}, "weight_decay", [0.0]),
@@ -44,7 +44,7 @@ def groups_of(folder):
 )
 def test_a_changed_setting_of_the_optimizer_is_applied(stopped, unstopped, optimizer, key, wanted):
     watcher = Watcher()
-    train(tiny_recipe(optimizer=optimizer), folder=stopped, resume=True, observer=watcher)
+    train(tiny_recipe(optimizer=optimizer), folder=stopped, resume=True, callback=watcher)
     assert [group[key] for group in groups_of(stopped)] == wanted
     assert any(f"optimizer.{key} was" in event.message for event in watcher.events)
     first, second = (read_tensors(CheckpointStore(folder).path(18)) for folder in (stopped, unstopped))
@@ -82,7 +82,7 @@ def test_what_cannot_be_changed_is_refused_before_anything_is_written(stopped, c
 
 def test_an_average_cannot_be_begun_in_the_middle(tmp_path):
     recipe = tiny_recipe(train={"ema_decay": None})
-    train(recipe, folder=tmp_path / "run", observer=StopAfter(3))
+    train(recipe, folder=tmp_path / "run", callback=StopAfter(3))
     with pytest.raises(
         ValueError, match=r"keeps no average of its weights; resume with train\.ema_decay=null"
     ):
@@ -102,9 +102,9 @@ def test_a_run_of_the_version_before_keeps_its_split_and_meets_no_change(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "write", write)
-        train(tiny_recipe(), folder=folder, observer=StopAfter(9))
+        train(tiny_recipe(), folder=folder, callback=StopAfter(9))
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     assert not {"recipe_changed", "data_changed"} & set(watcher.kinds())
     assert_same_ending(folder, unstopped)
 
@@ -122,12 +122,12 @@ def test_the_split_has_a_seed_of_its_own(tmp_path):
 def test_changed_training_pictures_are_counted_and_named(tmp_path):
     root, folder = image_folder(tmp_path / "data"), tmp_path / "run"
     recipe = folder_recipe(root)
-    train(recipe, folder=folder, observer=StopAfter(8))
+    train(recipe, folder=folder, callback=StopAfter(8))
     for number in range(20, 30):
         (root / "train" / "cat" / f"{number:02}.png").unlink()
     (root / "train" / "dog" / "00.png").rename(root / "train" / "dog" / "a.png")
     watcher = Watcher()
-    result = train(recipe, folder=folder, resume=True, observer=watcher)
+    result = train(recipe, folder=folder, resume=True, callback=watcher)
     (event,) = (event for event in watcher.events if event.kind == "data_changed")
     assert "50 train pictures instead of 60 ('cat' 20 instead of 30, 'dog' has other names)" in event.message
     assert "validation" not in event.message.split("The weights")[0]
@@ -137,11 +137,11 @@ def test_changed_training_pictures_are_counted_and_named(tmp_path):
 def test_the_rate_follows_the_epochs_when_the_number_of_pictures_changes(tmp_path):
     root, folder = image_folder(tmp_path / "data"), tmp_path / "run"
     recipe = folder_recipe(root)
-    train(recipe, folder=folder, observer=StopAfter(5))
+    train(recipe, folder=folder, callback=StopAfter(5))
     for path in sorted((root / "train").rglob("2*.png")):
         path.unlink()
     watcher = Watcher()
-    train(recipe, folder=folder, resume=True, observer=watcher)
+    train(recipe, folder=folder, resume=True, callback=watcher)
     rates = [record.lr for record in watcher.records if hasattr(record, "lr")]
     assert rates[0] == pytest.approx(recipe.optimizer.lr), (
         "the first step of the second epoch, after the warm-up"
@@ -151,10 +151,10 @@ def test_the_rate_follows_the_epochs_when_the_number_of_pictures_changes(tmp_pat
 
 def test_data_that_has_only_moved_has_not_changed(tmp_path):
     root, folder = image_folder(tmp_path / "data"), tmp_path / "run"
-    train(folder_recipe(root), folder=folder, observer=StopAfter(3))
+    train(folder_recipe(root), folder=folder, callback=StopAfter(3))
     moved = root.rename(tmp_path / "moved")
     watcher = Watcher()
-    train(folder_recipe(moved), folder=folder, resume=True, observer=watcher)
+    train(folder_recipe(moved), folder=folder, resume=True, callback=watcher)
     assert "data_changed" not in watcher.kinds()
 
 
@@ -164,7 +164,7 @@ def test_a_run_that_was_copied_with_its_links_followed_goes_on_and_prunes(
     folder = shutil.copytree(stopped_source, tmp_path / "run", symlinks=False)
     assert (folder / "best").is_dir() and not (folder / "best").is_symlink()
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     assert "tidying_failed" not in watcher.kinds()
     assert (folder / "best").is_symlink()
     assert (folder / "best").resolve().name == f"step-{result.selected_step:08d}"
@@ -195,6 +195,6 @@ def test_a_best_that_is_only_there_as_a_folder_is_used(tmp_path, unstopped):
 def test_a_copied_best_can_be_gone_back_to(tmp_path, stopped_source, unstopped):
     folder = shutil.copytree(stopped_source, tmp_path / "run", symlinks=False)
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, resume=folder / "best", observer=watcher)
+    train(tiny_recipe(), folder=folder, resume=folder / "best", callback=watcher)
     assert watcher.info.start_step == 6 and watcher.info.folder == folder
     assert_same_ending(folder, unstopped)

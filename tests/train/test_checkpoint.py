@@ -85,11 +85,11 @@ def test_whole_checkpoints_are_read_back(store):
 
 def test_a_run_resumes_from_the_last_good_checkpoint_and_reports_the_damage(tmp_path, unstopped):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(8))
     newest = CheckpointStore(folder).path(9)
     flip_one_bit(newest)
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     damage = next(event for event in watcher.events if event.kind == "damage")
     assert "step-00000009 is damaged" in damage.message and "SHA-256 differs" in damage.message
     assert any("resumed from" in event.message and "step 8" in event.message for event in watcher.events)
@@ -99,12 +99,12 @@ def test_a_run_resumes_from_the_last_good_checkpoint_and_reports_the_damage(tmp_
 
 def test_with_every_checkpoint_damaged_a_run_starts_again_and_says_why(tmp_path, unstopped):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(8))
     paths = list((folder / "checkpoints").iterdir())
     for path in paths:
         flip_one_bit(path)
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     assert watcher.kinds().count("damage") == len(paths)
     assert any("starting from the beginning" in event.message for event in watcher.events)
     assert_same_ending(folder, unstopped)
@@ -160,7 +160,7 @@ class Bomb:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(3))
     return folder
 
 

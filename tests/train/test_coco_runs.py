@@ -15,7 +15,7 @@ from coco_files import coco, instances, write
 from crosshead.data.coco.reader import read_instances
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe import load_recipe
-from crosshead.tasks.coco_numbers import Found, coco_numbers
+from crosshead.tasks.coco_numbers import Predictions, coco_numbers
 from crosshead.train import train
 
 IVIT = [
@@ -78,7 +78,7 @@ def test_broken_annotations_are_left_out_named_and_counted(tmp_path):
     words = [*SMALL, *IVIT, *RCNN, "data.name=coco-folder", "data.image_size=[48,64]", "train.steps=3"]
     recipe = load_recipe("coco_mask_rcnn_ivit_tiny_1x", words, {"data.root": str(root)})
     watcher = Watcher()
-    result = train(recipe, folder=tmp_path / "run", observer=watcher)
+    result = train(recipe, folder=tmp_path / "run", callback=watcher)
     assert result.status == "finished" and result.broken_images == 2
     broken = [event.details for event in watcher.events if event.kind == "broken_image"]
     told = {details["image"][-10:]: details["reason"] for details in broken}
@@ -113,7 +113,7 @@ def test_the_numbers_of_a_file_are_pycocotools(tmp_path, capsys):
     for i, objects in enumerate(truth):
         boxes = objects.boxes + draw.normal(0, 1, objects.boxes.shape)
         scores = draw.random(len(boxes))
-        found.append(Found(boxes, objects.labels, scores))
+        found.append(Predictions(boxes, objects.labels, scores))
         results += [
             {"image_id": i + 1, "category_id": int(mine.category_ids[label]), "score": float(score)}
             | {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}

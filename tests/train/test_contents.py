@@ -176,7 +176,7 @@ def test_training_tells_which_class_has_nothing(tmp_path, few_pictures):
         picture.unlink()
     recipe = tiny_recipe(data={**few_pictures, "root": str(root)}, train={"epochs": 2})
     watcher = Watcher()
-    train(recipe, folder=tmp_path / "run", observer=watcher)
+    train(recipe, folder=tmp_path / "run", callback=watcher)
     told = [event.message for event in watcher.events if event.kind == "data"]
     assert any("have no picture of class class1: nothing is judged of it" in message for message in told)
 

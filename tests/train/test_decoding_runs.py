@@ -14,7 +14,7 @@ from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe import load_recipe
 from crosshead.tasks import open_task
 from crosshead.train import train
-from crosshead.train.inference import evaluate_run, load_trained
+from crosshead.train.inference import evaluate_run, load_run
 from crosshead.train.logging.files import EVENTS_FILE, read_lines
 from detect_files import coco_folder
 from map_files import map_folder
@@ -65,7 +65,7 @@ def test_a_run_keeps_the_white_level_that_its_pictures_decided(tmp_path, capsys)
 
     # Another camera's pictures later: judged, told and gone on with by the scale of then.
     twelve_bits(tmp_path / "data", factor=4)
-    assert load_trained(folder).recipe.data.white_level == 1023
+    assert load_run(folder).recipe.data.white_level == 1023
     longer = small(tmp_path)
     longer = longer.model_copy(update={"train": longer.train.model_copy(update={"epochs": 13})})
     train(longer, folder=folder, resume=True)

@@ -23,7 +23,7 @@ def test_killed_with_workers_and_stopped_and_resumed_it_ends_the_same(tmp_path, 
     recipe = dense_recipe(task, "data.num_workers=1")
     kill_until_done(recipe, tmp_path / "killed", kills=2, prepare=few_scenes)
     assert_same_ending(tmp_path / "killed", tmp_path / "whole")
-    stopped = train(dense_recipe(task), folder=tmp_path / "stopped", observer=StopAfter(4, signal.SIGTERM))
+    stopped = train(dense_recipe(task), folder=tmp_path / "stopped", callback=StopAfter(4, signal.SIGTERM))
     assert stopped.exit_code == EXIT_STOPPED and stopped.step == 5
     assert train(dense_recipe(task), folder=tmp_path / "stopped", resume=True).status == "finished"
     assert_same_ending(tmp_path / "stopped", tmp_path / "whole")
@@ -40,6 +40,6 @@ def test_killing_one_of_two_processes_resumes_and_ends_the_same(tmp_path, task):
 def test_a_nan_in_a_scene_skips_the_step_and_names_it(tmp_path, monkeypatch):
     poison_loader(monkeypatch, epoch=1, places={1})
     watcher = Watcher()
-    result = train(dense_recipe("detect"), folder=tmp_path / "run", observer=watcher)
+    result = train(dense_recipe("detect"), folder=tmp_path / "run", callback=watcher)
     (bad,) = (event for event in watcher.events if event.kind == "bad_step")
     assert bad.step == 4 and result.bad_steps == 1 and bad.details["images"]

@@ -11,7 +11,7 @@ from crosshead.models.weights import Weights
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train import train
-from crosshead.train.inference import evaluate_run, load_trained
+from crosshead.train.inference import evaluate_run, load_run
 from detect_files import coco_folder
 
 
@@ -111,7 +111,7 @@ def test_a_detector_starts_from_a_classifiers_run(tmp_path, pictures, caplog):
     assert result.status == "finished"
     assert "tensors not used: head" in caplog.text and "started anew" not in caplog.text
     first = Weights.read(classifier.weights).states[0].tensors
-    trained = load_trained(tmp_path / "run").task.build_model().state_dict()
+    trained = load_run(tmp_path / "run").task.build_model().state_dict()
     prefix = "pyramid.maps.body.model."
     shared = [name for name in trained if name.removeprefix(prefix) in first]
     assert shared and all(torch.equal(trained[n], first[n.removeprefix(prefix)]) for n in shared)

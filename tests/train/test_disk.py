@@ -51,7 +51,7 @@ def test_a_full_disk_fails_the_checkpoint_and_not_the_run(tmp_path, unstopped):
             limits.close()
 
     watcher = Watcher(fill_and_free)
-    result = train(tiny_recipe(), folder=folder, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, callback=watcher)
     failed = [event for event in watcher.events if event.kind == "checkpoint_failed"]
     assert {event.step for event in failed} <= {8, 10} and failed
     assert "could not be written: File too large" in failed[0].message
@@ -77,7 +77,7 @@ def test_older_checkpoints_that_cannot_be_deleted_are_reported_as_that_and_delet
 
     monkeypatch.setattr(checkpoint, "_delete", refuse)
     watcher = Watcher(allow_again)
-    result = train(tiny_recipe(), folder=folder, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, callback=watcher)
     failed = [event for event in watcher.events if event.kind == "tidying_failed"]
     said = (
         r"checkpoint of step \d+ written in .*, but older ones could not be deleted: Device or resource busy"
@@ -116,7 +116,7 @@ def test_a_log_that_fails_is_reported_once_and_training_goes_on(tmp_path, unstop
         on_eval = on_event = on_end = on_step
 
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=Failing())
+    train(tiny_recipe(), folder=folder, callback=Failing())
     assert capfd.readouterr().err.count("the log Failing could not be written") == 1
     assert_same_ending(folder, unstopped)
 
@@ -156,7 +156,7 @@ def test_a_folder_that_becomes_read_only_is_reported_and_training_goes_on(tmp_pa
             taken.close()
 
     watcher = Watcher(take_and_give_back)
-    train(tiny_recipe(), folder=folder, observer=watcher)
+    train(tiny_recipe(), folder=folder, callback=watcher)
     failed = [event.message for event in watcher.events if event.kind == "checkpoint_failed"]
     assert failed and "step 8 could not be written: Permission denied" in failed[0]
     assert_same_ending(folder, unstopped)

@@ -16,7 +16,7 @@ from crosshead.train.tools.doctor import examine
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(8))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(8))
     return folder
 
 
@@ -152,7 +152,7 @@ def test_damage_in_the_log_and_in_the_newest_checkpoint_keeps_nothing_from_going
     assert any("2 lines are damaged" in each for each in messages(report, "warning"))
     assert any("step-00000010: damaged: a plain file" in each for each in messages(report, "error"))
     watcher = Watcher()
-    assert train(tiny_recipe(), folder=patient, resume=True, observer=watcher).status == "finished"
+    assert train(tiny_recipe(), folder=patient, resume=True, callback=watcher).status == "finished"
     assert watcher.info.start_step == 8
     steps = [record["step"] for record in read_lines(log) if record["kind"] == "step"]
     assert steps == [step for step in range(1, 19) if step not in (3, 5)]
@@ -166,7 +166,7 @@ def test_damage_in_the_log_and_in_the_newest_checkpoint_keeps_nothing_from_going
 
 def test_the_length_in_steps_is_known(tmp_path):
     recipe = tiny_recipe(train={"steps": 9, "epochs": 100})
-    train(recipe, folder=tmp_path / "run", observer=StopAfter(4))
+    train(recipe, folder=tmp_path / "run", callback=StopAfter(4))
     assert "step 5 of 9, epoch 1" in examine(tmp_path / "run").advice
     train(recipe, folder=tmp_path / "run", resume=True)
     assert "the run is finished" in examine(tmp_path / "run").advice

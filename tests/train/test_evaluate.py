@@ -28,8 +28,8 @@ def batch(index, skipped=()):
 
 
 def judged(batches, images, **options):
-    judgement = evaluate(TASK, Model(), batches, images=images, world=World(), **options)
-    return judgement and judgement.metrics
+    eval_result = evaluate(TASK, Model(), batches, images=images, world=World(), **options)
+    return eval_result and eval_result.metrics
 
 
 def test_counts_every_image():

@@ -25,11 +25,11 @@ def test_an_evaluation_that_fails_costs_no_step(tmp_path, unstopped, monkeypatch
         patch.setattr(ClassifyTask, "evaluation", failing)
         watcher = Watcher()
         with pytest.raises(MemoryError):
-            train(recipe, folder=folder, observer=watcher)
+            train(recipe, folder=folder, callback=watcher)
     assert CheckpointStore(folder).steps()[-1] == 6 * epoch
     assert watcher.kinds()[-1] == "checkpoint", "what was written is on record"
     watcher = Watcher()
-    train(recipe, folder=folder, resume=True, observer=watcher)
+    train(recipe, folder=folder, resume=True, callback=watcher)
     assert watcher.info.start_step == 6 * epoch
     assert_same_ending(folder, unstopped)
 
@@ -41,7 +41,7 @@ def test_a_broken_validation_picture_costs_no_step_and_is_passed_over_when_asked
         train(folder_recipe(root), folder=folder)
     assert CheckpointStore(folder).steps()[-1] == 6
     watcher = Watcher()
-    result = train(folder_recipe(root, on_broken_eval="skip"), folder=folder, resume=True, observer=watcher)
+    result = train(folder_recipe(root, on_broken_eval="skip"), folder=folder, resume=True, callback=watcher)
     assert watcher.info.start_step == 6 and result.validation["skipped"] == 1
     named = [event for event in watcher.events if event.kind == "broken_image"]
     assert [event.details["image"] for event in named] == [str(root / "val/cat/02.png")]

@@ -7,8 +7,8 @@ from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.cli import main
 from crosshead.recipe import load_recipe
-from crosshead.train import load_trained, train
-from crosshead.train.resolve import settle
+from crosshead.train import load_run, train
+from crosshead.train.resolve import resolve
 from data.odd_files import write_class_folders
 
 ARGS = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -42,26 +42,26 @@ def following(first, *more):
 
 def test_a_shipped_recipe_goes_on_from_any_runs_model(first, tmp_path):
     watcher = Watcher()
-    result = train(following(first), folder=tmp_path / "run", observer=watcher)
+    result = train(following(first), folder=tmp_path / "run", callback=watcher)
     assert result.status == "finished"
-    trained = load_trained(tmp_path / "run")
+    trained = load_run(tmp_path / "run")
     model, data = trained.recipe.model, trained.recipe.data
     assert (model.name, model.args, model.interaction) == ("vit_small_patch16_224", ARGS, None)
     assert (data.image_size, data.channels, data.interpolation) == (12, 1, "bilinear")
-    assert data.mean == list(load_trained(first / "run").info.mean)
+    assert data.mean == list(load_run(first / "run").info.mean)
     (said,) = (event.message for event in watcher.events if "taken from the run" in event.message)
     assert "model.name=vit_small_patch16_224" in said and "data.channels=1" in said
 
 
 def test_heads_of_the_same_model_may_be_made_to_interact(first):
-    model = settle(following(first, "model.name=vit_small_patch16_224")).model
+    model = resolve(following(first, "model.name=vit_small_patch16_224")).model
     assert model.interaction is not None and model.args == ARGS
 
 
 @pytest.mark.parametrize("gone", ["damaged", "removed"])
 def test_resuming_needs_nothing_of_the_run_that_it_started_from(first, tmp_path, gone):
     place = shutil.copytree(first, tmp_path / "first", symlinks=True)
-    train(following(place), folder=tmp_path / "run", observer=StopAfter(3))
+    train(following(place), folder=tmp_path / "run", callback=StopAfter(3))
     if gone == "removed":
         shutil.rmtree(place / "run")
     else:
@@ -69,10 +69,10 @@ def test_resuming_needs_nothing_of_the_run_that_it_started_from(first, tmp_path,
     watcher = Watcher()
     recorded = load_recipe(tmp_path / "run" / "recipe.yaml")
     copy = shutil.copytree(tmp_path / "run", tmp_path / "copy", symlinks=True)
-    assert train(recorded, folder=tmp_path / "run", resume=True, observer=watcher).status == "finished"
+    assert train(recorded, folder=tmp_path / "run", resume=True, callback=watcher).status == "finished"
     assert not {"recipe_changed", "data_changed"} & set(watcher.kinds())
     watcher = Watcher()
-    assert train(following(place), folder=copy, resume=True, observer=watcher).status == "finished"
+    assert train(following(place), folder=copy, resume=True, callback=watcher).status == "finished"
     assert not {"recipe_changed", "data_changed"} & set(watcher.kinds())
 
 

@@ -1,4 +1,4 @@
-"""Observers of services and of other packages: what they are told, and that their failures cost nothing else."""
+"""Callbacks of services and of other packages: what they are told, and that their failures cost nothing else."""
 
 import sys
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from crosshead.train.logging import services as further
 
 
 def recipe(*names, **changes):
-    return tiny_recipe(log={"observers": list(names)}, train={"epochs": 2}, **changes)
+    return tiny_recipe(log={"callbacks": list(names)}, train={"epochs": 2}, **changes)
 
 
 class FakeWandb:
@@ -32,7 +32,7 @@ def test_weights_and_biases_is_told_steps_and_evaluations_and_goes_on_after_a_re
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     folder = tmp_path / "run"
-    train(recipe("wandb"), folder=folder, observer=StopAfter(4))
+    train(recipe("wandb"), folder=folder, callback=StopAfter(4))
     train(recipe("wandb"), folder=folder, resume=True)
     first, second = fake.inits
     assert first["id"] == second["id"] and len(first["id"]) == 12 and fake.codes == [1, 0]
@@ -77,7 +77,7 @@ def test_mlflow_is_told_the_recipe_and_the_figures(tmp_path, monkeypatch):
     assert ("run-7", "train/loss", 12) in fake.metrics and ("run-7", "validation/loss", 12) in fake.metrics
 
 
-def test_an_observer_of_another_package_is_found_and_its_failure_costs_nothing(tmp_path, monkeypatch, capsys):
+def test_a_callback_of_another_package_is_found_and_its_failure_costs_nothing(tmp_path, monkeypatch, capsys):
     class Failing(Watcher):
         def on_step(self, record):
             raise RuntimeError("no answer")
@@ -94,6 +94,6 @@ def test_an_observer_of_another_package_is_found_and_its_failure_costs_nothing(t
     said = capsys.readouterr().err
     assert said.count("the log failing could not be written (RuntimeError: no answer)") == 1
     with pytest.raises(
-        ValueError, match=r"no observer 'ownn'; did you mean own\? known are wandb, mlflow, own"
+        ValueError, match=r"no callback 'ownn'; did you mean own\? known are wandb, mlflow, own"
     ):
         train(recipe("ownn"), folder=tmp_path / "other")

@@ -18,7 +18,7 @@ def test_a_run_resumes_exactly(tmp_path, interaction):
         train={"epochs": 2, "grad_checkpointing": True},
     )
     assert train(recipe, folder=tmp_path / "whole").status == "finished"
-    assert train(recipe, folder=tmp_path / "run", observer=StopAfter(5)).status == "stopped"
+    assert train(recipe, folder=tmp_path / "run", callback=StopAfter(5)).status == "stopped"
     assert train(recipe, folder=tmp_path / "run", resume=True).status == "finished"
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
     if interaction["kind"] == "reattention":

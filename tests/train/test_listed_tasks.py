@@ -173,7 +173,7 @@ BAD = {
     "path,label\n../0.png,a": "leads out of",
     "path,label\n0.png,a\n./0.png,b": "stands in line 2 too",
     "path,split,label\n0.png,dev,a": "split 'dev'",
-    "path,label\n0.png": "wanted 2 fields",
+    "path,label\n0.png": "expected 2 fields",
 }
 
 

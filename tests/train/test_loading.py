@@ -8,10 +8,10 @@ import safetensors.torch
 from PIL import Image
 from runs import ending, tiny_recipe
 
-from crosshead.train import Result, evaluate_run, find_weights, load_trained, train
-from crosshead.train.checkpoint.resume import find_start, settle_start
+from crosshead.train import Result, evaluate_run, find_weights, load_run, train
+from crosshead.train.checkpoint.resume import find_start, resolve_start
 from crosshead.train.checkpoint.store import CheckpointStore
-from crosshead.train.inference import evaluate_trained
+from crosshead.train.inference import evaluate_loaded
 from crosshead.train.tools.doctor import examine
 
 
@@ -36,14 +36,14 @@ def test_without_a_test_split_the_validation_split_is_evaluated(tmp_path):
         "validation": 0.4,
     }
     train(tiny_recipe(data=data), folder=tmp_path / "run")
-    trained = load_trained(tmp_path / "run")
-    found = evaluate_trained(trained)
+    trained = load_run(tmp_path / "run")
+    found = evaluate_loaded(trained)
     assert found.split == "validation" and found.metrics == evaluate_run(tmp_path / "run", split="validation")
     assert evaluate_run(tmp_path / "run") == found.metrics
 
 
 def test_a_model_is_loaded_with_its_classes_in_evaluation_mode(unstopped):
-    trained = load_trained(unstopped, checkpoint="last")
+    trained = load_run(unstopped, checkpoint="last")
     assert not trained.model.training
     assert trained.info.class_names == tuple("0123456789")
     assert trained.weights.parent == CheckpointStore(unstopped).path(18)
@@ -62,7 +62,7 @@ def test_a_step_can_be_named(unstopped):
 
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
-    [("newest", "wanted best, last, or a step's number"), ("7", "no checkpoint '7'; there are the steps")],
+    [("newest", "expected best, last, or a step's number"), ("7", "no checkpoint '7'; there are the steps")],
 )
 def test_a_checkpoint_that_is_not_there_is_explained(unstopped, checkpoint, message):
     with pytest.raises(ValueError) as caught:
@@ -72,18 +72,18 @@ def test_a_checkpoint_that_is_not_there_is_explained(unstopped, checkpoint, mess
 
 def test_what_is_wrong_is_explained(unstopped, tmp_path):
     with pytest.raises(ValueError, match="is not a run folder"):
-        load_trained(tmp_path)
+        load_run(tmp_path)
     with pytest.raises(ValueError, match="has no split 'training'"):
         evaluate_run(unstopped, split="training")
     copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
     weights = find_weights(copy)
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ValueError, match="is damaged"):
-        load_trained(copy)
+        load_run(copy)
 
 
 def test_weights_of_another_shape_are_named(unstopped):
-    trained = load_trained(unstopped)
+    trained = load_run(unstopped)
     from crosshead.train.checkpoint.state import load_weights
 
     weights = safetensors.torch.load_file(trained.weights)
@@ -107,7 +107,7 @@ def hashed(monkeypatch):
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
 def test_what_is_read_is_compared_once_and_nothing_else(checkpoint, unstopped, hashed):
-    trained = load_trained(unstopped, checkpoint=checkpoint)
+    trained = load_run(unstopped, checkpoint=checkpoint)
     tensors = [path for path in hashed if path.suffix == ".safetensors"]
     assert [path.name for path in tensors] == ["ema.safetensors"] and tensors[0].samefile(trained.weights)
 
@@ -116,7 +116,7 @@ def test_an_optimizer_that_is_damaged_costs_no_prediction(unstopped, tmp_path, h
     copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
     for path in copy.glob("checkpoints/*/optimizer.safetensors"):
         path.write_bytes(b"cut")
-    assert load_trained(copy).weights.name == "ema.safetensors"
+    assert load_run(copy).weights.name == "ema.safetensors"
     assert CheckpointStore(copy).newest_good()[0] is None
 
 
@@ -125,14 +125,14 @@ def test_a_listed_file_that_has_gone_is_missed(unstopped, tmp_path):
     for path in copy.glob("checkpoints/*/ema.safetensors"):
         path.unlink()
     with pytest.raises(ValueError, match=r"is damaged: ema.safetensors is missing"):
-        load_trained(copy)
+        load_run(copy)
 
 
 def test_resuming_and_examining_compare_each_file_once(unstopped, tmp_path, hashed):
     copy = shutil.copytree(unstopped, tmp_path / "copy", symlinks=True)
     store = CheckpointStore(copy)
     start = find_start(store, resume=True)
-    settle_start(store, start)
+    resolve_start(store, start)
     assert len(hashed) == len({path.resolve() for path in hashed}) > 0
     hashed.clear()
     examine(copy)

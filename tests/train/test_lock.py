@@ -19,7 +19,7 @@ def test_a_second_run_is_refused_with_the_first_one_named(tmp_path):
             (process,) = start(tiny_recipe(), folder, resume=True)
             refused.extend(wait([process]))
 
-    train(tiny_recipe(train={"epochs": 2}), folder=folder, observer=Watcher(second))
+    train(tiny_recipe(train={"epochs": 2}), folder=folder, callback=Watcher(second))
     assert refused == [1]
     log = (tmp_path / "run.log.0").read_text()
     assert f"{folder} is in use by process {os.getpid()} on" in log and "since" in log

@@ -32,7 +32,7 @@ def rename(folder):
 def test_a_folder_that_vanishes_ends_the_run_which_goes_on_elsewhere(tmp_path, unstopped, deed):
     folder = tmp_path / "run"
     watcher = at(9, lambda: deed(folder))
-    result = train(tiny_recipe(), folder=folder, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, callback=watcher)
     assert result.status == "unsaved" and result.exit_code == EXIT_UNSAVED
     assert not folder.exists() or not list(folder.glob("checkpoints")), "it is not made again"
     became = f"renamed to {tmp_path / 'elsewhere'}" if deed is rename else "removed"
@@ -50,7 +50,7 @@ def test_a_folder_that_vanishes_ends_the_run_which_goes_on_elsewhere(tmp_path, u
 def test_a_folder_that_vanishes_after_the_last_step_is_noticed_too(tmp_path):
     folder = tmp_path / "run"
     watcher = at(18, lambda: remove(folder))
-    assert train(tiny_recipe(), folder=folder, observer=watcher).status == "unsaved"
+    assert train(tiny_recipe(), folder=folder, callback=watcher).status == "unsaved"
     assert not folder.exists() and len(list(tmp_path.glob("run-kept-*"))) == 1
 
 
@@ -65,7 +65,7 @@ def test_a_lock_file_that_is_deleted_lets_no_second_run_in(tmp_path, unstopped):
             assert f"process {os.getpid()} on" in (folder / LOCK_FILE).read_text() or is_held(folder)
             codes.extend(wait(start(tiny_recipe(), folder, resume=True)))
 
-    train(tiny_recipe(), folder=folder, observer=Watcher(delete_and_start))
+    train(tiny_recipe(), folder=folder, callback=Watcher(delete_and_start))
     assert codes == [1, 1]
     log = (tmp_path / "run.log.0").read_text()
     assert "is in use by an unnamed process" in log and f"is in use by process {os.getpid()} on" in log

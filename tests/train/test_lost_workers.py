@@ -76,7 +76,7 @@ def assert_nothing_is_lost(folder, unstopped):
 def test_a_worker_that_is_lost_saves_the_run_and_names_the_remedy(tmp_path, unstopped, deed, said):
     folder, watcher = tmp_path / "run", ToWorkers(deed)
     with pytest.raises(WorkersLost, match=said + r".* is saved; --resume goes on"):
-        train(tiny_recipe(data=SPREAD, checkpoint={"every_steps": 1000}), folder=folder, observer=watcher)
+        train(tiny_recipe(data=SPREAD, checkpoint={"every_steps": 1000}), folder=folder, callback=watcher)
     assert watcher.kinds().count("workers_lost") == 1 and watcher.end.status == "failed"
     assert_nothing_is_lost(folder, unstopped)
 
@@ -84,7 +84,7 @@ def test_a_worker_that_is_lost_saves_the_run_and_names_the_remedy(tmp_path, unst
 def test_workers_that_hang_are_given_up(tmp_path, unstopped, hanging):
     folder, recipe = tmp_path / "run", tiny_recipe(data=SPREAD, train={"rank_timeout_s": 4})
     with pytest.raises(WorkersLost, match=r"no batch came from the data's workers for \d+ s"):
-        train(recipe, folder=folder, observer=ToWorkers(hang))
+        train(recipe, folder=folder, callback=ToWorkers(hang))
     assert_nothing_is_lost(folder, unstopped)
 
 
@@ -92,13 +92,13 @@ def test_a_stop_is_obeyed_while_data_is_waited_for(tmp_path, unstopped, hanging)
     folder, watcher = tmp_path / "run", ToWorkers(hang)
     later = threading.Timer(2.5, os.kill, (os.getpid(), signal.SIGTERM))
     watcher.on_start = lambda info: later.start()
-    assert train(tiny_recipe(data=SPREAD), folder=folder, observer=watcher).status == "stopped"
+    assert train(tiny_recipe(data=SPREAD), folder=folder, callback=watcher).status == "stopped"
     assert_nothing_is_lost(folder, unstopped)
 
 
 def test_a_worker_killed_between_two_passes_is_replaced(tmp_path, unstopped):
     folder = tmp_path / "run"
-    train(tiny_recipe(data=SPREAD), folder=folder, observer=ToWorkers(kill, after=6))
+    train(tiny_recipe(data=SPREAD), folder=folder, callback=ToWorkers(kill, after=6))
     assert_same_ending(folder, unstopped)
 
 

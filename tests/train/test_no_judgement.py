@@ -64,11 +64,11 @@ def test_predictions_that_are_not_finite_are_no_judgement(tmp_path, monkeypatch,
         last.fill_(math.nan)
     images = splits.validation
     loader = evaluation_loader(task.evaluation_batches(images), rank=0, world_size=1, policy="on_broken_eval")
-    judgement = evaluate(task, model, loader, images=len(images), world=World())
-    assert "is not finite" in judgement.fault and judgement.metrics["count"] == len(images)
-    assert all(math.isnan(judgement.metrics[each]) for each in (task.primary.name, *task.shown))
-    assert not judgement.details and "calibration_error" not in judgement.metrics
-    assert not task.primary.selects(judgement.metrics, {})
+    eval_result = evaluate(task, model, loader, images=len(images), world=World())
+    assert "is not finite" in eval_result.fault and eval_result.metrics["count"] == len(images)
+    assert all(math.isnan(eval_result.metrics[each]) for each in (task.primary.name, *task.shown))
+    assert not eval_result.details and "calibration_error" not in eval_result.metrics
+    assert not task.primary.selects(eval_result.metrics, {})
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy", "mae", "calibration_error"])
@@ -100,7 +100,7 @@ def average_breaks(monkeypatch, evaluations):
 def test_a_validation_without_a_judgement_is_told_and_never_the_best(tmp_path, monkeypatch):
     average_breaks(monkeypatch, {1, 3})
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=tmp_path / "run", observer=watcher)
+    result = train(tiny_recipe(), folder=tmp_path / "run", callback=watcher)
     assert (result.status, result.selected_step) == ("finished", 12)
     told = [event for event in watcher.events if event.kind == "no_judgement"]
     assert [event.step for event in told] == [6, 18]
@@ -141,7 +141,7 @@ def test_eval_says_that_it_is_no_judgement(tmp_path, monkeypatch, capsys, unstop
 def test_a_run_made_shorter_is_validated_before_it_is_finished(tmp_path):
     folder = tmp_path / "run"
     long = tiny_recipe(train={"epochs": 9, "eval_every_epochs": 9})
-    train(long, folder=folder, observer=StopAfter(13))
+    train(long, folder=folder, callback=StopAfter(13))
     short = tiny_recipe(train={"epochs": 2, "eval_every_epochs": 9})
     result = train(short, folder=folder, resume=True)
     assert result.status == "finished" and result.validation["count"] > 0
@@ -151,10 +151,10 @@ def test_a_run_made_shorter_is_validated_before_it_is_finished(tmp_path):
 def test_the_test_is_of_the_step_whose_weights_are_tested_and_the_time_of_all_legs(tmp_path, monkeypatch):
     average_breaks(monkeypatch, {2, 3})
     folder, watcher = tmp_path / "run", StopAfter(7)
-    before = train(tiny_recipe(), folder=folder, observer=watcher).seconds
+    before = train(tiny_recipe(), folder=folder, callback=watcher).seconds
     average_breaks(monkeypatch, {1, 2})
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     assert result.selected_step == 6 and result.seconds > before > 0
     (test,) = [record for record in watcher.records if getattr(record, "split", "") == "test"]
     assert (test.step, test.epoch) == (6, 1.0)
@@ -188,6 +188,6 @@ def test_an_error_in_drawing_does_not_fail_a_finished_run(tmp_path, monkeypatch)
 
     monkeypatch.setattr(outcome, "draw_curves", broken)
     watcher = Watcher()
-    result = train(tiny_recipe(train={"epochs": 2}), folder=tmp_path / "run", observer=watcher)
+    result = train(tiny_recipe(train={"epochs": 2}), folder=tmp_path / "run", callback=watcher)
     assert (result.status, watcher.end.status) == ("finished", "finished")
     assert any("no font was found" in event.message for event in watcher.events)

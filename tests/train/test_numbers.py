@@ -28,7 +28,7 @@ def poison_loader(monkeypatch, epoch, places, ranks=(0,)):
 def test_a_nan_in_an_image_skips_the_step_and_names_the_image(tmp_path, monkeypatch):
     poison_loader(monkeypatch, epoch=1, places={4})
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=tmp_path / "run", observer=watcher)
+    result = train(tiny_recipe(), folder=tmp_path / "run", callback=watcher)
     (bad,) = (event for event in watcher.events if event.kind == "bad_step")
     assert bad.step == 9 and "the loss is not finite" in bad.message
     assert len(bad.details["images"]) == 1 and bad.details["images"][0].startswith("digits")
@@ -46,7 +46,7 @@ def test_a_skipped_step_changes_neither_weights_nor_averages_nor_running_statist
     folder = tmp_path / "run"
     recipe = tiny_recipe(model=model, data={"image_size": 32}, checkpoint={"every_steps": 1, "keep_last": 9})
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"args": {}})})
-    train(recipe, folder=folder, observer=StopAfter(1))
+    train(recipe, folder=folder, callback=StopAfter(1))
     before, after = (read_tensors(CheckpointStore(folder).path(step)) for step in (1, 2))
     assert any("running_mean" in name for name in before["model"])
     for part in ("model", "ema", "optimizer"):
@@ -75,7 +75,7 @@ def test_an_infinite_gradient_of_a_finite_loss_skips_the_step(tmp_path, monkeypa
 
     monkeypatch.setattr(ClassifyTask, "loss", loss)
     watcher = Watcher()
-    assert train(tiny_recipe(), folder=tmp_path / "run", observer=watcher).bad_steps == 1
+    assert train(tiny_recipe(), folder=tmp_path / "run", callback=watcher).bad_steps == 1
     (bad,) = (event for event in watcher.events if event.kind == "bad_step")
     assert bad.step == 3 and "the gradient is not finite" in bad.message and len(bad.details["images"]) == 24
 
@@ -85,7 +85,7 @@ def test_too_many_in_a_row_stop_the_run_with_a_good_checkpoint_in_place(tmp_path
     recipe = tiny_recipe(train={"max_bad_steps": 3})
     watcher = Watcher()
     with pytest.raises(BadNumbers, match="3 steps in a row had a loss or gradient that is not finite"):
-        train(recipe, folder=tmp_path / "run", observer=watcher)
+        train(recipe, folder=tmp_path / "run", callback=watcher)
     assert watcher.end.status == "failed"
     path, damages = CheckpointStore(tmp_path / "run").newest_good()
     assert path is not None and not damages
@@ -132,7 +132,7 @@ def test_the_search_for_the_float16_scale_is_not_counted_as_bad(tmp_path, monkey
     monkeypatch.setattr(ClassifyTask, "loss", lambda *given: original(*given) * 300)
     watcher = Watcher()
     recipe = tiny_recipe(train={"precision": "fp16", "max_bad_steps": 2, "epochs": 2})
-    result = train(recipe, folder=tmp_path / "run", observer=watcher)
+    result = train(recipe, folder=tmp_path / "run", callback=watcher)
     skipped = [record.skipped for record in watcher.records if hasattr(record, "skipped")]
     assert skipped.count(True) > 2 and not skipped[-1]
     assert result.status == "finished" and result.bad_steps == 0

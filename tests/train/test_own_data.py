@@ -8,7 +8,7 @@ import pytest
 from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.data.datasets.held_out import Kept, name_digests
-from crosshead.train import evaluate_run, load_trained, train
+from crosshead.train import evaluate_run, load_run, train
 from crosshead.train.checkpoint.memory import PICTURES_FILE, read_pictures
 from crosshead.train.checkpoint.store import CheckpointStore, read_state
 from data.odd_files import write_class_folders
@@ -24,12 +24,12 @@ def pets(root, *, split=None, name="folder", **changes):
 @pytest.fixture
 def stopped(tmp_path):
     write_class_folders(tmp_path / "pets", {"cat": 24, "dog": 24})
-    train(pets(tmp_path / "pets"), folder=tmp_path / "run", observer=StopAfter(3))
+    train(pets(tmp_path / "pets"), folder=tmp_path / "run", callback=StopAfter(3))
     return tmp_path / "run"
 
 
 def held(folder, root):
-    images = load_trained(folder, checkpoint="last").open_data().validation
+    images = load_run(folder, checkpoint="last").open_data().validation
     return {images.name(i).removeprefix(f"{root}/") for i in range(len(images))}
 
 
@@ -40,7 +40,7 @@ def test_no_picture_changes_sides_where_some_are_removed(stopped, tmp_path):
     trained[0].unlink()
     (root / sorted(before)[0]).unlink()
     watcher = Watcher()
-    result = train(pets(root), folder=stopped, resume=True, observer=watcher)
+    result = train(pets(root), folder=stopped, resume=True, callback=watcher)
     assert result.status == "finished" and "data_changed" in watcher.kinds()
     assert held(stopped, root) == before - {sorted(before)[0]}
     assert evaluate_run(stopped, split="validation")["count"] == len(before) - 1
@@ -58,7 +58,7 @@ def test_a_split_that_would_judge_on_trained_pictures_is_refused(stopped, tmp_pa
 
     write(splits)
     recipe = pets(root, name="csv")
-    train(recipe, folder=tmp_path / "table", observer=StopAfter(3))
+    train(recipe, folder=tmp_path / "table", callback=StopAfter(3))
     write(["val", "val", *splits[2:]])
     with pytest.raises(ValueError, match=rf"{files[1]} would be judged on \(validation\), and this run has"):
         train(recipe, folder=tmp_path / "table", resume=True)
@@ -79,7 +79,7 @@ def test_a_run_of_before_keeps_its_split_by_place_and_refuses_other_pictures(tmp
         opened = memory.open_splits
         patch.setattr(memory, "open_splits", lambda recipe, *_, **__: opened(recipe, by_place=True))
         patch.setattr(run, "write_pictures", lambda *_: None)
-        train(pets(root), folder=folder, observer=StopAfter(3))
+        train(pets(root), folder=folder, callback=StopAfter(3))
     assert not (folder / PICTURES_FILE).exists()
     before = held(folder, root)
     copy = shutil.copytree(folder, tmp_path / "copy", symlinks=True)
@@ -92,7 +92,7 @@ def test_a_run_of_before_keeps_its_split_by_place_and_refuses_other_pictures(tmp
         train(pets(root), folder=folder, resume=True)
     gone.write_bytes(content)
     watcher = Watcher()
-    assert train(pets(root), folder=copy, resume=True, observer=watcher).status == "finished"
+    assert train(pets(root), folder=copy, resume=True, callback=watcher).status == "finished"
     assert "data_changed" not in watcher.kinds() and held(copy, root) == before
     assert read_pictures(copy) is not None, "from here on by name"
 
@@ -108,7 +108,7 @@ def test_a_damaged_list_of_pictures_is_written_anew(stopped, tmp_path):
 
 
 def test_what_heads_are_measured_on_was_held_out(stopped, tmp_path):
-    data = load_trained(stopped, checkpoint="last").open_data()
+    data = load_run(stopped, checkpoint="last").open_data()
     kept = read_pictures(stopped)
     root = str(tmp_path / "pets")
     assert Kept.of(data.train, data.validation, root).train.tolist() == kept.train.tolist()
@@ -128,12 +128,12 @@ def test_a_regression_goes_on_in_the_scale_that_it_learned(stopped, tmp_path):
     root, folder = tmp_path / "pets", tmp_path / "numbers"
     numbers(root, 1.0, 20.0)
     recipe = pets(root, name="csv", task={"name": "regress"}, augment={"mixup": 0.0, "cutmix": 0.0})
-    train(recipe, folder=folder, observer=StopAfter(3))
+    train(recipe, folder=folder, callback=StopAfter(3))
     before = json.loads((folder / "classes.json").read_text())["scale"]
     there = evaluate_run(folder, checkpoint="last")["mae"]
     numbers(root, 100.0, 2000.0)
     watcher = Watcher()
-    train(recipe, folder=folder, resume=True, observer=watcher)
+    train(recipe, folder=folder, resume=True, callback=watcher)
     said = [event.message for event in watcher.events if event.kind == "data_changed"]
     assert any("with other labels" in message for message in said)
     assert any("the run goes on in the scale of then" in message for message in said)
@@ -141,5 +141,5 @@ def test_a_regression_goes_on_in_the_scale_that_it_learned(stopped, tmp_path):
     state = read_state(CheckpointStore(folder).newest_good()[0])
     assert state["info"]["scale"] == before
     numbers(root, 1.0, 20.0)
-    assert load_trained(folder).info.scale == tuple(before)
+    assert load_run(folder).info.scale == tuple(before)
     assert evaluate_run(folder, checkpoint="2")["mae"] == pytest.approx(there, abs=5.0)

@@ -51,7 +51,7 @@ def test_failing_to_draw_is_said_once_and_stops_nothing(tmp_path, data, monkeypa
     monkeypatch.setattr(SegmentTask, "drawn", fail)
     watcher = Watcher()
     state = torch.random.get_rng_state()
-    result = train(recipe(data), folder=tmp_path / "run", observer=watcher)
+    result = train(recipe(data), folder=tmp_path / "run", callback=watcher)
     torch.random.set_rng_state(state)
     assert result.status == "finished" and not tags(tmp_path / "run")
     (said,) = (event.message for event in watcher.events if event.kind == "log_failed")

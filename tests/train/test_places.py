@@ -7,7 +7,7 @@ import timm
 import torch
 from runs import StopAfter, tiny_recipe
 
-from crosshead.train import evaluate_run, load_trained, train
+from crosshead.train import evaluate_run, load_run, train
 from crosshead.train.checkpoint.resume import claim_folder
 from crosshead.train.logging.curves import compare_curves, draw_curves
 from crosshead.train.run_folder.folder import named_folder
@@ -58,11 +58,11 @@ def folder_recipe(root, **changes):
 def test_a_relative_data_folder_is_found_from_anywhere(tmp_path, monkeypatch):
     write_class_folders(tmp_path / "pets", {"cat": 8, "dog": 8})
     monkeypatch.chdir(tmp_path)
-    assert train(folder_recipe("pets"), folder=tmp_path / "run", observer=StopAfter(1)).status == "stopped"
+    assert train(folder_recipe("pets"), folder=tmp_path / "run", callback=StopAfter(1)).status == "stopped"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert evaluate_run(tmp_path / "run", checkpoint="last")["count"] == 4
-    assert load_trained(tmp_path / "run", checkpoint="last").recipe.data.root == str(tmp_path / "pets")
+    assert load_run(tmp_path / "run", checkpoint="last").recipe.data.root == str(tmp_path / "pets")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device must be one that is not there")
@@ -70,9 +70,9 @@ def test_a_run_of_another_device_is_loaded_on_the_best_one_there_is(unstopped, t
     run = shutil.copytree(unstopped, tmp_path / "run", symlinks=True)
     recipe = (run / "recipe.yaml").read_text()
     (run / "recipe.yaml").write_text(recipe.replace("device: cpu", "device: cuda:3"))
-    assert next(load_trained(run).model.parameters()).device.type in ("cpu", "mps")
+    assert next(load_run(run).model.parameters()).device.type in ("cpu", "mps")
     with pytest.raises(ValueError, match="asks for CUDA device"):
-        load_trained(run, device="cuda")
+        load_run(run, device="cuda")
 
 
 def test_resuming_and_loading_need_no_first_weights(unstopped, tmp_path, monkeypatch):
@@ -95,7 +95,7 @@ def test_resuming_and_loading_need_no_first_weights(unstopped, tmp_path, monkeyp
         }
     )
     folder = tmp_path / "run"
-    train(started, folder=folder, observer=StopAfter(8))
+    train(started, folder=folder, callback=StopAfter(8))
     assert fetched == [True]
     (tmp_path / "first.safetensors").unlink()
     assert train(started, folder=folder, resume=True).status == "finished"

@@ -77,7 +77,7 @@ def attack(recipe, folder, whole, act, *, resume=False, reads=False):
     watcher = Watcher()
     try:
         with Points(folder, act, reads).heard():
-            result = train(recipe, folder=folder, resume=resume, observer=watcher)
+            result = train(recipe, folder=folder, resume=resume, callback=watcher)
     except (OSError, ValueError):
         result = None
     else:
@@ -112,7 +112,7 @@ def test_the_disk_fails_at_a_point(recipe, whole, tmp_path, few, for_good):
 def halfway(recipe, tmp_path_factory):
     """A run that was stopped after its fifth step, and the points at which its resuming reads and writes."""
     folder = tmp_path_factory.mktemp("halfway") / "run"
-    assert train(recipe, folder=folder, observer=StopAfter(4)).step == 5
+    assert train(recipe, folder=folder, callback=StopAfter(4)).step == 5
     met = {}
     for reads in (True, False):
         copy = shutil.copytree(folder, folder.with_name("copy"), symlinks=True)
@@ -151,7 +151,7 @@ def test_the_disk_is_full_after_some_bytes(recipe, whole, tmp_path, few):
         with room_for(tmp_path / "run", size):
             watcher = Watcher()
             try:
-                result = train(recipe, folder=tmp_path / "run", observer=watcher)
+                result = train(recipe, folder=tmp_path / "run", callback=watcher)
             except (OSError, ValueError):
                 result = None
             else:
@@ -209,7 +209,7 @@ def test_checkpoints_that_are_deleted_under_a_run_are_written_again(recipe, tmp_
 
     monkeypatch.setattr(Loop, "run", deleted)
     watcher = Watcher()
-    result = train(recipe, folder=folder, observer=watcher)
+    result = train(recipe, folder=folder, callback=watcher)
     assert result.weights is not None and result.weights.exists()
     assert result.exit_code == 0 and step_in(folder / "best") == result.selected_step
 

@@ -202,7 +202,7 @@ def test_a_failure_of_the_process_that_keeps_the_store_reaches_the_others(tmp_pa
 
 def test_going_on_with_another_number_of_processes_keeps_weights_and_says_what_is_new(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(7))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(7))
     halved = tiny_recipe(data={"batch_size": 6})
     assert wait(start(halved, folder, resume=True, processes=2)) == [0, 0]
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
@@ -213,7 +213,7 @@ def test_going_on_with_another_number_of_processes_keeps_weights_and_says_what_i
     back = tmp_path / "back"
     watcher = Watcher()
     recipe = tiny_recipe(train={"epochs": 4})
-    train(recipe, folder=back, resume=folder, observer=watcher)
+    train(recipe, folder=back, resume=folder, callback=watcher)
     assert "world_changed" in watcher.kinds()
     assert ending(back)["progress"]["step"] == 24
 

@@ -18,10 +18,10 @@ from crosshead.train.result import RESULT_FILE
 @pytest.mark.parametrize("step", [1, 5, 14])
 def test_a_run_that_is_stopped_at_a_step_and_resumed_ends_the_same(tmp_path, unstopped, step):
     folder = tmp_path / "run"
-    stopped = train(tiny_recipe(), folder=folder, observer=StopAfter(step))
+    stopped = train(tiny_recipe(), folder=folder, callback=StopAfter(step))
     assert (stopped.status, stopped.step, stopped.test, stopped.exit_code) == ("stopped", step + 1, {}, 75)
     watcher = Watcher()
-    assert train(tiny_recipe(), folder=folder, resume=True, observer=watcher).status == "finished"
+    assert train(tiny_recipe(), folder=folder, resume=True, callback=watcher).status == "finished"
     steps = [record.step for record in watcher.records if isinstance(record, StepRecord)]
     assert steps == [*range(step + 2, 19)]
     assert_same_ending(folder, unstopped)
@@ -71,7 +71,7 @@ def test_a_stop_in_the_middle_of_accumulation_neither_repeats_nor_skips_an_image
 def test_the_number_of_loader_workers_changes_nothing(tmp_path, unstopped):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"num_workers": 2}, train={"epochs": 3})
-    train(recipe, folder=folder, observer=StopAfter(8))
+    train(recipe, folder=folder, callback=StopAfter(8))
     train(recipe, folder=folder, resume=True)
     assert_same_ending(folder, unstopped)
 
@@ -90,7 +90,7 @@ def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped,
 
     monkeypatch.setattr(ClassifyTask, "evaluation", interrupted)
     watcher = Watcher()
-    stopped = train(tiny_recipe(), folder=folder, observer=watcher)
+    stopped = train(tiny_recipe(), folder=folder, callback=watcher)
     assert (stopped.status, stopped.step) == ("stopped", 6 * epoch)
     assert "signal" in watcher.kinds()
     train(tiny_recipe(), folder=folder, resume=True)
@@ -100,7 +100,7 @@ def test_a_stop_during_an_evaluation_repeats_the_evaluation(tmp_path, unstopped,
 def test_a_constant_rate_stays_what_it_is_when_the_run_was_stopped_in_the_warm_up(tmp_path):
     recipe = tiny_recipe(schedule={"name": "constant"})
     train(recipe, folder=tmp_path / "whole")
-    train(recipe, folder=tmp_path / "run", observer=StopAfter(2))
+    train(recipe, folder=tmp_path / "run", callback=StopAfter(2))
     train(recipe, folder=tmp_path / "run", resume=True)
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
 
@@ -108,7 +108,7 @@ def test_a_constant_rate_stays_what_it_is_when_the_run_was_stopped_in_the_warm_u
 def test_a_length_in_steps_ends_in_the_middle_of_an_epoch_and_resumes_exactly(tmp_path):
     recipe = tiny_recipe(schedule={"name": "poly", "warmup_steps": 2}, train={"steps": 8})
     assert train(recipe, folder=tmp_path / "whole").epoch == 8 / 6
-    stopped = train(recipe, folder=tmp_path / "run", observer=StopAfter(4))
+    stopped = train(recipe, folder=tmp_path / "run", callback=StopAfter(4))
     assert (stopped.status, stopped.step) == ("stopped", 5)
     result = train(recipe, folder=tmp_path / "run", resume=True)
     assert (result.status, result.step, result.selected_step in (6, 8)) == ("finished", 8, True)
@@ -118,7 +118,7 @@ def test_a_length_in_steps_ends_in_the_middle_of_an_epoch_and_resumes_exactly(tm
 def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):
     recipe = tiny_recipe(train={"precision": "fp16", "epochs": 2})
     train(recipe, folder=tmp_path / "whole")
-    train(recipe, folder=tmp_path / "run", observer=StopAfter(7))
+    train(recipe, folder=tmp_path / "run", callback=StopAfter(7))
     train(recipe, folder=tmp_path / "run", resume=True)
     assert ending(tmp_path / "whole")["scaler"]["scale"] > 1
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
@@ -127,7 +127,7 @@ def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):
 def test_resuming_a_finished_run_gives_its_result_and_tests_nothing_again(tmp_path, unstopped, monkeypatch):
     witness = Witness(monkeypatch)
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=unstopped, resume=True, observer=watcher)
+    result = train(tiny_recipe(), folder=unstopped, resume=True, callback=watcher)
     assert result.status == "finished" and result.test == ending(unstopped)["test"]
     assert witness.calls == 0 and not watcher.records
     assert "is finished" in watcher.end.message and watcher.end.result == result
@@ -145,7 +145,7 @@ def test_a_run_that_was_killed_between_its_test_and_its_result_is_tested_again_a
 
 def test_resuming_where_nothing_was_saved_starts_from_the_beginning_and_says_so(tmp_path, unstopped):
     watcher = Watcher()
-    train(tiny_recipe(), folder=tmp_path / "run", resume=True, observer=watcher)
+    train(tiny_recipe(), folder=tmp_path / "run", resume=True, callback=watcher)
     assert [event.message for event in watcher.events if event.kind == "resume"] == [
         f"no checkpoint in {tmp_path / 'run'}: starting from the beginning"
     ]
@@ -158,7 +158,7 @@ def test_going_back_to_a_named_checkpoint_leaves_the_later_ones_aside(tmp_path, 
     train(recipe, folder=folder)
     early = CheckpointStore(folder).path(8)
     watcher = Watcher()
-    train(recipe, folder=folder, resume=early, observer=watcher)
+    train(recipe, folder=folder, resume=early, callback=watcher)
     assert any("going back to step 8" in event.message for event in watcher.events)
     assert list((folder / "checkpoints").glob("*.abandoned"))
     assert_same_ending(folder, unstopped)
@@ -166,7 +166,7 @@ def test_going_back_to_a_named_checkpoint_leaves_the_later_ones_aside(tmp_path, 
 
 def test_a_checkpoint_can_start_a_run_in_another_folder(tmp_path, unstopped):
     source, target = tmp_path / "source", tmp_path / "target"
-    train(tiny_recipe(), folder=source, observer=StopAfter(9))
+    train(tiny_recipe(), folder=source, callback=StopAfter(9))
     before = sorted(path.name for path in (source / "checkpoints").iterdir())
     train(tiny_recipe(), folder=target, resume=source)
     assert sorted(path.name for path in (source / "checkpoints").iterdir()) == before
@@ -177,25 +177,25 @@ def test_a_checkpoint_can_start_a_run_in_another_folder(tmp_path, unstopped):
 
 def test_a_damaged_best_checkpoint_is_named_and_the_best_chosen_anew(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(9))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(9))
     (folder / "best" / "model.safetensors").write_bytes(b"")
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     assert any("the best is chosen anew" in event.message for event in watcher.events)
     assert result.selected_step > 10 and result.weights is not None
 
 
 def test_a_changed_recipe_is_named_when_it_is_resumed(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(3))
     watcher = Watcher()
-    train(tiny_recipe(optimizer={"lr": 0.002}), folder=folder, resume=True, observer=watcher)
+    train(tiny_recipe(optimizer={"lr": 0.002}), folder=folder, resume=True, callback=watcher)
     assert ["optimizer.lr was 0.001, is 0.002" in event.message for event in watcher.events].count(True) == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(3))
     other = tiny_recipe(model={"name": "vit_small_patch16_224"})
     with pytest.raises(ValueError, match=r"another model: model\.name was 'vit_tiny_patch16_224'"):
         train(other, folder=folder, resume=True)
@@ -223,11 +223,11 @@ def test_resuming_from_nowhere_is_an_error(tmp_path):
 
 def test_other_versions_and_threads_are_said_when_a_run_is_resumed(tmp_path):
     folder = tmp_path / "run"
-    train(tiny_recipe(), folder=folder, observer=StopAfter(3))
+    train(tiny_recipe(), folder=folder, callback=StopAfter(3))
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["threads"] == "1" and versions["cpu"]
     (folder / "versions.json").write_text(json.dumps({**versions, "torch": "1.0", "threads": "8"}))
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, resume=True, observer=watcher)
+    train(tiny_recipe(), folder=folder, resume=True, callback=watcher)
     (event,) = (event for event in watcher.events if event.kind == "versions_changed")
     assert "torch 1.0 -> " in event.message and "threads 8 -> 1" in event.message

@@ -14,7 +14,7 @@ from runs import TINY, Watcher, ending, tiny_recipe
 
 import crosshead.models  # noqa: F401 - registers the models
 from crosshead.recipe import load_recipe
-from crosshead.tasks import Judgement
+from crosshead.tasks import EvalResult
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import Result, evaluate_run, train
 from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
@@ -39,7 +39,7 @@ def test_a_run_leaves_everything_that_is_needed_to_understand_it(unstopped):
 
 def test_the_test_split_is_looked_at_once_and_at_the_end(tmp_path):
     watcher = Watcher()
-    train(tiny_recipe(), folder=tmp_path / "run", observer=watcher)
+    train(tiny_recipe(), folder=tmp_path / "run", callback=watcher)
     splits = [record.split for record in watcher.records if hasattr(record, "split")]
     assert splits == ["validation"] * 3 + ["test"]
     assert watcher.end.status == "finished"
@@ -50,7 +50,7 @@ def test_the_best_validation_is_selected_and_its_weights_are_tested(tmp_path, mo
     original = ClassifyEvaluation.compute
 
     def compute(*given):
-        return Judgement({**original(*given).metrics, "accuracy": next(accuracies)})
+        return EvalResult({**original(*given).metrics, "accuracy": next(accuracies)})
 
     monkeypatch.setattr(ClassifyEvaluation, "compute", compute)
     result = train(tiny_recipe(), folder=tmp_path / "run")

@@ -15,7 +15,7 @@ from crosshead.models.weights import Weights
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train import train
-from crosshead.train.inference import evaluate_run, load_trained
+from crosshead.train.inference import evaluate_run, load_run
 from map_files import ade20k, map_folder
 
 
@@ -100,7 +100,7 @@ def test_broken_pictures_and_maps_are_left_out_and_named(tmp_path):
     (root / "maps" / "7.png").unlink()
     Image.new("RGB", (24, 20)).save(root / "maps" / "8.png")
     watcher = Watcher()
-    result = train(recipe, folder=tmp_path / "run", observer=watcher)
+    result = train(recipe, folder=tmp_path / "run", callback=watcher)
     assert result.status == "finished"
     told = {
         Path(e.details["image"]).name: e.details["reason"] for e in watcher.events if e.kind == "broken_image"
@@ -112,7 +112,7 @@ def test_broken_pictures_and_maps_are_left_out_and_named(tmp_path):
 def test_a_loss_that_is_not_finite_skips_the_step(tmp_path, pictures, monkeypatch):
     poison_loader(monkeypatch, epoch=1, places={1})
     watcher = Watcher()
-    result = train(upernet_recipe(pictures), folder=tmp_path / "run", observer=watcher)
+    result = train(upernet_recipe(pictures), folder=tmp_path / "run", callback=watcher)
     (bad,) = (event for event in watcher.events if event.kind == "bad_step")
     assert bad.step == 5 and result.bad_steps == 1 and "images/" in bad.details["images"][0]
 
@@ -141,7 +141,7 @@ def test_a_segmenter_starts_from_a_classifiers_run(tmp_path, pictures, caplog):
     recorded = load_recipe(tmp_path / "run" / "recipe.yaml")
     assert recorded.data.image_size == 32 and recorded.data.eval_resize is None
     first = Weights.read(classifier.weights).states[0].tensors
-    trained = load_trained(tmp_path / "run").task.build_model().state_dict()
+    trained = load_run(tmp_path / "run").task.build_model().state_dict()
     shared = [name for name in trained if name.removeprefix("maps.body.model.") in first]
     assert shared and all(torch.equal(trained[n], first[n.removeprefix("maps.body.model.")]) for n in shared)
 

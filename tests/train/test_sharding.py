@@ -28,7 +28,7 @@ def test_shards_and_copies_train_the_same_weights(tmp_path):
 def test_a_sharded_run_resumes_exactly_and_goes_on_in_one_process(tmp_path):
     recipe = tiny_recipe(data={"batch_size": 6}, train={"parallel": "shards"})
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]
-    assert wait(start(recipe, tmp_path / "run", resume=False, processes=2, observer=StopAfter(7))) == [75, 75]
+    assert wait(start(recipe, tmp_path / "run", resume=False, processes=2, callback=StopAfter(7))) == [75, 75]
     alone = train(tiny_recipe(), folder=tmp_path / "alone", resume=tmp_path / "run")
     assert alone.status == "finished" and alone.step == 18
     assert wait(start(recipe, tmp_path / "run", resume=True, processes=2)) == [0, 0]

@@ -49,7 +49,7 @@ def test_a_signal_to_a_whole_group_with_loader_workers_saves_and_exits_with_the_
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
 def test_the_end_of_a_jobs_time_and_of_a_terminal_are_stops(tmp_path, unstopped, number):
     folder = tmp_path / "run"
-    stopped = train(tiny_recipe(data={"num_workers": 1}), folder=folder, observer=StopAfter(9, number))
+    stopped = train(tiny_recipe(data={"num_workers": 1}), folder=folder, callback=StopAfter(9, number))
     assert (stopped.status, stopped.exit_code, stopped.step) == ("stopped", EXIT_STOPPED, 10)
     train(tiny_recipe(), folder=folder, resume=True)
     assert_same_ending(folder, unstopped)
@@ -59,7 +59,7 @@ def test_a_run_that_was_told_to_outlive_its_terminal_does(tmp_path, unstopped):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert (
-            train(tiny_recipe(), folder=tmp_path / "run", observer=StopAfter(9, signal.SIGHUP)).exit_code == 0
+            train(tiny_recipe(), folder=tmp_path / "run", callback=StopAfter(9, signal.SIGHUP)).exit_code == 0
         )
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -77,7 +77,7 @@ def lose_the_terminal():
 def test_a_stop_because_the_terminal_is_gone_is_saved(tmp_path, unstopped):
     folder = tmp_path / "run"
     (process,) = start(
-        tiny_recipe(), folder, resume=False, prepare=lose_the_terminal, observer=Watcher(hang_up)
+        tiny_recipe(), folder, resume=False, prepare=lose_the_terminal, callback=Watcher(hang_up)
     )
     assert wait([process]) == [EXIT_STOPPED]
     train(tiny_recipe(), folder=folder, resume=True)

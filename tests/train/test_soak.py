@@ -182,7 +182,7 @@ def test_stop_signals_under_torchrun(tmp_path, whole_by_two, to_all, attempt):
 def stopped(tmp_path_factory):
     """A run of 10 steps and its checkpoints of steps 6, 8 and 10."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, observer=StopAfter(9))
+    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, callback=StopAfter(9))
     return folder
 
 
@@ -236,7 +236,7 @@ def test_a_full_disk_at_a_random_fill(tmp_path, unstopped):
                 limits.close()
 
         watcher = Watcher(fill_and_free)
-        result = train(tiny_recipe(), folder=folder, observer=watcher)
+        result = train(tiny_recipe(), folder=folder, callback=watcher)
         newest, damages = CheckpointStore(folder).newest_good()
         good = result.status == "finished" and newest is not None and not damages
         failures = watcher.kinds().count("checkpoint_failed") + watcher.kinds().count("log_failed")
@@ -266,7 +266,7 @@ def test_a_really_full_disk(tmp_path, unstopped):
                     filler.unlink()
 
             watcher = Watcher(fill_and_free)
-            result = train(tiny_recipe(), folder=folder, observer=watcher)
+            result = train(tiny_recipe(), folder=folder, callback=watcher)
             assert "checkpoint_failed" in watcher.kinds()
             assert result.status == "finished"
             assert ending(folder)["tensors"] == ending(unstopped)["tensors"]

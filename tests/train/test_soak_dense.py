@@ -120,7 +120,7 @@ def test_broken_pictures_and_maps(tmp_path, attempt):
     for i in broken:
         ways[choice.choice(sorted(ways))](i)
     watcher = Watcher()
-    result = train(upernet_recipe(root, data={"batch_size": 2}), folder=tmp_path / "run", observer=watcher)
+    result = train(upernet_recipe(root, data={"batch_size": 2}), folder=tmp_path / "run", callback=watcher)
     survived = result.status == "finished" and told(watcher).keys() == {f"{i}.png" for i in broken}
     record("segment: broken pictures and maps, three in a run", survived=survived, note="the pictures")
     assert survived, told(watcher)
@@ -137,7 +137,7 @@ def test_pictures_whose_objects_cannot_be_read(tmp_path, attempt, monkeypatch):
 
     monkeypatch.setattr(SceneObjects, "sample", sample)
     watcher = Watcher()
-    result = train(dense_recipe("detect"), folder=tmp_path / "run", observer=watcher)
+    result = train(dense_recipe("detect"), folder=tmp_path / "run", callback=watcher)
     survived = result.status == "finished" and len(told(watcher)) == result.broken_images == 3
     record("detect: broken annotations, three in a run", survived=survived, note="the pictures")
     assert survived, told(watcher)

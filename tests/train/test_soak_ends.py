@@ -33,7 +33,7 @@ def no_pauses(monkeypatch):
 def stopped_source(tmp_path_factory):
     """A run of 10 steps and its checkpoints of steps 6, 8 and 10."""
     folder = tmp_path_factory.mktemp("stopped") / "run"
-    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, observer=StopAfter(9))
+    train(tiny_recipe(checkpoint={"every_steps": 2, "keep_last": 3}), folder=folder, callback=StopAfter(9))
     return folder
 
 
@@ -55,7 +55,7 @@ def test_the_last_checkpoint_fails(tmp_path, unstopped, monkeypatch, attempt):
     with monkeypatch.context() as patch:
         fail_writes(patch, lambda place, step: place == folder and step >= last)
         watcher = Watcher()
-        result = train(tiny_recipe(), folder=folder, observer=watcher)
+        result = train(tiny_recipe(), folder=folder, callback=watcher)
     (event,) = (event for event in watcher.events if event.kind == "unsaved")
     kept = CheckpointStore(Path(event.details["folder"])).path(18)
     said = result.exit_code == EXIT_UNSAVED and result.weights is not None and result.weights.exists()
@@ -102,7 +102,7 @@ def test_an_evaluation_fails(tmp_path, unstopped, monkeypatch, attempt):
         patch.setattr(ClassifyTask, "predict", failing)
         watcher = Watcher()
         with pytest.raises(RuntimeError, match="the evaluation fails"):
-            train(tiny_recipe(), folder=folder, observer=watcher)
+            train(tiny_recipe(), folder=folder, callback=watcher)
     done = max(each.step for each in watcher.records)
     newest, _ = CheckpointStore(folder).newest_good()
     assert newest is not None

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from crosshead.models import build_model
 from crosshead.recipe import load_recipe
-from crosshead.train import evaluate_run, load_trained, train
-from crosshead.train.resolve import settle
+from crosshead.train import evaluate_run, load_run, train
+from crosshead.train.resolve import resolve
 from data.odd_files import write_class_folders
 
 SMALL = {"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8}
@@ -44,20 +44,20 @@ def finetune(pets, first, *more):
 
 
 def test_what_the_weights_say_of_pictures_is_used_where_the_recipe_is_silent(hub, pets):
-    data = settle(finetune(pets, hub)).data
+    data = resolve(finetune(pets, hub)).data
     assert (data.mean, data.std) == (CONFIG["mean"], CONFIG["std"])
     assert (data.image_size, data.eval_resize, data.interpolation) == (32, 40, "bilinear")
-    data = settle(finetune(pets, hub, "data.image_size=48", "data.interpolation=bicubic")).data
+    data = resolve(finetune(pets, hub, "data.image_size=48", "data.interpolation=bicubic")).data
     assert (data.image_size, data.eval_resize, data.interpolation) == (48, 60, "bicubic")
-    data = settle(finetune(pets, hub, "data.mean=[0.5,0.5,0.5]")).data
+    data = resolve(finetune(pets, hub, "data.mean=[0.5,0.5,0.5]")).data
     assert (data.mean, data.std, data.image_size) == ([0.5, 0.5, 0.5], None, 32)
-    grey = settle(finetune(pets, hub, "data.channels=1")).data
+    grey = resolve(finetune(pets, hub, "data.channels=1")).data
     assert grey.mean == pytest.approx([0.2])
     named = finetune(pets, hub)
     fetched = named.model_copy(
         update={"model": named.model.model_copy(update={"init_from": None, "args": {"pretrained": True}})}
     )
-    data = settle(fetched).data
+    data = resolve(fetched).data
     assert (data.mean, data.image_size, data.eval_resize) == ([0.5] * 3, 224, 248)
 
 
@@ -68,22 +68,22 @@ def test_two_commands_lead_from_weights_to_a_swapped_model_and_on(hub, pets, tmp
     info = json.loads((tmp_path / "first" / "classes.json").read_text())
     assert info["mean"] == CONFIG["mean"]
     recorded = load_recipe(tmp_path / "first" / "recipe.yaml")
-    assert settle(recorded) == recorded
+    assert resolve(recorded) == recorded
     assert evaluate_run(tmp_path / "first")["count"] == 4
     # From a run: its weights have the swap in them, and its pictures were prepared alike.
     second = finetune(pets, tmp_path / "first", "train.freeze=['blocks.*']", "optimizer.lr=1e-9")
-    assert settle(second).data.mean == CONFIG["mean"] and settle(second).data.eval_resize == 40
+    assert resolve(second).data.mean == CONFIG["mean"] and resolve(second).data.eval_resize == 40
     train(second, folder=tmp_path / "second")
     before, after = (
-        load_trained(tmp_path / name, checkpoint="last").model.state_dict() for name in ("first", "second")
+        load_run(tmp_path / name, checkpoint="last").model.state_dict() for name in ("first", "second")
     )
-    best = load_trained(tmp_path / "first").model.state_dict()
+    best = load_run(tmp_path / "first").model.state_dict()
     assert any("gain" in name or "attn" in name for name in before)
     assert all(after[name].equal(best[name]) for name in best if name.startswith("blocks."))
 
 
 def test_the_outputs_are_those_of_the_weights_before_the_first_step(hub, pets):
-    recipe = settle(finetune(pets, hub))
+    recipe = resolve(finetune(pets, hub))
     torch.manual_seed(1)
     swapped = build_model(recipe.model, num_classes=7, img_size=32).eval()
     plain = timm.create_model("vit_tiny_patch16_224", **SMALL, img_size=32, num_classes=7).eval()
@@ -94,7 +94,7 @@ def test_the_outputs_are_those_of_the_weights_before_the_first_step(hub, pets):
 
 
 def test_weights_are_adapted_to_other_sizes_and_channels(hub, pets):
-    recipe = settle(finetune(pets, hub, "data.image_size=48"))
+    recipe = resolve(finetune(pets, hub, "data.image_size=48"))
     model = build_model(recipe.model, num_classes=3, in_chans=1, img_size=48)
     assert model.pos_embed.shape[1] == 1 + 36 and model.patch_embed.proj.weight.shape[1] == 1
     weights = load_file(hub / "model.safetensors")
@@ -105,7 +105,7 @@ def test_weights_are_adapted_to_other_sizes_and_channels(hub, pets):
 def test_a_state_as_timm_pickles_it_is_read(hub, pets, tmp_path):
     state = load_file(hub / "model.safetensors")
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "timm.pth")
-    recipe = settle(finetune(pets, tmp_path / "timm.pth"))
+    recipe = resolve(finetune(pets, tmp_path / "timm.pth"))
     assert recipe.data.mean == [0.5] * 3, "of timm's model, where nothing lies beside the file"
     model = build_model(recipe.model, num_classes=7, img_size=32)
     assert model.head.weight.equal(state["head.weight"])

@@ -8,7 +8,7 @@ from runs import tiny_recipe
 from torch import nn
 
 from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
-from crosshead.train.loop.steps import PARTS, Stepper
+from crosshead.train.loop.steps import PARTS, TrainStep
 from crosshead.train.tools.profile import Trial, forecast, profile, smaller_model
 
 
@@ -57,14 +57,14 @@ def test_a_trials_steps_are_those_of_a_run_bit_for_bit(unstopped):
 )
 def test_what_is_timed_is_the_trainers_step_with_all_that_a_recipe_asks_for(measure, monkeypatch):
     seen = []
-    real = Stepper.__call__
+    real = TrainStep.__call__
 
     def spied(self, batches, requests):
         outcome = real(self, batches, requests)
         seen.append((self, outcome))
         return outcome
 
-    monkeypatch.setattr(Stepper, "__call__", spied)
+    monkeypatch.setattr(TrainStep, "__call__", spied)
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, *args, **kwargs: compiled.append(self))
     train = {

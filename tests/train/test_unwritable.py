@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
-from crosshead.cli.screen.lines import LineObserver
-from crosshead.tasks import Judgement
+from crosshead.cli.terminal.lines import LineLogger
+from crosshead.tasks import EvalResult
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
-from crosshead.train import EXIT_UNSAVED, load_trained, train
+from crosshead.train import EXIT_UNSAVED, load_run, train
 from crosshead.train.checkpoint import rescue
 from crosshead.train.checkpoint import saver as saving
 from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
@@ -45,7 +45,7 @@ def judge_as(monkeypatch, accuracies):
     original = ClassifyEvaluation.compute
 
     def compute(*rows):
-        return Judgement({**original(*rows).metrics, "accuracy": next(given)})
+        return EvalResult({**original(*rows).metrics, "accuracy": next(given)})
 
     monkeypatch.setattr(ClassifyEvaluation, "compute", compute)
 
@@ -66,7 +66,7 @@ def test_a_last_checkpoint_that_cannot_be_written_in_its_place_is_kept_elsewhere
     with monkeypatch.context() as patch:
         fail_writes(patch, lambda place, step: place == folder and step == 18)
         watcher = Watcher()
-        result = train(tiny_recipe(), folder=folder, observer=watcher)
+        result = train(tiny_recipe(), folder=folder, callback=watcher)
     assert (result.status, result.exit_code, result.test) == ("unsaved", EXIT_UNSAVED, {})
     assert (result.selected_step, result.validation["accuracy"]) == (18, 0.9)
     assert not (folder / RESULT_FILE).exists(), "the run is not finished"
@@ -74,7 +74,7 @@ def test_a_last_checkpoint_that_cannot_be_written_in_its_place_is_kept_elsewhere
     kept = Path(event.details["folder"])
     assert kept.parent == tmp_path and str(kept) in event.message and str(kept) in watcher.end.message
     assert result.weights == kept / "checkpoints" / "step-00000018" / "ema.safetensors"
-    assert load_trained(kept).recipe == tiny_recipe(), "what was kept is a run, to be used or gone on with"
+    assert load_run(kept).recipe == tiny_recipe(), "what was kept is a run, to be used or gone on with"
     (kept / "checkpoints" / "step-00000018").rename(folder / "checkpoints" / "step-00000018")
     again = train(tiny_recipe(), folder=folder, resume=True)
     assert (again.status, again.selected_step, again.validation["accuracy"]) == ("finished", 18, 0.9)
@@ -86,7 +86,7 @@ def test_a_run_kept_elsewhere_has_its_best_beside_it_and_can_be_gone_on_with(tmp
     judge_as(monkeypatch, [0.1, 0.9, 0.2, 0.8])
     fail_writes(monkeypatch, lambda place, step: place == folder and step == 18)
     watcher = Watcher()
-    train(tiny_recipe(), folder=folder, observer=watcher)
+    train(tiny_recipe(), folder=folder, callback=watcher)
     (kept,) = (Path(event.details["folder"]) for event in watcher.events if event.kind == "unsaved")
     result = train(tiny_recipe(), folder=kept, resume=True)
     assert (result.status, result.selected_step, result.test["accuracy"]) == ("finished", 12, 0.8)
@@ -97,7 +97,7 @@ def test_where_only_the_weights_have_room_they_are_kept(tmp_path, monkeypatch):
     judge_as(monkeypatch, [0.1, 0.2, 0.9])
     fail_writes(monkeypatch, lambda _, step: step == 18)
     watcher = Watcher()
-    result = train(tiny_recipe(), folder=folder, observer=watcher)
+    result = train(tiny_recipe(), folder=folder, callback=watcher)
     (event,) = (event for event in watcher.events if event.kind == "unsaved")
     assert "its weights alone are kept in" in event.message
     assert result.weights == Path(event.details["weights"]) and result.weights.stat().st_size > 0
@@ -111,7 +111,7 @@ def test_weights_that_can_be_kept_nowhere_are_said_to_be_lost(tmp_path, unstoppe
         fail_writes(patch, lambda _, step: step > 14)
         patch.setattr(rescue, "places", lambda folder: [])
         watcher = Watcher()
-        result = train(tiny_recipe(), folder=folder, observer=watcher)
+        result = train(tiny_recipe(), folder=folder, callback=watcher)
     assert result.exit_code == EXIT_UNSAVED
     assert "what was learned after step 14 is lost" in watcher.end.message
     assert (result.selected_step, result.weights) == (
@@ -144,7 +144,7 @@ def test_weights_that_could_not_be_put_back_are_named_where_they_lie(
         if nowhere:
             patch.setattr(rescue, "places", lambda folder: [])
         watcher = Watcher()
-        result = train(recipe, folder=folder, observer=watcher)
+        result = train(recipe, folder=folder, callback=watcher)
     assert result.exit_code == EXIT_UNSAVED and result.weights is not None and result.weights.is_file()
     assert (result.selected_step, result.validation["accuracy"]) == (3, 0.9)
     assert ("after step 3 is lost" in watcher.end.message) == nowhere
@@ -159,7 +159,7 @@ def test_a_stopped_run_whose_checkpoint_cannot_be_written_says_so(tmp_path, unst
     with monkeypatch.context() as patch:
         fail_writes(patch, lambda place, step: place == folder and step == 10)
         watcher = StopAfter(9)
-        result = train(tiny_recipe(), folder=folder, observer=watcher)
+        result = train(tiny_recipe(), folder=folder, callback=watcher)
     assert (result.status, result.exit_code) == ("unsaved", EXIT_UNSAVED)
     assert "checkpoint" in watcher.end.message and "step 10" in watcher.end.message
     train(tiny_recipe(), folder=folder, resume=True)
@@ -203,7 +203,7 @@ def test_no_checkpoint_names_a_best_that_is_not_there(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         fail_writes(patch, lambda _, step: step == 12)
-        train(tiny_recipe(), folder=folder, observer=StopAfter(13))
+        train(tiny_recipe(), folder=folder, callback=StopAfter(13))
     store = CheckpointStore(folder)
     assert read_state(store.path(14))["progress"]["best_step"] == 6
     result = train(tiny_recipe(), folder=folder, resume=True)
@@ -219,7 +219,7 @@ def test_tables_are_those_of_the_best_that_was_written(tmp_path, few_pictures, m
 
     def compute(*rows):
         accuracy = next(given)
-        return Judgement({**original(*rows).metrics, "accuracy": accuracy}, {"of": accuracy})
+        return EvalResult({**original(*rows).metrics, "accuracy": accuracy}, {"of": accuracy})
 
     without_test = {**few_pictures, "root": str(shutil.copytree(few_pictures["root"], tmp_path / "data"))}
     shutil.rmtree(tmp_path / "data" / "test")
@@ -233,7 +233,7 @@ def test_tables_are_those_of_the_best_that_was_written(tmp_path, few_pictures, m
 def test_patience_goes_on_where_a_stopped_run_left_it(tmp_path, few_pictures, monkeypatch):
     judge_as(monkeypatch, [0.9, 0.8, 0.7, 0.6])
     recipe = tiny_recipe(data={**few_pictures, "batch_size": 4}, train={"epochs": 9, "patience": 2})
-    stopped = train(recipe, folder=tmp_path / "run", observer=StopAfter(7))
+    stopped = train(recipe, folder=tmp_path / "run", callback=StopAfter(7))
     assert stopped.step == 8 and stopped.exit_code != 0
     result = train(recipe, folder=tmp_path / "run", resume=True)
     assert (result.step, result.selected_step, result.status) == (9, 3, "finished")
@@ -245,9 +245,9 @@ def test_a_run_without_patience_left_is_finished_and_told_as_it_was(
     folder = tmp_path / "run"
     judge_as(monkeypatch, [0.9, 0.8, 0.7, 0.6])
     recipe = tiny_recipe(data={**few_pictures, "batch_size": 4}, train={"epochs": 9, "patience": 2})
-    result = train(recipe, folder=folder, observer=LineObserver(1))
+    result = train(recipe, folder=folder, callback=LineLogger(1))
     assert (result.step, result.selected_step) == (9, 3)
     told = capfd.readouterr().out.splitlines()[-4:]
-    again = train(recipe, folder=folder, resume=True, observer=LineObserver(1))
+    again = train(recipe, folder=folder, resume=True, callback=LineLogger(1))
     assert again == result and capfd.readouterr().out.splitlines()[-4:] == told
     assert "the run is finished" in examine(folder).advice

@@ -14,4 +14,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
     slow = Watcher(lambda record: time.sleep(0.1))
-    sys.exit(train(recipe, folder=Path(sys.argv[2]), observer=slow).exit_code)
+    sys.exit(train(recipe, folder=Path(sys.argv[2]), callback=slow).exit_code)

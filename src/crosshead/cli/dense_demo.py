@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosshead.cli.screen.wording import duration, figures
+from crosshead.cli.terminal.wording import duration, figures
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from crosshead.train import Result
-    from crosshead.train.inference import Trained
+    from crosshead.train.inference import LoadedRun
 
 _STEPS = 500  # a third to a half of what the recipes take
 _RECIPES = {"every pixel": "scenes_semantic_fpn", "every digit": "scenes_mask_rcnn"}
@@ -21,7 +21,7 @@ _GAP = 8
 
 def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
     """Trains both recipes for a while, draws test scenes, and says what came out and where it is."""
-    from crosshead.cli.screen.watch import watch
+    from crosshead.cli.terminal.watch import watch
     from crosshead.recipe import load_recipe
     from crosshead.train import train
 
@@ -33,7 +33,7 @@ def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
     results: dict[str, Result] = {}
     for what, name in _RECIPES.items():
         recipe = load_recipe(name, [f"train.steps={_STEPS}", *words], values)
-        results[what] = train(recipe, folder=folder / name, observer=watch(recipe.log))
+        results[what] = train(recipe, folder=folder / name, callback=watch(recipe.log))
         if results[what].status != "finished":
             return results[what].exit_code
         print()
@@ -44,9 +44,9 @@ def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
 
 def _draw(result: "Result", device: str | None) -> list[Path]:
     """Some test scenes, each beside what the run says of it."""
-    from crosshead.train.inference import load_trained
+    from crosshead.train.inference import load_run
 
-    trained = load_trained(result.folder, device=device)
+    trained = load_run(result.folder, device=device)
     splits = trained.open_data()
     assert splits.test is not None, "scenes have a test split"
     (folder := result.folder / "pictures").mkdir(exist_ok=True)
@@ -58,7 +58,7 @@ def _draw(result: "Result", device: str | None) -> list[Path]:
     return places
 
 
-def _side_by_side(trained: "Trained", scene: "Image.Image") -> "Image.Image":
+def _side_by_side(trained: "LoadedRun", scene: "Image.Image") -> "Image.Image":
     """A scene as it is, enlarged, and with what the model says of it: of the scene in its own size, as in training."""
     from PIL import Image
 
@@ -71,10 +71,10 @@ def _side_by_side(trained: "Trained", scene: "Image.Image") -> "Image.Image":
     large = scene.convert("RGB").resize(
         (scene.width * factor, scene.height * factor), Image.Resampling.BICUBIC
     )
-    (answer,) = task.answers(trained.model, [task.prepared(large)], top=100)
+    (answer,) = task.predictions_of(trained.model, [task.preprocess(large)], top=100)
     both = Image.new("RGB", (2 * large.width + _GAP, large.height), "white")
     both.paste(large, (0, 0))
-    both.paste(task.drawn(large, answer)["drawn"], (large.width + _GAP, 0))
+    both.paste(task.draw(large, answer)["drawn"], (large.width + _GAP, 0))
     return both
 
 

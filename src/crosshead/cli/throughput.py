@@ -21,10 +21,10 @@ def print_throughput(recipe: "Recipe") -> int:
     from crosshead.models import build_model
     from crosshead.train.loop.build import place
     from crosshead.train.loop.devices import autocast, choose_device
-    from crosshead.train.resolve import settle
+    from crosshead.train.resolve import resolve
     from crosshead.train.tools.profile import synchronise
 
-    recipe = settle(recipe)
+    recipe = resolve(recipe)
     device = choose_device(recipe.train.device)
     data = recipe.data
     size = image_size(data)

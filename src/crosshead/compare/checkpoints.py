@@ -34,7 +34,7 @@ def compare_checkpoints(
     """
     if len(a) != len(b) or len(a) < 2:
         raise ValueError(
-            f"wanted one value an image of both, for two images or more, got {len(a)} and {len(b)}"
+            f"expected one value an image of both, for two images or more, got {len(a)} and {len(b)}"
         )
     differences = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     mean = float(differences.mean())
@@ -52,17 +52,17 @@ def compare_selected(a: Path, b: Path, device: str | None = None) -> PairedDiffe
     Raises:
         ValueError: runs that don't classify, or whose test images are not the same.
     """
-    from crosshead.train.inference import evaluate_trained, load_trained
+    from crosshead.train.inference import evaluate_loaded, load_run
 
     hits = []
     for folder in (a, b):
-        trained = load_trained(folder, device=device)
+        trained = load_run(folder, device=device)
         if trained.recipe.task.name != "classify":
             raise ValueError(
                 f"{folder} learned to {trained.recipe.task.name}; two checkpoints of classifiers are compared"
             )
         rows = sorted(
-            evaluate_trained(trained, split="test", predictions=True).predictions,
+            evaluate_loaded(trained, split="test", predictions=True).predictions,
             key=lambda row: str(row["path"]),
         )
         hits.append({row["path"]: (row["target"], row["predicted"] == row["target"]) for row in rows})

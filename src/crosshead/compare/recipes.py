@@ -29,7 +29,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     """The mean of one recipe's seeds and its interval."""
     found = np.asarray(values, dtype=float)
     if not len(found):
-        raise ValueError("wanted the values of at least one seed, got none")
+        raise ValueError("expected the values of at least one seed, got none")
     half = math.nan
     if len(found) > 1:
         half = float(stats.t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
@@ -46,7 +46,7 @@ def compare_recipes(
         ValueError: fewer than three seeds of a recipe, or measures that only one of them has.
     """
     if a.keys() != b.keys():
-        raise ValueError(f"wanted the same measures of both recipes, got {sorted(a)} and {sorted(b)}")
+        raise ValueError(f"expected the same measures of both recipes, got {sorted(a)} and {sorted(b)}")
     found = {name: _named(name, a[name], b[name], level) for name in a}
     adjusted = holm([difference.p for difference in found.values()])
     return {

@@ -150,7 +150,7 @@ class Splits:
     origins: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     passed_over: tuple[tuple[str, str], ...] = ()
-    settled: Mapping[str, Any] = field(default_factory=dict)
+    resolved: Mapping[str, Any] = field(default_factory=dict)
     data: DataConfig | None = None
     seen: tuple[str, ...] = ()
 

@@ -64,7 +64,7 @@ def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[H
     absent = [b for b in blocks if not -len(layers) <= b < len(layers)]
     if absent:
         raise ValueError(
-            f"there is no block {absent[0]}; wanted 0 to {len(layers) - 1}, or negative from the end"
+            f"there is no block {absent[0]}; expected 0 to {len(layers) - 1}, or negative from the end"
         )
     chosen = {b % len(layers) for b in blocks}
     return [layer for layer in layers if layer.block in chosen]

@@ -90,7 +90,7 @@ def gradient_maps(
             if not isinstance(logits, Tensor) or logits.dim() != 2:
                 raise ValueError(f"{type(model).__name__} gives no logits (1, classes) of a picture")
             if not 0 <= target < logits.shape[-1]:
-                raise ValueError(f"there is no class {target}; wanted 0 to {logits.shape[-1] - 1}")
+                raise ValueError(f"there is no class {target}; expected 0 to {logits.shape[-1] - 1}")
             reached = [call for call in calls if call.layer.path in outputs]
             grads = torch.autograd.grad(
                 logits[0, target], [outputs[call.layer.path] for call in reached], allow_unused=True
@@ -132,7 +132,7 @@ def rollout(model: nn.Module, picture: Tensor, query: Query = "cls") -> Tensor:
             )
         if tokens > _ROLLOUT_TOKENS:
             raise ValueError(
-                f"rollout keeps a map of {tokens} x {tokens} tokens; wanted at most {_ROLLOUT_TOKENS}"
+                f"rollout keeps a map of {tokens} x {tokens} tokens; expected at most {_ROLLOUT_TOKENS}"
             )
         mean = torch.stack(
             [call.weights([head])[0, 0].float() for head in range(call.layer.view.num_heads)]
@@ -157,7 +157,7 @@ def _run(model: nn.Module, picture: Tensor, layers: Sequence[HeadLayer], on_call
 
 def _check_query(query: Query, picture: Tensor) -> None:
     if picture.dim() != 4 or len(picture) != 1:
-        raise ValueError(f"wanted one picture (1, C, H, W), got {tuple(picture.shape)}")
+        raise ValueError(f"expected one picture (1, C, H, W), got {tuple(picture.shape)}")
     if isinstance(query, str):
         if query not in ("cls", "mean"):
             raise ValueError(f"query must be cls, mean, a pixel (x, y) or a box, got {query!r}")
@@ -174,7 +174,9 @@ def _chosen_heads(call: Call, heads: Sequence[int] | None) -> list[int]:
         return list(range(count))
     absent = [head for head in heads if not 0 <= head < count]
     if absent:
-        raise ValueError(f"there is no head {absent[0]} in block {call.layer.block}; wanted 0 to {count - 1}")
+        raise ValueError(
+            f"there is no head {absent[0]} in block {call.layer.block}; expected 0 to {count - 1}"
+        )
     return list(heads)
 
 

@@ -112,7 +112,7 @@ class OverlapSchedule:
             if overlap > width:
                 raise ValueError(
                     f"overlap schedule {self} asks for an overlap of {overlap} in block {block} of {depth}, "
-                    f"whose heads are {width} wide; wanted at most {width}: choose a slower schedule "
+                    f"whose heads are {width} wide; expected at most {width}: choose a slower schedule "
                     "(index/2, fraction:0.5), fewer blocks or wider heads"
                 )
         return overlaps
@@ -135,11 +135,11 @@ class OverlapSchedule:
 
 def _at_least_zero(overlap: int, spec: object) -> int:
     if overlap < 0:
-        raise ValueError(f"an overlap is 0 or more channels; wanted {_WANTED}, got {spec!r}")
+        raise ValueError(f"an overlap is 0 or more channels; expected {_WANTED}, got {spec!r}")
     return overlap
 
 
 def _share(share: float) -> float:
     if not 0.0 <= share <= 1.0:
-        raise ValueError(f"wanted a share of the head width between 0 and 1, got {share:g}")
+        raise ValueError(f"expected a share of the head width between 0 and 1, got {share:g}")
     return share

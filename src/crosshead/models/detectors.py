@@ -350,7 +350,7 @@ def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> D
     """
     known: dict[str, type[Detector]] = {"retinanet": RetinaNet, "faster_rcnn": RCNN, "mask_rcnn": RCNN}
     if name not in known:
-        raise ValueError(f"no detector {name!r}; wanted {', '.join(known)}")
+        raise ValueError(f"no detector {name!r}; expected {', '.join(known)}")
     levels: dict[str, Any] = {"extra": "convolve" if name == "retinanet" else "pool"} | dict(
         options.pop("pyramid", {})
     )

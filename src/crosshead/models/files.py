@@ -107,7 +107,7 @@ def read_content(file: Path) -> Any:
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{file}: not a readable safetensors file ({error})") from error
     raise ValueError(
-        f"{file}: not a readable file of weights, but {_kind_of(start)}; wanted safetensors or torch.save's"
+        f"{file}: not a readable file of weights, but {_kind_of(start)}; expected safetensors or torch.save's"
     )
 
 

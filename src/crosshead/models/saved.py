@@ -156,7 +156,7 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
         weights = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
-            f"{folder} holds no saved model: {error}; wanted what crosshead.save wrote"
+            f"{folder} holds no saved model: {error}; expected what crosshead.save wrote"
         ) from error
     if not isinstance(config, dict) or not {"architecture", "model_args", "pretrained_cfg"} <= config.keys():
         raise ValueError(
@@ -240,7 +240,7 @@ def _layer_name(layer: Any) -> str:
 def _create(name: str, args: Mapping[str, Any]) -> nn.Module:
     """The model without weights. What a folder says is data: no name that is an address, and nothing to fetch."""
     if not timm.is_model(name):
-        raise RuntimeError(f"Unknown model {name!r}; wanted a name of timm's registry")
+        raise RuntimeError(f"Unknown model {name!r}; expected a name of timm's registry")
     return timm.create_model(name, **own_arguments(args), pretrained=False)
 
 

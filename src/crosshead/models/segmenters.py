@@ -185,7 +185,7 @@ def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> 
     """
     known = {"semantic_fpn": SemanticFPN, "upernet": UPerNet, "linear": LinearSegmenter}
     if name not in known:
-        raise ValueError(f"no segmenter {name!r}; wanted {', '.join(known)}")
+        raise ValueError(f"no segmenter {name!r}; expected {', '.join(known)}")
     on: Any = maps
     if name == "semantic_fpn":
         levels = dict(options.pop("pyramid", {}))

@@ -56,7 +56,7 @@ class Family:
         if "overlap" in kwargs:
             if not options:
                 raise TypeError(
-                    "plain heads have no 'overlap'; wanted interaction={'kind': 'overlap', 'overlap': ...}"
+                    "plain heads have no 'overlap'; expected interaction={'kind': 'overlap', 'overlap': ...}"
                 )
             options["overlap"] = kwargs.pop("overlap")
         model = self.model(**kwargs)

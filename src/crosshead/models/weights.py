@@ -45,7 +45,9 @@ class Weights:
         content = read_content(file)
         states = tuple(states_in(content))
         if not states:
-            raise ValueError(f"{file}: no weights in it; wanted tensors by name, found {described(content)}")
+            raise ValueError(
+                f"{file}: no weights in it; expected tensors by name, found {described(content)}"
+            )
         return cls(file, content, states)
 
     def fits(self, model: nn.Module) -> bool:
@@ -63,7 +65,7 @@ class Weights:
             raise ValueError(
                 f"{self.file} holds the weights of another model: {'; '.join(differences[:3])}{more}; found "
                 f"{self._found(fit, own)}; "
-                "wanted those of the model, depth, widths, image size and overlap schedule of the recipe"
+                "expected those of the model, depth, widths, image size and overlap schedule of the recipe"
                 + self._hint()
             )
         anew = [name for name in own if weights[name] is own[name]]
@@ -88,7 +90,7 @@ class Weights:
         missing, unused = [n for n in own if n not in weights], [n for n in weights if n not in own]
         taken = {name: tensor for name, tensor in weights.items() if name in own}
         differences = [
-            f"{name} has shape {tuple(tensor.shape)}, wanted {tuple(own[name].shape)}"
+            f"{name} has shape {tuple(tensor.shape)}, expected {tuple(own[name].shape)}"
             for name, tensor in taken.items()
             if tensor.shape != own[name].shape
         ]
@@ -96,7 +98,7 @@ class Weights:
             raise ValueError(
                 f"{self.file} holds the weights of another model: "
                 f"{'; '.join(differences[:3]) or 'no tensor has a name of its own'}; found {self._found(fit, own)}; "
-                "wanted those of the recipe's backbone, as a classifier's run saves them"
+                "expected those of the recipe's backbone, as a classifier's run saves them"
             )
         self._tell(fit)
         model.load_state_dict(taken, strict=False)
@@ -187,7 +189,7 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
         if (path / name).is_file():
             return path / name
     raise ValueError(
-        f"{path}: no weights in this folder; wanted {' or '.join(_IN_FOLDERS)}, or a run's folder"
+        f"{path}: no weights in this folder; expected {' or '.join(_IN_FOLDERS)}, or a run's folder"
     )
 
 
@@ -204,7 +206,7 @@ def pretrained_config(name: str, path: str | os.PathLike[str] | None = None) -> 
             content = read_json(beside)
             config |= content.get("pretrained_cfg", content)
         except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{beside}: damaged ({error}); wanted timm's configuration as JSON") from error
+            raise ValueError(f"{beside}: damaged ({error}); expected timm's configuration as JSON") from error
     return config
 
 
@@ -231,7 +233,7 @@ def _timms_filter(model: nn.Module) -> _Filter | None:
 def differences_of(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
     """How ``weights`` differ from what a model wants, one sentence each."""
     found = [
-        f"{name} has shape {tuple(weights[name].shape)}, wanted {tuple(own[name].shape)}"
+        f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]

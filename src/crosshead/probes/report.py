@@ -100,8 +100,10 @@ class ProbeReport:
             best = max(others, key=lambda other: other.mean)
             above = min(run.accuracy for run in cell.runs) > max(run.accuracy for run in best.runs)
             every = ", every seed of it above every seed of those" if above else ", and their seeds overlap"
-            lead = f"{cell.label}: {cell.mean:.1%}, the best plain heads ({best.label}) {best.mean:.1%}"
-            lines.append(lead + (every if len(cell.runs) > 1 else "; one seed each"))
+            run_on_rank0 = (
+                f"{cell.label}: {cell.mean:.1%}, the best plain heads ({best.label}) {best.mean:.1%}"
+            )
+            lines.append(run_on_rank0 + (every if len(cell.runs) > 1 else "; one seed each"))
         if not lines:
             lines.append("No kind lies above plain heads of the same number.")
         lines.append("A probe tells mechanisms apart. It says nothing of photographs by itself.")

@@ -184,7 +184,7 @@ def _read(path: Path) -> Document:
     document = read_document(text, str(path))
     if not isinstance(document.data, dict):
         came = "nothing" if document.data is None else type(document.data).__name__
-        raise RecipeError(f"{path}: wanted keys and values (model: ..., data: ...), came {came}")
+        raise RecipeError(f"{path}: expected keys and values (model: ..., data: ...), got {came}")
     return document
 
 
@@ -214,7 +214,7 @@ def _base_names(own: Document) -> list[str]:
     names = [base] if isinstance(base, str) else base
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         place = own.places[("base",)]
-        raise RecipeError(f"{place}: base: wanted a recipe's name or a list of names, came {base!r}")
+        raise RecipeError(f"{place}: base: expected a recipe's name or a list of names, got {base!r}")
     return names
 
 
@@ -229,7 +229,7 @@ def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
 def _parse(override: str, place: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"command line: wanted KEY=VALUE, as in optimizer.lr=1e-3, came {override!r}")
+        raise RecipeError(f"command line: expected KEY=VALUE, as in optimizer.lr=1e-3, got {override!r}")
     check_key(key, place)
     if not text:
         raise RecipeError(f"{place}: no value after '='; write {key}=null to unset it")

@@ -24,13 +24,13 @@ def key(default: Any, description: str, *, unit: str | None = None) -> Any:
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
     if not 0 < pair[0] <= pair[1]:
-        raise ValueError(f"wanted two numbers above 0, the smaller one first, came {list(pair)}")
+        raise ValueError(f"expected two numbers above 0, the smaller one first, got {list(pair)}")
     return pair
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if not -math.inf < pair[0] < pair[1] < math.inf:
-        raise ValueError(f"wanted two numbers, the smaller one first, came {list(pair)}")
+        raise ValueError(f"expected two numbers, the smaller one first, got {list(pair)}")
     return pair
 
 
@@ -461,10 +461,20 @@ class LogConfig(Section):
     progress: Literal["auto", "bar", "lines"] = key(
         "auto", "What the screen shows: a bar, or lines; auto: a bar on a terminal."
     )
-    observers: list[str] = key(
+    callbacks: list[str] = key(
         [], "Who is told besides the logs on disk: wandb, mlflow, or one that a package offers."
     )
     forecast: bool = key(False, "Whether it is said before training how long it will take, from a few steps.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, data: Any) -> Any:
+        """Recipes of 0.1 say ``observers``, and runs of it hold that key always."""
+        if not isinstance(data, dict) or "observers" not in data:
+            return data
+        if data.get("callbacks"):
+            raise ValueError("log.observers is the old name of log.callbacks; give the latter alone")
+        return {"callbacks" if key == "observers" else key: value for key, value in data.items()}
 
 
 class Recipe(Section):
@@ -502,7 +512,7 @@ class Recipe(Section):
         milestones = schedule.milestones
         if (schedule.name == "step") != bool(milestones) or milestones != sorted(milestones):
             raise ValueError(
-                f"schedule.milestones is {milestones} and schedule.name {schedule.name}: wanted step with the epochs, "
-                "ascending, at which the rate falls, or another schedule without"
+                f"schedule.milestones is {milestones} and schedule.name {schedule.name}: expected step with "
+                "the epochs, ascending, at which the rate falls, or another schedule without"
             )
         return self

@@ -30,7 +30,7 @@ _MAX_INT = 2**63 - 1
 
 
 class RecipeError(ValueError):
-    """A recipe that can't be used: says where, what was wanted and what came."""
+    """A recipe that can't be used: says where, what was expected and what was given."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_value(text: str) -> Any:
     if isinstance(value, dict) or (
         isinstance(value, list) and any(isinstance(v, dict | list) for v in value)
     ):
-        raise RecipeError(f"wanted one value or a list like [1, 2, 3], came {text!r}")
+        raise RecipeError(f"expected one value or a list like [1, 2, 3], got {text!r}")
     return value
 
 
@@ -129,7 +129,7 @@ def _mapping(
         key: Hashable = _scalar(key_node, where) if isinstance(key_node, yaml.ScalarNode) else None
         if not isinstance(key, str):
             came = key if isinstance(key_node, yaml.ScalarNode) else "a list or section"
-            raise RecipeError(f"{where}: keys must be text, came {came}")
+            raise RecipeError(f"{where}: keys must be text, got {came}")
         if key in result:
             first = places[(*path, key)]
             raise RecipeError(f"{where}: duplicate key {key!r}, first given at {first}; keep one of the two")

@@ -167,7 +167,7 @@ def apply_interactions(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> N
 
 def _as_held(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> list[tuple[Site, Interaction, Init]]:
     """Where, what and how, of the data of ``interactions_of``."""
-    wanted = "wanted a list of path, kind, init and options, as interactions_of gives it"
+    wanted = "expected a list of path, kind, init and options, as interactions_of gives it"
     sites = {path: site for site in find_sites(model) for path in (site.path, *site.also)}
     found = []
     for entry in held:
@@ -314,10 +314,10 @@ def _chosen_blocks(blocks: Iterable[int] | None, depth: int) -> set[int]:
 def _nothing_to_replace(model: nn.Module, others: list[tuple[str, str]]) -> str:
     wanted = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
     if not others:
-        return f"{type(model).__name__} has no attention that shows; wanted modules of class {wanted}"
+        return f"{type(model).__name__} has no attention that shows; expected modules of class {wanted}"
     path, name = others[0]
     more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
     return (
         f"{type(model).__name__} has attention of class {name} at {path!r}{more}, which has no host; "
-        f"wanted modules of class {wanted}"
+        f"expected modules of class {wanted}"
     )

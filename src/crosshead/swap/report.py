@@ -52,5 +52,5 @@ class SwapReport:
             return cls(replaced=replaced, untouched=untouched, **held)
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"not a report of a swap: {error}; wanted what SwapReport.to_json wrote"
+                f"not a report of a swap: {error}; expected what SwapReport.to_json wrote"
             ) from error

@@ -4,7 +4,7 @@ from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.detect import DetectTask
 from crosshead.tasks.metrics import METRICS, Metric
 from crosshead.tasks.multilabel import MultilabelTask
-from crosshead.tasks.protocol import Drawing, Evaluation, Judgement, Step, Task
+from crosshead.tasks.protocol import Drawing, EvalResult, Evaluation, Step, Task
 from crosshead.tasks.registry import TASKS, open_task, register_task
 from crosshead.tasks.regress import RegressTask
 from crosshead.tasks.segment import SegmentTask
@@ -21,8 +21,8 @@ __all__ = [
     "ClassifyTask",
     "DetectTask",
     "Drawing",
+    "EvalResult",
     "Evaluation",
-    "Judgement",
     "Metric",
     "SegmentTask",
     "Step",

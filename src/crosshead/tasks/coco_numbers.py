@@ -20,7 +20,7 @@ MOST = 100  # what COCO judges of a class in a picture: the best so many
 
 
 @dataclass(frozen=True)
-class Found:
+class Predictions:
     """What was found in a picture, in its own pixels: ``boxes`` (n, 4) x1, y1, x2, y2; ``labels`` and ``scores`` (n,).
 
     ``masks`` are COCO's run lengths, as text, or None of a model that gives none.
@@ -43,7 +43,7 @@ class CocoNumbers:
 
 def coco_numbers(
     truth: Sequence[Objects],
-    found: Sequence[Found],
+    found: Sequence[Predictions],
     class_names: Sequence[str],
     *,
     masks: bool,
@@ -73,7 +73,12 @@ def _mean(precision: np.ndarray) -> float:
 
 
 def _evaluated(
-    truth: Sequence[Objects], found: Sequence[Found], class_names: Sequence[str], *, masks: bool, most: int
+    truth: Sequence[Objects],
+    found: Sequence[Predictions],
+    class_names: Sequence[str],
+    *,
+    masks: bool,
+    most: int,
 ) -> Any:
     from crosshead.data.coco.library import coco_library
 
@@ -81,7 +86,7 @@ def _evaluated(
     # Both libraries tell what they do on the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         reference = library.COCO(truth_as_coco(truth, class_names, masks=masks))
-        results = found_as_coco(found, masks=masks)
+        results = predictions_as_coco(found, masks=masks)
         # A library asked to load no results refuses.
         detections = reference.loadRes(results) if results else library.COCO(_nothing(truth, class_names))
         evaluation = library.COCOeval_faster(reference, detections, "segm" if masks else "bbox")
@@ -115,7 +120,7 @@ def truth_as_coco(truth: Sequence[Objects], class_names: Sequence[str], *, masks
     return _nothing(truth, class_names) | {"annotations": annotations}
 
 
-def found_as_coco(found: Sequence[Found], *, masks: bool) -> list[dict[str, Any]]:
+def predictions_as_coco(found: Sequence[Predictions], *, masks: bool) -> list[dict[str, Any]]:
     """COCO's results, as data, numbered as ``truth_as_coco`` numbers."""
     results = []
     for picture, each in enumerate(found, 1):

@@ -58,7 +58,7 @@ class LabelledTask:
         if len(images) and not isinstance(images.targets[0], self.label):
             raise ValueError(
                 f"task.name is {self.recipe.task.name}, and the data set {self.info.name} has labels of another kind: "
-                f"wanted {self.wanted}"
+                f"expected {self.wanted}"
             )
 
     def blank_images(self) -> Tensor:
@@ -69,7 +69,7 @@ class LabelledTask:
         """The blank image, which is none of the data set's, and its ``targets``."""
         return Batch(self.blank_images(), targets, torch.zeros(0, dtype=torch.int64))
 
-    def units(self, batch: Batch) -> None:
+    def loss_divisors(self, batch: Batch) -> None:
         return None
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -87,7 +87,7 @@ class LabelledTask:
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         return model, (self.blank_images(),)
 
-    def prepared(self, picture: Image.Image) -> Tensor:
+    def preprocess(self, picture: Image.Image) -> Tensor:
         return evaluation_transform(self.recipe.data, self.info)(picture)
 
     def outputs_of(self, model: nn.Module, prepared: list[Tensor]) -> Tensor:

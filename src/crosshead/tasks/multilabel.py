@@ -13,7 +13,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import USUAL, LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
-from crosshead.tasks.protocol import Judgement, Step
+from crosshead.tasks.protocol import EvalResult, Step
 
 
 class MultilabelTask(LabelledTask):
@@ -46,13 +46,13 @@ class MultilabelTask(LabelledTask):
         of_labels = self.primary.name in ("mean_average_precision", "macro_f1")
         return "no label" if of_labels and not held.counts.any() else None
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         return self.blank_batch(torch.zeros(1, self.outputs))
 
     def evaluation(self, *, predictions: bool = False) -> "MultilabelEvaluation":
         return MultilabelEvaluation(self.info.class_names, predictions=predictions)
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable labels; ``given`` says which of them are more probable than not."""
@@ -71,7 +71,7 @@ class MultilabelTask(LabelledTask):
             for value, i in zip(values.tolist(), indices.tolist(), strict=True)
         ]
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         return [
             f"{each['probability']:7.2%}  {each['class']}{'' if each['given'] else '  (not given)'}"
             for each in answer["predictions"]
@@ -98,7 +98,7 @@ class MultilabelEvaluation:
         width = 2 + 2 * len(self.class_names)
         return torch.cat(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.float64)
 
-    def compute(self, sums: Tensor, rows: list[Tensor]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
         """Mean average precision and mean F1 (of labels given at a probability of one half) over the labels that at
         least one image has, and the share of single decisions that are right. scikit-learn computes the first two."""
         from sklearn.metrics import average_precision_score, precision_recall_fscore_support
@@ -135,7 +135,7 @@ class MultilabelEvaluation:
             "loss": float(table[:, 1].mean()),
             "count": float(count),
         }
-        return Judgement(metrics, {"classes": classes}, self._predictions(table) if self.predictions else [])
+        return EvalResult(metrics, {"classes": classes}, self._predictions(table) if self.predictions else [])
 
     def _predictions(self, table: Tensor) -> list[dict[str, Any]]:
         names = self.class_names

@@ -26,7 +26,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class EvalResult:
     """What an evaluation found: numbers by name (``tasks.metrics`` describes them), and tables as JSON holds them.
 
     ``details["classes"]``, a row a class, is printed as a table; ``details["confusion"]``, counts by true and predicted
@@ -53,7 +53,7 @@ class Evaluation(Protocol):
     def rows(self) -> Any:
         """What pickle takes, of this process's images alone."""
 
-    def compute(self, sums: Tensor, rows: list[Any]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[Any]) -> EvalResult:
         """In rank 0: the sums of all processes, and the rows of each."""
 
 
@@ -84,11 +84,11 @@ class Task(Protocol):
 
     def evaluation_batches(self, images: ImageSet) -> Batches[Any]: ...
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         """One empty image with a valid target, for a process that has no image left while the others still compute.
         ``step`` and ``predict`` on it call every part of the network, as on any other."""
 
-    def units(self, batch: Batch) -> dict[str, float] | None:
+    def loss_divisors(self, batch: Batch) -> dict[str, float] | None:
         """Over how many units (pixels with a class, say) each of the losses of ``batch``, still on the CPU, is a sum.
 
         Each loss of a step is divided by its units in all processes and accumulated batches. None: the losses are sums
@@ -118,16 +118,16 @@ class Task(Protocol):
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         """The part of ``model`` whose multiply-adds are told, and its inputs for one image."""
 
-    def prepared(self, picture: Image.Image) -> Any:
+    def preprocess(self, picture: Image.Image) -> Any:
         """A picture as ``answers`` takes it. Raises ``BrokenImage``."""
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """What ``model`` says of each picture, as JSON holds it; of several possible answers the best ``top``,
         or as many as are usual."""
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         """One of the ``answers`` as a person reads it."""
 
 
@@ -135,6 +135,6 @@ class Task(Protocol):
 class Drawing(Protocol):
     """What a task has besides whose answers can be shown on the picture."""
 
-    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+    def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         """Pictures of the size of ``picture``, by what they are ("map", "drawn"): ``crosshead predict`` saves them
         under these names."""

@@ -12,7 +12,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, only_classification
 from crosshead.tasks.metrics import selecting
-from crosshead.tasks.protocol import Judgement, Step
+from crosshead.tasks.protocol import EvalResult, Step
 
 
 class RegressTask(LabelledTask):
@@ -57,19 +57,19 @@ class RegressTask(LabelledTask):
     def undefined(self, held: Contents) -> str | None:
         return "no two numbers that differ" if self.primary.name == "r2" and held.values < 2 else None
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         return self.blank_batch(torch.zeros(1))
 
     def evaluation(self, *, predictions: bool = False) -> "RegressEvaluation":
         return RegressEvaluation(self.mean, self.std, predictions=predictions)
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         found = self.outputs_of(model, prepared)[:, 0].double() * self.std + self.mean
         return [{"value": value} for value in found.tolist()]
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         return [f"{answer['value']:.6g}"]
 
 
@@ -91,7 +91,7 @@ class RegressEvaluation:
     def rows(self) -> Tensor:
         return torch.cat(self._rows) if self._rows else torch.zeros(0, 3, dtype=torch.float64)
 
-    def compute(self, sums: Tensor, rows: list[Tensor]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
         """Mean absolute and root mean squared error in the numbers' unit, the share of variance that is explained, and
         the loss that is trained with. scikit-learn computes the first three."""
         from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
@@ -109,4 +109,4 @@ class RegressEvaluation:
             "count": float(count),
         }
         rows_kept = [{"index": int(i), "target": t, "predicted": p} for i, t, p in table.tolist()]
-        return Judgement(metrics, {}, rows_kept if self.predictions else [])
+        return EvalResult(metrics, {}, rows_kept if self.predictions else [])

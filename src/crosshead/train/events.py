@@ -104,7 +104,7 @@ class EndRecord:
     result: Result | None
 
 
-class Observer(Protocol):
+class Callback(Protocol):
     """Called in rank 0 only, in the order of events; what it does delays training."""
 
     def on_start(self, info: RunInfo) -> None: ...

@@ -28,7 +28,7 @@ from crosshead.train.run_folder.folder import RECIPE_FILE, check_classes, read_i
 
 
 @dataclass(frozen=True)
-class Trained:
+class LoadedRun:
     """A model in evaluation mode, the recipe and classes of its run, the file of its weights and their step; ``run`` is
     the run's folder, None where the weights are no run's."""
 
@@ -53,7 +53,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class SplitResult:
     """What was found of a model on one split of its data: metrics, tables as JSON holds them, if asked for what it said
     of each image, and why this is no judgement, if it isn't one."""
 
@@ -64,9 +64,9 @@ class Evaluated:
     fault: str | None = None
 
 
-def load_trained(
+def load_run(
     folder: Path, *, checkpoint: str = "best", device: str | None = None, recipe: Recipe | None = None
-) -> Trained:
+) -> LoadedRun:
     """The model of a run.
 
     Args:
@@ -88,10 +88,10 @@ def load_trained(
     weights = find_weights(folder, checkpoint)
     model = open_task(recipe, info).build_model(from_weights=False)
     load_weights(model, safetensors.torch.load_file(weights), str(weights))
-    return Trained(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent), folder)
+    return LoadedRun(_placed(model, recipe, device), recipe, info, weights, step_in(weights.parent), folder)
 
 
-def preparation_of(trained: Trained) -> dict[str, Any]:
+def preparation_of(trained: LoadedRun) -> dict[str, Any]:
     """How pictures are prepared for the model, and what its outputs are called, under timm's names."""
     recipe, info = trained.recipe.data, trained.info
     height, width = image_size(recipe)
@@ -107,7 +107,7 @@ def preparation_of(trained: Trained) -> dict[str, Any]:
 
 def load_for_recipe(
     recipe: Recipe, info: DatasetInfo, weights: Path, *, device: str | None = None
-) -> Trained:
+) -> LoadedRun:
     """The model of a recipe, for its data, with the weights of a file (safetensors, or the MOHSA authors' .pth).
 
     Raises:
@@ -115,7 +115,7 @@ def load_for_recipe(
     """
     model = open_task(recipe, info).build_model(from_weights=False)
     models.load_weights(model, weights, new_classifier=False)
-    return Trained(_placed(model, recipe, device), recipe, info, weights)
+    return LoadedRun(_placed(model, recipe, device), recipe, info, weights)
 
 
 def _placed(model: nn.Module, recipe: Recipe, device: str | None) -> nn.Module:
@@ -152,7 +152,7 @@ def find_weights(folder: Path, checkpoint: str = "best") -> Path:
         path = store.path(int(checkpoint))
     else:
         raise ValueError(
-            f"checkpoint {checkpoint!r}: wanted best, last, or a step's number out of {store.steps() or 'none yet'}"
+            f"checkpoint {checkpoint!r}: expected best, last, or a step's number out of {store.steps() or 'none yet'}"
         )
     if not (path / MANIFEST).exists():
         raise ValueError(f"{folder} has no checkpoint {checkpoint!r}; there are the steps {store.steps()}")
@@ -185,22 +185,22 @@ def evaluate_run(
     Raises:
         ValueError: the run, the checkpoint or the split is not there, or the data has other classes.
     """
-    trained = load_trained(folder, checkpoint=checkpoint, device=device)
-    return evaluate_trained(trained, split=split, data_root=data_root).metrics
+    trained = load_run(folder, checkpoint=checkpoint, device=device)
+    return evaluate_loaded(trained, split=split, data_root=data_root).metrics
 
 
-def evaluate_trained(
-    trained: Trained, *, split: str | None = None, data_root: str | None = None, predictions: bool = False
-) -> Evaluated:
+def evaluate_loaded(
+    trained: LoadedRun, *, split: str | None = None, data_root: str | None = None, predictions: bool = False
+) -> SplitResult:
     """``evaluate_run`` of a model that is loaded, which also says of which split the metrics are; with ``predictions``,
     what the model said of each image."""
     return evaluate_on(trained, trained.open_data(data_root), split, predictions=predictions)
 
 
 def evaluate_on(
-    trained: Trained, splits: Splits, split: str | None = None, *, predictions: bool = False
-) -> Evaluated:
-    """``evaluate_trained`` on data that is open."""
+    trained: LoadedRun, splits: Splits, split: str | None = None, *, predictions: bool = False
+) -> SplitResult:
+    """``evaluate_loaded`` on data that is open."""
     recipe, data = trained.recipe, trained.recipe.data
     split = split or ("validation" if splits.test is None else "test")
     images = getattr(splits, split) if split in ("train", "validation", "test") else None
@@ -217,7 +217,7 @@ def evaluate_on(
         world_size=world.size,
         policy=splits.broken_policy(split),
     )
-    judgement = evaluate(
+    eval_result = evaluate(
         task,
         trained.model,
         loader,
@@ -226,9 +226,9 @@ def evaluate_on(
         precision=recipe.train.precision,
         predictions=predictions,
     )
-    assert judgement is not None, "nothing was there to stop this evaluation"
+    assert eval_result is not None, "nothing was there to stop this evaluation"
     named = [
         {"path": images.name(row["index"]), **{key: value for key, value in row.items() if key != "index"}}
-        for row in judgement.predictions
+        for row in eval_result.predictions
     ]
-    return Evaluated(split, judgement.metrics, judgement.details, named, judgement.fault)
+    return SplitResult(split, eval_result.metrics, eval_result.details, named, eval_result.fault)

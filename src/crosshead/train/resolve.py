@@ -19,7 +19,7 @@ _MODEL = ("name", "args", "overlap", "interaction")  # what weights are of
 _INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
 
 
-def settle(recipe: Recipe, own: Path | None = None) -> Recipe:
+def resolve(recipe: Recipe, own: Path | None = None) -> Recipe:
     """The recipe with absolute paths, and with what it doesn't say taken from its first weights.
 
     Of a run (``model.init_from`` names its folder) that is its model and how it saw pictures; of timm's weights
@@ -76,7 +76,7 @@ def as_recorded(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
     return settled_by(recipe, {key: before[key] for key in open_ if before.get(key) is not None})
 
 
-def taken_from_run(given: Recipe, settled: Recipe) -> str:
+def taken_from_run(given: Recipe, resolved: Recipe) -> str:
     """What ``settle`` took from the run whose weights come first, in words; empty where that is nothing."""
     if given.model.init_from is None or (run := _run_of(Path(given.model.init_from))) is None:
         return ""
@@ -85,10 +85,10 @@ def taken_from_run(given: Recipe, settled: Recipe) -> str:
         ("data", ("image_size", "channels", "white_level", "mean", "std", "interpolation")),
     )
     taken = [
-        f"{section}.{key}={getattr(getattr(settled, section), key)}"
+        f"{section}.{key}={getattr(getattr(resolved, section), key)}"
         for section, keys in sections
         for key in keys
-        if getattr(getattr(settled, section), key) != getattr(getattr(given, section), key)
+        if getattr(getattr(resolved, section), key) != getattr(getattr(given, section), key)
     ]
     return f"taken from the run {run}, whose weights come first: {', '.join(taken)}" if taken else ""
 
@@ -113,7 +113,7 @@ def check_presumed_weights(recipe: Recipe) -> None:
     first = recipe.model.init_from
     if first is not None and not os.path.exists(os.path.expanduser(first)):
         raise ValueError(
-            f"model.init_from={first}: no such file or folder; wanted weights, a folder of timm's or a run"
+            f"model.init_from={first}: no such file or folder; expected weights, a folder of timm's or a run"
         )
     presume = {
         "optimizer.layer_decay": recipe.optimizer.layer_decay,

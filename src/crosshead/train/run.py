@@ -21,17 +21,18 @@ from crosshead.data.batching.loader import (
 )
 from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.fingerprint import fingerprint
+from crosshead.ops.renamed import warn_of
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
 from crosshead.train.checkpoint.memory import Memory, as_context, recall, write_pictures
-from crosshead.train.checkpoint.rescue import Rescued, rescue
+from crosshead.train.checkpoint.rescue import RescuedState, rescue
 from crosshead.train.checkpoint.resume import (
     Start,
     claim_folder,
     compare,
     find_start,
     own_folder,
-    settle_start,
+    resolve_start,
 )
 from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.checkpoint.state import TrainState
@@ -42,9 +43,9 @@ from crosshead.train.distributed import groups as distributed
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.sharding import is_sharded
 from crosshead.train.distributed.watchdog import Watchdog
-from crosshead.train.events import EndRecord, EventRecord, Observer, RunInfo
-from crosshead.train.logging.build import gather_audience
-from crosshead.train.logging.files import Audience
+from crosshead.train.events import Callback, EndRecord, EventRecord, RunInfo
+from crosshead.train.logging.build import build_callbacks
+from crosshead.train.logging.files import CallbackList
 from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.build import build_model, build_training
 from crosshead.train.loop.devices import (
@@ -60,13 +61,13 @@ from crosshead.train.loop.finish import (
     unsaved_result,
     write_result,
 )
-from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.loop import Loop
 from crosshead.train.loop.measure import count_gmacs, count_parameters
-from crosshead.train.loop.run import Held, Run, Source
+from crosshead.train.loop.run import EvalSplit, Run, Source
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.precheck import precheck
-from crosshead.train.resolve import as_recorded, check_presumed_weights, settle, settled_by, taken_from_run
+from crosshead.train.resolve import as_recorded, check_presumed_weights, resolve, settled_by, taken_from_run
 from crosshead.train.result import BadNumbers, Result
 from crosshead.train.run_folder.folder import changed_versions, describe_run
 from crosshead.train.run_folder.lock import FolderLock, check_platform
@@ -77,18 +78,20 @@ def train(
     *,
     folder: Path | None = None,
     resume: Path | bool = False,
-    observer: Observer | None = None,
+    callback: Callback | None = None,
+    observer: Callback | None = None,
 ) -> Result:
     """Train, select on the validation split, and test once.
 
-    Started by torchrun, every process calls it; rank 0 alone writes and talks to ``observer``.
+    Started by torchrun, every process calls it; rank 0 alone writes and talks to ``callback``.
 
     Args:
         recipe: the run, whole.
         folder: the run folder; by default the first free one of ``output/name``, ``output/name-2``, ...
         resume: True goes on from the newest good checkpoint of the folder (from the beginning where there is
             none); a path names a run folder or one checkpoint in it.
-        observer: told what happens, beside the logs in the folder.
+        callback: told what happens, beside the logs in the folder.
+        observer: the name of ``callback`` in 0.1.
 
     Raises:
         ValueError: the recipe, the data, the folder or the checkpoint cannot be used; the message says why.
@@ -96,15 +99,18 @@ def train(
         WorkersLost: a process that loads data died or could not hand over a batch; the state was saved before.
     """
     check_platform()
+    if observer is not None:
+        warn_of("train(observer=)", "train(callback=)")
+        callback = observer
     given, own = recipe, own_folder(recipe, folder, resume)
-    recipe = settle(recipe, own)
+    recipe = resolve(recipe, own)
     taken = "" if own is not None else taken_from_run(given, recipe)
     world = distributed.meet(recipe.train.rank_timeout_s)
     with ExitStack() as stack:
         watchdog = stack.enter_context(Watchdog(world, recipe.train.rank_timeout_s))
         try:
             distributed.connect(world, recipe.train.rank_timeout_s)
-            return _train(recipe, taken, folder, resume, observer, world, watchdog, stack)
+            return _train(recipe, taken, folder, resume, callback, world, watchdog, stack)
         except (BadNumbers, WorkersLost):  # all agree on it: none has to be told
             raise
         except Exception as error:
@@ -123,7 +129,7 @@ def _train(
     taken: str,
     folder: Path | None,
     resume: Path | bool,
-    observer: Observer | None,
+    callback: Callback | None,
     world: World,
     watchdog: Watchdog,
     stack: ExitStack,
@@ -138,19 +144,19 @@ def _train(
     stack.callback(lock.release)
 
     store = CheckpointStore(folder)
-    start = world.lead(lambda: find_start(store, resume))
+    start = world.run_on_rank0(lambda: find_start(store, resume))
     recipe = as_recorded(recipe, start.state)
-    memory = world.lead(lambda: recall(start))
+    memory = world.run_on_rank0(lambda: recall(start))
     splits = memory.open(recipe)
-    recipe = settled_by(recipe, splits.settled)
+    recipe = settled_by(recipe, splits.resolved)
     info = memory.info_with(recipe, splits.info)
     task = precheck(recipe, splits, info)
-    notes = (*splits.notes, *splits.seen, *world.lead(lambda: check_contents(task, splits)))
-    lengths = Lengths.of(recipe, len(splits.train), world.size)
+    notes = (*splits.notes, *splits.seen, *world.run_on_rank0(lambda: check_contents(task, splits)))
+    lengths = TrainingLength.of(recipe, len(splits.train), world.size)
     if not start.state:
         check_presumed_weights(recipe)
     model = build_model(recipe, task, from_weights=not start.state)
-    tensors = tensor_digests(model) if world.leads and not start.state else {}
+    tensors = tensor_digests(model) if world.is_rank0 and not start.state else {}
     gmacs = count_gmacs(*task.example(model))
     # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
     training = build_training(recipe, task, model, lengths, device, world, watchdog)
@@ -161,7 +167,7 @@ def _train(
         "classes": list(splits.info.class_names),
         "info": as_context(info),
         "held_out": splits.held_out,
-        "data": world.lead(lambda: fingerprint(splits, recipe.data.root)),
+        "data": world.run_on_rank0(lambda: fingerprint(splits, recipe.data.root)),
         "processes": world.size,
     }
     events = [
@@ -174,49 +180,49 @@ def _train(
         *(EventRecord("data", note, state.progress.step) for note in notes),
     ]
     if lengths.is_over(state.progress, recipe.train.patience):
-        before = world.lead(lambda: result_of(store, state.progress.step))
+        before = world.run_on_rank0(lambda: result_of(store, state.progress.step))
         if before is not None:
-            return _repeated(before, observer, world)
-    events += world.lead(lambda: set_result_aside(folder, state.progress.step))
+            return _repeated(before, callback, world)
+    events += world.run_on_rank0(lambda: set_result_aside(folder, state.progress.step))
     model_now = None if is_sharded(state.model) else lambda: state.evaluated_model
-    audience = (
-        gather_audience(folder, recipe, observer, task, splits.validation, model_now)
-        if world.leads
-        else Audience([])
+    callbacks = (
+        build_callbacks(folder, recipe, callback, task, splits.validation, model_now)
+        if world.is_rank0
+        else CallbackList([])
     )
-    watchdog.report = lambda message: audience.on_event(EventRecord("hung", message, state.progress.step))
-    saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.leads, lock=lock))
+    watchdog.report = lambda message: callbacks.on_event(EventRecord("hung", message, state.progress.step))
+    saver = stack.enter_context(Saver(store, recipe.checkpoint, context, active=world.is_rank0, lock=lock))
 
     def describe(place: Path) -> None:
         describe_run(place, recipe, info)
         write_pictures(place, memory.pictures(splits, recipe.data.root))
 
-    if world.leads:
+    if world.is_rank0:
         events += [
             EventRecord("versions_changed", words, state.progress.step) for words in changed_versions(folder)
         ]
         describe(folder)
         if not start.state:
             write_design(folder, describe_design(recipe, splits, task, context, tensors))
-    waits = _Waits(recipe, state, saver, audience, stop, world)
+    waits = _Waits(recipe, state, saver, callbacks, stop, world)
     source = _source(recipe, splits, task, world, waits, stack)
-    run = Run(**vars(training), source=source, saver=saver, observer=audience, stop=stop)
+    run = Run(**vars(training), source=source, saver=saver, callback=callbacks, stop=stop)
     run_info = _run_info(run, folder, splits, gmacs)
-    audience.on_start(run_info)
+    callbacks.on_start(run_info)
     for event in events:
-        audience.on_event(event)
+        callbacks.on_event(event)
 
     loop = Loop(run)
     try:
         finished = loop.run()
-        if not world.lead(lambda: saver.has(state.progress.step)):
+        if not world.run_on_rank0(lambda: saver.has(state.progress.step)):
             saver.replace_lost(state, evaluated=finished)
-        left = world.lead(lambda: _secure(saver, state, describe))
+        left = world.run_on_rank0(lambda: _secure(saver, state, describe))
         for event in saver.finish():
-            audience.on_event(event)
+            callbacks.on_event(event)
         seconds = loop.elapsed()
         if left is not None:
-            audience.on_event(left.event(store))
+            callbacks.on_event(left.event(store))
             result = unsaved_result(run, run_info, seconds, left)
         else:
             result = (finished_result if finished else stopped_result)(run, run_info, seconds)
@@ -228,18 +234,18 @@ def _train(
             )
         if result.status == "finished":
             outcome = result
-            result = world.lead(lambda: write_result(outcome, audience))
+            result = world.run_on_rank0(lambda: write_result(outcome, callbacks))
     except Exception as error:
         for event in saver.finish():
-            audience.on_event(event)
-        audience.on_end(EndRecord("failed", watchdog.failure() or str(error), None))
+            callbacks.on_event(event)
+        callbacks.on_end(EndRecord("failed", watchdog.failure() or str(error), None))
         raise
     words = left.event(store).message if left is not None else _closing_words(result)
-    audience.on_end(EndRecord(result.status, words, result))
+    callbacks.on_end(EndRecord(result.status, words, result))
     return result
 
 
-def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -> Rescued | None:
+def _secure(saver: Saver, state: TrainState, describe: Callable[[Path], None]) -> RescuedState | None:
     """The last state, where the run's folder does not take it: what became of it."""
     copy = saver.secure()
     if copy is None:
@@ -264,20 +270,20 @@ def _restore(
         changes = compare(start.state, context)
         memory.check(start.state, context)
         state.restore(start.tensors, start.state)
-    events, best = world.lead(lambda: settle_start(store, start))
+    events, best = world.run_on_rank0(lambda: resolve_start(store, start))
     state.progress.best_step, state.progress.best = best
     if best[0] is None:
         state.progress.details = {}
     return [*events, *changes]
 
 
-def _repeated(result: Result, observer: Observer | None, world: World) -> Result:
+def _repeated(result: Result, callback: Callback | None, world: World) -> Result:
     """A finished run is told again, and nothing is logged."""
-    if observer is not None and world.leads:
+    if callback is not None and world.is_rank0:
         words = (
             f"{result.folder} is finished: step {result.selected_step} was selected; nothing is left to do"
         )
-        observer.on_end(EndRecord("finished", words, result))
+        callback.on_end(EndRecord("finished", words, result))
     return result
 
 
@@ -296,12 +302,12 @@ def _claim_folder(
     locks: list[FolderLock] = []
 
     def claim() -> tuple[Path, Path | bool]:
-        lock, settled, start = claim_folder(recipe, folder, resume)
+        lock, resolved, start = claim_folder(recipe, folder, resume)
         locks.append(lock)
-        return settled, start
+        return resolved, start
 
-    settled, start = world.lead(claim)
-    return locks[0] if locks else FolderLock(settled), settled, start
+    resolved, start = world.run_on_rank0(claim)
+    return locks[0] if locks else FolderLock(resolved), resolved, start
 
 
 def _lock_events(lock: FolderLock) -> list[EventRecord]:
@@ -343,11 +349,11 @@ class _Waits:
         recipe: Recipe,
         state: TrainState,
         saver: Saver,
-        audience: Audience,
+        callbacks: CallbackList,
         stop: StopRequest,
         world: World,
     ) -> None:
-        self.state, self.saver, self.audience, self.stop, self.world = state, saver, audience, stop, world
+        self.state, self.saver, self.callbacks, self.stop, self.world = state, saver, callbacks, stop, world
         # Half of the time after which the others would call this process hung.
         self.patience_s = recipe.train.rank_timeout_s / 2
 
@@ -370,7 +376,7 @@ class _Waits:
     def _lost(self, fault: str) -> None:
         self.stop.ask(fault)
         message = f"{fault}. The run makes the batches of this step itself, and then stops"
-        self.audience.on_event(EventRecord("workers_lost", message, self.state.progress.step))
+        self.callbacks.on_event(EventRecord("workers_lost", message, self.state.progress.step))
 
 
 def _source(
@@ -390,14 +396,14 @@ def _source(
             batches, start=start, accumulation_steps=steps, workers=trainers, waiting=waiting, **share
         )
 
-    def held(split: str, images: ImageSet, workers: Workers | None) -> Held:
+    def held(split: str, images: ImageSet, workers: Workers | None) -> EvalSplit:
         batches, policy, waiting = (
             task.evaluation_batches(images),
             splits.broken_policy(split),
             waits.in_evaluation(),
         )
         loader = partial(evaluation_loader, batches, policy=policy, workers=workers, waiting=waiting, **share)
-        return Held(loader, len(images))
+        return EvalSplit(loader, len(images))
 
     trainers = workers()
     test = None if splits.test is None else held("test", splits.test, None)

@@ -85,12 +85,12 @@ def _options(words: list[str]) -> dict[str, Any]:
     from crosshead.recipe.yaml import RecipeError, read_value
 
     if len(words) % 2:
-        raise RecipeError(f"--opts: wanted pairs KEY VALUE, came {len(words)} words: {' '.join(words)}")
+        raise RecipeError(f"--opts: expected pairs KEY VALUE, got {len(words)} words: {' '.join(words)}")
     found = {}
     for key, text in zip(words[::2], words[1::2], strict=True):
         if key.isupper() and key not in KEYS:
             raise RecipeError(
-                f"--opts: {key} has no counterpart here; wanted {', '.join(KEYS)}, or a recipe's key"
+                f"--opts: {key} has no counterpart here; expected {', '.join(KEYS)}, or a recipe's key"
             )
         off = key == "AUG.AUTO_AUGMENT" and text == "none"
         found[KEYS.get(key, key)] = None if off else read_value(text)

@@ -38,7 +38,7 @@ def split_words(words: list[str]) -> tuple[str | None, list[str]]:
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
         raise ValueError(
-            f"wanted one recipe and KEY=VALUE pairs, came {' and '.join(names)}; write KEY=VALUE without blanks"
+            f"expected one recipe and KEY=VALUE pairs, got {' and '.join(names)}; write KEY=VALUE without blanks"
         )
     return (names[0] if names else None), overrides
 
@@ -50,7 +50,7 @@ def find_run(path: str | Path) -> Path:
         if (folder / "recipe.yaml").is_file():
             return folder
     what = "holds no recipe.yaml" if path.exists() else "is not there"
-    raise ValueError(f"{path} {what}; wanted the folder of a run, such as runs/digits_mohsa")
+    raise ValueError(f"{path} {what}; expected the folder of a run, such as runs/digits_mohsa")
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
-from crosshead.cli.looking.viewed import Viewed, add_viewed, found_in, open_viewed
+from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, found_in, open_inspected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,18 +49,18 @@ def register(commands: Commands) -> None:
         metavar="MB",
         help="largest page; fewer blocks beyond (default: 10)",
     )
-    add_viewed(parser)
+    add_inspected(parser)
     parser.set_defaults(run=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
     if len(args.words) < 2:
-        raise ValueError("wanted a run and at least one picture: crosshead atlas RUN PICTURE ...")
+        raise ValueError("expected a run and at least one picture: crosshead atlas RUN PICTURE ...")
     if not args.limit_mb > 0:
-        raise ValueError(f"--limit-mb: wanted a size above 0, came {args.limit_mb:g}")
+        raise ValueError(f"--limit-mb: expected a size above 0, got {args.limit_mb:g}")
     file = _place(Path(args.output))
     files = find_pictures(args.words[1:])
-    models = [open_viewed(word, args) for word in (args.words[0], *([args.beside] if args.beside else []))]
+    models = [open_inspected(word, args) for word in (args.words[0], *([args.beside] if args.beside else []))]
     page, notes = make_page(models, files, args.block, args.limit_mb)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page, encoding="utf-8")
@@ -75,13 +75,16 @@ def _place(output: Path) -> Path:
     file = output / "atlas.html" if output.is_dir() else output
     if file.suffix not in (".html", ".htm"):
         raise ValueError(
-            f"--output: wanted a folder, or a name that ends in .html so that a browser opens it; came {output}"
+            f"--output: expected a folder, or a name that ends in .html so that a browser opens it; got {output}"
         )
     return file
 
 
 def make_page(
-    models: list[Viewed], files: list[Path], blocks: list[int] | None = None, limit_mb: float = _LIMIT_MB
+    models: list[InspectedRun],
+    files: list[Path],
+    blocks: list[int] | None = None,
+    limit_mb: float = _LIMIT_MB,
 ) -> tuple[str, list[str]]:
     """The page, and what should be said of it.
 
@@ -91,16 +94,16 @@ def make_page(
     """
     from crosshead.pages.assemble import atlas_page
 
-    prepared = [_prepared(viewed, files) for viewed in models]
+    prepared = [_prepared(inspected, files) for inspected in models]
     pictures = [_picture(models[0], file, tensor) for file, tensor in zip(files, prepared[0], strict=True)]
     room = 1e6 * limit_mb - sum(len(picture["src"]) for picture in pictures) - 60_000
     runs: list[dict[str, Any]] = []
     notes = _sizes_apart(models, prepared)
-    for viewed, tensor in zip(models, prepared, strict=True):
-        kept, note = _fitting(viewed, tensor, blocks, room / len(models))
-        runs.append({"name": viewed.name, "note": _describe(viewed), "blocks": kept})
+    for inspected, tensor in zip(models, prepared, strict=True):
+        kept, note = _fitting(inspected, tensor, blocks, room / len(models))
+        runs.append({"name": inspected.name, "note": _describe(inspected), "blocks": kept})
         notes += note
-    title = "Heads of " + " and ".join(viewed.name for viewed in models)
+    title = "Heads of " + " and ".join(inspected.name for inspected in models)
     about = [
         "Move over the picture: every head shows where that patch looks. Rows are computed in this page from "
         "queries and keys in 8 bits; they may differ from the model's by a few thousandths.",
@@ -109,10 +112,11 @@ def make_page(
     return atlas_page(title, "\n".join(about), {"pictures": pictures, "runs": runs}), notes
 
 
-def _sizes_apart(models: list[Viewed], prepared: list["Tensor"]) -> list[str]:
+def _sizes_apart(models: list[InspectedRun], prepared: list["Tensor"]) -> list[str]:
     """What to know of two runs that see the pictures in different sizes."""
     seen = [
-        f"{viewed.name} at {t.shape[-1]} x {t.shape[-2]}" for viewed, t in zip(models, prepared, strict=True)
+        f"{inspected.name} at {t.shape[-1]} x {t.shape[-2]}"
+        for inspected, t in zip(models, prepared, strict=True)
     ]
     if len({tuple(tensor.shape[-2:]) for tensor in prepared}) == 1:
         return []
@@ -122,10 +126,10 @@ def _sizes_apart(models: list[Viewed], prepared: list["Tensor"]) -> list[str]:
     ]
 
 
-def _prepared(viewed: Viewed, files: list[Path]) -> "Tensor":
+def _prepared(inspected: InspectedRun, files: list[Path]) -> "Tensor":
     import torch
 
-    tensors = [viewed.read(file) for file in files]
+    tensors = [inspected.read(file) for file in files]
     sizes = {tuple(tensor.shape[-2:]) for tensor in tensors}
     if len(sizes) > 1:
         raise ValueError(
@@ -135,12 +139,12 @@ def _prepared(viewed: Viewed, files: list[Path]) -> "Tensor":
 
 
 def _fitting(
-    viewed: Viewed, tensor: "Tensor", blocks: list[int] | None, room: float
+    inspected: InspectedRun, tensor: "Tensor", blocks: list[int] | None, room: float
 ) -> tuple[list[Any], list[str]]:
     """All blocks where they fit; else as many, spread over the depth, the last one among them."""
     from crosshead.pages.embedding import block_size, embed_blocks
 
-    found = embed_blocks(viewed.model, tensor, blocks)
+    found = embed_blocks(inspected.model, tensor, blocks)
     sizes = [block_size(block) for block in found]
     for count in range(len(found), 0, -1):
         last = len(found) - 1
@@ -150,51 +154,51 @@ def _fitting(
             if count == len(found):
                 return kept, []
             names = ", ".join(str(block["block"]) for block in kept)
-            return kept, [f"{viewed.name}: {count} of {len(found)} blocks fit the page's size: {names}."]
+            return kept, [f"{inspected.name}: {count} of {len(found)} blocks fit the page's size: {names}."]
     raise ValueError(
-        f"not even one block of {viewed.name} fits the page ({min(sizes) / 1e6:.1f} MB a block); name fewer "
+        f"not even one block of {inspected.name} fits the page ({min(sizes) / 1e6:.1f} MB a block); name fewer "
         "pictures, or raise --limit-mb"
     )
 
 
-def _picture(viewed: Viewed, file: Path, tensor: "Tensor") -> dict[str, Any]:
+def _picture(inspected: InspectedRun, file: Path, tensor: "Tensor") -> dict[str, Any]:
     from PIL import Image
 
-    pixels = viewed.shown(tensor)
+    pixels = inspected.shown(tensor)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     height, width = pixels.shape[:2]
     return {
         "name": file.name,
-        "caption": _caption(viewed, file, tensor),
+        "caption": _caption(inspected, file, tensor),
         "width": width,
         "height": height,
         "src": source,
     }
 
 
-def _caption(viewed: Viewed, file: Path, tensor: "Tensor") -> str:
+def _caption(inspected: InspectedRun, file: Path, tensor: "Tensor") -> str:
     """The picture's name, and what a run says of it: its class, or the most that it finds in it."""
-    if viewed.classes is None or viewed.trained is None:
+    if inspected.classes is None or inspected.trained is None:
         return file.name
-    task = viewed.trained.recipe.task.name
+    task = inspected.trained.recipe.task.name
     if task == "classify":
         import torch
 
         with torch.inference_mode():
-            shares = viewed.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
+            shares = inspected.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
         best = int(shares.argmax())
-        return f"{file.name} ({viewed.classes[best]} at {shares[best]:.0%})"
+        return f"{file.name} ({inspected.classes[best]} at {shares[best]:.0%})"
     if task not in ("segment", "detect"):
         return file.name
-    answer, _ = found_in(viewed, file)
+    answer, _ = found_in(inspected, file)
     said = [f"{each['class']} at {each['score']:.0%}" for each in answer.get("objects", [])]
     said += [f"{each['share']:.0%} {each['class']}" for each in answer.get("segments", [])]
     return f"{file.name} ({', '.join(said[:_SAID]) or 'nothing found'})"
 
 
-def _describe(viewed: Viewed) -> str:
-    if viewed.trained is None:
+def _describe(inspected: InspectedRun) -> str:
+    if inspected.trained is None:
         return "timm's, with weights of a file"
-    return f"{viewed.trained.recipe.model.name}, weights {viewed.trained.weights.parent.name}"
+    return f"{inspected.trained.recipe.model.name}, weights {inspected.trained.weights.parent.name}"

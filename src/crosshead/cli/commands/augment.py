@@ -29,19 +29,19 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     name, overrides = split_words(args.words)
     if name is None:
-        raise ValueError("no recipe is named; wanted one of `crosshead recipes`, or a .yaml file")
+        raise ValueError("no recipe is named; expected one of `crosshead recipes`, or a .yaml file")
     for option, number in (("--count", args.count), ("--epoch", args.epoch)):
         if number < 1:
-            raise ValueError(f"{option}: wanted at least 1, came {number}")
+            raise ValueError(f"{option}: expected at least 1, got {number}")
 
     from crosshead.data.batching.loader import training_loader
     from crosshead.data.datasets.registry import open_splits
     from crosshead.recipe import load_recipe
     from crosshead.tasks import open_task
     from crosshead.train.logging.sheet import captions, sheet, targets_of
-    from crosshead.train.resolve import settle
+    from crosshead.train.resolve import resolve
 
-    recipe = settle(load_recipe(name, overrides, {"data.root": args.data_path} if args.data_path else None))
+    recipe = resolve(load_recipe(name, overrides, {"data.root": args.data_path} if args.data_path else None))
     splits = open_splits(recipe)
     task = open_task(recipe, splits.info)
     made = task.training_batches(splits.train, seed=recipe.train.seed, epoch=args.epoch - 1)

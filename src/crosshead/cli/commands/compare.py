@@ -92,7 +92,7 @@ def print_comparison(comparison: "Comparison") -> None:
     """The sentences, the table, and what they rest on."""
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
     from crosshead.compare.telling import as_data
 
     data = as_data(comparison)

@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     source = Path(args.checkpoint)
     if not source.is_file():
-        raise ValueError(f"{source}: no such file; wanted a checkpoint of the authors' code (.pth)")
+        raise ValueError(f"{source}: no such file; expected a checkpoint of the authors' code (.pth)")
     if source.suffix == ".safetensors":
         raise ValueError(
             f"{source} is safetensors already; a recipe starts from it with model.init_from={source}"

@@ -70,7 +70,7 @@ def list_data(args: argparse.Namespace) -> int:
 def check_data(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
 
-    from crosshead.cli.screen.reading import reading_bar
+    from crosshead.cli.terminal.reading import reading_bar
     from crosshead.data.datasets.registry import dataset_names, open_splits
     from crosshead.data.tools.check import check_images
 
@@ -80,7 +80,7 @@ def check_data(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_as_data(report), indent=2, ensure_ascii=False))
     else:
-        from crosshead.cli.screen.data_report import print_report
+        from crosshead.cli.terminal.data_report import print_report
 
         print_report(report)
         _print_broken(report.broken)
@@ -98,10 +98,10 @@ def check_data(args: argparse.Namespace) -> int:
 
 def pack_data(args: argparse.Namespace) -> int:
     if not args.shard_megabytes > 0:
-        raise ValueError(f"--shard-megabytes: wanted more than 0, came {args.shard_megabytes:g}")
+        raise ValueError(f"--shard-megabytes: expected more than 0, got {args.shard_megabytes:g}")
     recipe = _recipe(args)
 
-    from crosshead.cli.screen.reading import reading_bar
+    from crosshead.cli.terminal.reading import reading_bar
     from crosshead.data.tools.pack import pack
 
     with reading_bar("packing") as progress:
@@ -120,7 +120,9 @@ def _recipe(args: argparse.Namespace) -> "Recipe":
 
     name, overrides = split_words(args.words)
     if name is None:
-        raise ValueError("wanted a data set or a recipe to check; `crosshead data list` names the data sets")
+        raise ValueError(
+            "expected a data set or a recipe to check; `crosshead data list` names the data sets"
+        )
     given = {"data.root": args.data_path, "data.num_workers": args.workers}
     values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if name in dataset_names():

@@ -43,14 +43,14 @@ def register(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from crosshead.cli.screen.watch import watch
+    from crosshead.cli.terminal.watch import watch
     from crosshead.recipe import load_recipe
     from crosshead.train import train
     from crosshead.train.logging.curves import compare_curves
 
     demo, overrides = split_words(args.words)
     if demo not in (None, "dense"):
-        raise ValueError(f"there is no demo {demo!r}; wanted dense, or none")
+        raise ValueError(f"there is no demo {demo!r}; expected dense, or none")
     folder = free_folder(Path(args.output))
     if demo == "dense":
         from crosshead.cli.dense_demo import run_dense
@@ -64,7 +64,7 @@ def run_command(args: argparse.Namespace) -> int:
     results: dict[str, Result] = {}
     for heads, name in _RECIPES.items():
         recipe = load_recipe(name, overrides, values)
-        results[heads] = train(recipe, folder=folder / name, observer=watch(recipe.log))
+        results[heads] = train(recipe, folder=folder / name, callback=watch(recipe.log))
         if results[heads].status != "finished":
             return results[heads].exit_code
         print()
@@ -108,7 +108,7 @@ def free_folder(runs: Path) -> Path:
 def _print_table(results: "dict[str, Result]") -> None:
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
 
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("digits")

@@ -30,15 +30,15 @@ def register(commands: Commands) -> None:
 
 def run_command(args: argparse.Namespace) -> int:
     if len(args.words) > 1:
-        raise ValueError(f"wanted the folder of one run, came {' '.join(args.words)}")
+        raise ValueError(f"expected the folder of one run, got {' '.join(args.words)}")
     run = Path(args.words[0]) if args.words else None
     if run is not None and not run.is_dir():
-        raise ValueError(f"{run} is not a folder; wanted the folder of a run, such as runs/digits_mohsa")
+        raise ValueError(f"{run} is not a folder; expected the folder of a run, such as runs/digits_mohsa")
 
     from rich.console import Console
 
-    from crosshead.cli.screen.console import plain
-    from crosshead.cli.screen.reading import reading_bar
+    from crosshead.cli.terminal.console import plain
+    from crosshead.cli.terminal.reading import reading_bar
     from crosshead.train.tools.doctor import examine
 
     data = Path(args.data_path) if args.data_path else None

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 from crosshead.cli.arguments.use import split_keys, used_with
-from crosshead.cli.screen.leading import say
+from crosshead.cli.terminal.rank0 import print0
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
-    from crosshead.train.inference import Evaluated
+    from crosshead.train.inference import SplitResult
 
 
 def register(commands: Commands) -> None:
@@ -52,7 +52,7 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     words, overrides = split_keys(args.words)
     if len(words) != 1:
-        raise ValueError(f"wanted the folder of one run, came {len(words)} ({' '.join(words)})")
+        raise ValueError(f"expected the folder of one run, got {len(words)} ({' '.join(words)})")
     run, checkpoint = find_checkpoint(words[0])
     predictions = None if args.predictions is None else Path(args.predictions)
     if predictions is not None and not predictions.absolute().parent.is_dir():
@@ -82,23 +82,23 @@ def print_run(
 ) -> int:
     """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
     what the model said of each image into the file ``predictions``."""
-    from crosshead.cli.screen.tables import class_table, number_table
+    from crosshead.cli.terminal.tables import class_table, number_table
     from crosshead.train.distributed import groups as distributed
-    from crosshead.train.inference import evaluate_trained, load_trained
+    from crosshead.train.inference import evaluate_loaded, load_run
 
-    trained = load_trained(run, checkpoint=checkpoint, device=device, recipe=recipe)
+    trained = load_run(run, checkpoint=checkpoint, device=device, recipe=recipe)
     kept = predictions is not None
-    found = evaluate_trained(trained, split=split, data_root=data_root, predictions=kept)
-    if predictions is not None and distributed.meet(trained.recipe.train.rank_timeout_s).leads:
+    found = evaluate_loaded(trained, split=split, data_root=data_root, predictions=kept)
+    if predictions is not None and distributed.meet(trained.recipe.train.rank_timeout_s).is_rank0:
         _write_csv(found.predictions, predictions)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
         metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
-        say(json.dumps({**where, **metrics, **found.details}, allow_nan=False))
+        print0(json.dumps({**where, **metrics, **found.details}, allow_nan=False))
     else:
-        say(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}", trained.task.shown))
+        print0(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}", trained.task.shown))
         for line in number_table(found.details) + class_table(found.details):
-            say(line)
+            print0(line)
     return _code(found)
 
 
@@ -106,25 +106,25 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
     """Evaluates a file of weights with a recipe's model on its data, and prints the metrics."""
     from crosshead.data.datasets.registry import open_splits
     from crosshead.train.inference import evaluate_on, load_for_recipe
-    from crosshead.train.resolve import settle
+    from crosshead.train.resolve import resolve
 
-    recipe = settle(recipe)
+    recipe = resolve(recipe)
 
     splits = open_splits(recipe)
     trained = load_for_recipe(recipe, splits.info, weights, device=device)
     found = evaluate_on(trained, splits)
-    say(_line(found, str(weights), trained.task.shown))
+    print0(_line(found, str(weights), trained.task.shown))
     return _code(found)
 
 
-def _code(found: "Evaluated") -> int:
+def _code(found: "SplitResult") -> int:
     """65, and the reason on stderr, where what was found is no judgement."""
-    from crosshead.cli.screen.leading import leads
+    from crosshead.cli.terminal.rank0 import is_rank0
     from crosshead.train import EXIT_BAD_NUMBERS
 
     if found.fault is None:
         return 0
-    if leads():
+    if is_rank0():
         print(f"this is no judgement: {found.fault}", file=sys.stderr)
     return EXIT_BAD_NUMBERS
 
@@ -147,9 +147,9 @@ def _named(checkpoint: str, step: int | None) -> str:
     return f"step {step}" if checkpoint == str(step) else f"{checkpoint} (step {step})"
 
 
-def _line(found: "Evaluated", weights: str, shown: tuple[str, ...]) -> str:
+def _line(found: "SplitResult", weights: str, shown: tuple[str, ...]) -> str:
     """All metrics, or those that are ``shown`` where a table follows with the others."""
-    from crosshead.cli.screen.wording import figures
+    from crosshead.cli.terminal.wording import figures
 
     names = [name for name in (shown if "numbers" in found.details else found.metrics) if name != "count"]
     return f"{found.split}: {figures(found.metrics, names)} ({found.metrics['count']:.0f} images, {weights})"

@@ -52,9 +52,9 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.data.transforms.pipeline import image_size
     from crosshead.models.exporting import export_model
-    from crosshead.train.inference import load_trained, preparation_of
+    from crosshead.train.inference import load_run, preparation_of
 
-    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device="cpu")
+    trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device="cpu")
     prepared = preparation_of(trained)
     about = {
         "model": trained.recipe.model.name,
@@ -81,7 +81,7 @@ def run_command(args: argparse.Namespace) -> int:
 def _size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([1-9][0-9]{0,4})[x×,]([1-9][0-9]{0,4})", text.strip().lower())
     if found is None:
-        raise ValueError(f"--size: wanted height and width in pixels, such as 512x1024, came {text!r}")
+        raise ValueError(f"--size: expected height and width in pixels, such as 512x1024, got {text!r}")
     return int(found[1]), int(found[2])
 
 

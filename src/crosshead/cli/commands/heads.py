@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from crosshead.cli.arguments.options import Commands
-from crosshead.cli.looking.measured import finite, measure_run
-from crosshead.cli.looking.viewed import add_viewed
+from crosshead.cli.inspect.inspected import add_inspected
+from crosshead.cli.inspect.measure_run import finite, measure_run
 
 _EPILOG = """\
 examples:
@@ -48,21 +48,21 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--against", nargs="+", default=[], metavar="RUN", help="another recipe's runs")
     parser.add_argument("--output", metavar="FILE", help=f"where the numbers go (default: RUN/{HEADS_FILE})")
-    add_viewed(parser)
+    add_inspected(parser)
     parser.set_defaults(run=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
     if not args.words:
-        raise ValueError("wanted the folder of a run: crosshead heads RUN")
+        raise ValueError("expected the folder of a run: crosshead heads RUN")
     check_counts(args, "images", "batch_size", "queries")
     if args.against:
-        from crosshead.cli.looking.against import compare_runs
+        from crosshead.cli.inspect.against import compare_runs
 
         return compare_runs(args.words, args)
     if len(args.words) > 1:
         raise ValueError(
-            f"wanted one run, came {' and '.join(args.words)}; several are compared with --against"
+            f"expected one run, got {' and '.join(args.words)}; several are compared with --against"
         )
     found = measure_run(args.words[0], args)
     file = Path(args.output) if args.output else default_file(args.words[0])
@@ -76,7 +76,7 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         number = getattr(args, name)
         if number is not None and number < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: wanted at least 1, came {number}")
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {number}")
 
 
 def default_file(word: str) -> Path:
@@ -107,7 +107,7 @@ def print_table(found: dict[str, Any]) -> None:
     """One line a layer; means over its heads."""
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
 
     images = found["images"]
     print(f"{found['model']}, {images['count']} images of {images['split']}; means over heads")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
-from crosshead.cli.looking.detection import check_detects, find_detection
-from crosshead.cli.looking.viewed import Viewed, add_viewed, open_viewed
+from crosshead.cli.inspect.detection import check_detects, find_detection
+from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, open_inspected
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,27 +70,27 @@ def register(commands: Commands) -> None:
         "--shared-scale", action="store_true", help="one scale for a block's heads (default: each its own)"
     )
     parser.add_argument("--output", default=".", metavar="DIR", help="where the sheets go (default: here)")
-    add_viewed(parser)
+    add_inspected(parser)
     parser.set_defaults(run=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
     if len(args.words) < 2:
-        raise ValueError("wanted a run and at least one picture: crosshead look RUN PICTURE ...")
+        raise ValueError("expected a run and at least one picture: crosshead look RUN PICTURE ...")
     query = parse_query(args.query)
     check_detection(args)
     files = find_pictures(args.words[1:])
-    viewed = open_viewed(args.words[0], args)
-    if args.gradient is not None and viewed.trained is not None:
-        check_whole(viewed.trained.recipe.task.name)
+    inspected = open_inspected(args.words[0], args)
+    if args.gradient is not None and inspected.trained is not None:
+        check_whole(inspected.trained.recipe.task.name)
     if args.detection is not None:
-        check_detects(viewed, args.of_class)
-    target = None if args.gradient is None else class_number(viewed, args.gradient)
+        check_detects(inspected, args.of_class)
+    target = None if args.gradient is None else class_number(inspected, args.gradient)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        sheet = folder / f"{file.stem}.{viewed.name}.heads.png"
-        _draw(viewed, file, sheet, query, target, args)
+        sheet = folder / f"{file.stem}.{inspected.name}.heads.png"
+        _draw(inspected, file, sheet, query, target, args)
         print(sheet)
     sys.stdout.flush()
     return 0
@@ -104,7 +104,7 @@ def parse_query(text: str | None) -> "Query | None":
     if len(numbers) not in (2, 4) or not all(
         re.fullmatch(r" *[0-9]+(\.[0-9]*)? *", each) for each in numbers
     ):
-        raise ValueError(f"--query {text!r}: wanted cls, mean, a pixel X,Y or a box X,Y,X,Y")
+        raise ValueError(f"--query {text!r}: expected cls, mean, a pixel X,Y or a box X,Y,X,Y")
     return tuple(float(each) for each in numbers)  # type: ignore[return-value]
 
 
@@ -122,14 +122,14 @@ def check_detection(args: argparse.Namespace) -> None:
     if args.detection is None and args.of_class is not None:
         raise ValueError("--of-class says which objects --detection N counts; give both")
     if args.detection is not None and args.detection < 1:
-        raise ValueError(f"--detection: wanted 1 for the best object, or more, came {args.detection}")
+        raise ValueError(f"--detection: expected 1 for the best object, or more, got {args.detection}")
 
 
-def class_number(viewed: Viewed, text: str) -> int:
+def class_number(inspected: InspectedRun, text: str) -> int:
     """A class by its name or number; ValueError, with the nearest name, where there is none."""
     import difflib
 
-    names = list(viewed.classes or ())
+    names = list(inspected.classes or ())
     if text in names:
         return names.index(text)
     if re.fullmatch(r"[0-9]+", text):
@@ -141,7 +141,7 @@ def class_number(viewed: Viewed, text: str) -> int:
 
 
 def _draw(
-    viewed: Viewed,
+    inspected: InspectedRun,
     file: Path,
     sheet: Path,
     query: "Query | None",
@@ -150,11 +150,11 @@ def _draw(
 ) -> None:
     from crosshead.heads.sheets import draw_sheet
 
-    picture, asked = viewed.read(file), None
+    picture, asked = inspected.read(file), None
     if args.detection is not None:
-        found = find_detection(viewed, file, args.detection, args.of_class)
+        found = find_detection(inspected, file, args.detection, args.of_class)
         query, asked = found.box, found.label
-    query, blocks = _maps(viewed, picture, query, target, args)
+    query, blocks = _maps(inspected, picture, query, target, args)
     cells = sum(len(block.heads) for block in blocks)
     if cells > _MOST_CELLS:
         raise ValueError(
@@ -169,9 +169,9 @@ def _draw(
     )
     draw_sheet(
         sheet,
-        viewed.shown(picture[0]),
+        inspected.shown(picture[0]),
         blocks,
-        title=f"{viewed.name}, {file.name}: {what}, {asked or f'query {_named(query)}'}",
+        title=f"{inspected.name}, {file.name}: {what}, {asked or f'query {_named(query)}'}",
         query=None if isinstance(query, str) else query,
         overlay=not args.plain,
         shared=args.shared_scale,
@@ -179,12 +179,16 @@ def _draw(
 
 
 def _maps(
-    viewed: Viewed, picture: "Tensor", query: "Query | None", target: int | None, args: argparse.Namespace
+    inspected: InspectedRun,
+    picture: "Tensor",
+    query: "Query | None",
+    target: int | None,
+    args: argparse.Namespace,
 ) -> tuple["Query", list[Any]]:
     """The query that was asked, or else the first one of cls and mean that every block can answer; and the maps."""
     for asked in ("cls", "mean") if query is None else (query,):
         try:
-            return asked, _maps_of(viewed, picture, asked, target, args)  # type: ignore[arg-type]
+            return asked, _maps_of(inspected, picture, asked, target, args)  # type: ignore[arg-type]
         except ValueError as error:
             if query is not None or asked == "mean" or "sees no class token" not in str(error):
                 raise
@@ -192,18 +196,18 @@ def _maps(
 
 
 def _maps_of(
-    viewed: Viewed, picture: "Tensor", query: "Query", target: int | None, args: argparse.Namespace
+    inspected: InspectedRun, picture: "Tensor", query: "Query", target: int | None, args: argparse.Namespace
 ) -> list[Any]:
     from crosshead.heads.picture import attention_maps, gradient_maps, rollout
     from crosshead.heads.sheets import BlockMaps
 
     if args.rollout:
-        return [BlockMaps("all blocks", [0], rollout(viewed.model, picture, query).cpu().numpy()[None])]
+        return [BlockMaps("all blocks", [0], rollout(inspected.model, picture, query).cpu().numpy()[None])]
     chosen: dict[str, Any] = {"blocks": args.block, "heads": args.head}
     if target is None:
-        found = attention_maps(viewed.model, picture, query, **chosen)
+        found = attention_maps(inspected.model, picture, query, **chosen)
     else:
-        found = gradient_maps(viewed.model, picture, target, query, **chosen)
+        found = gradient_maps(inspected.model, picture, target, query, **chosen)
     return [BlockMaps(_label(layer), layer.heads, layer.maps.numpy(), layer.signed) for layer in found]
 
 

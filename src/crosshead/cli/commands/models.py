@@ -24,11 +24,11 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
 
     names = [name for name in _own_models() if fnmatch.fnmatch(name, args.filter)]
     if not names:
-        raise ValueError(f"no model is like {args.filter!r}; wanted one of {', '.join(_own_models())}")
+        raise ValueError(f"no model is like {args.filter!r}; expected one of {', '.join(_own_models())}")
     models = [_describe(name) for name in names]
     if args.json:
         print(json.dumps(models, indent=2))

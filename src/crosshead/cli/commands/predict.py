@@ -13,7 +13,7 @@ from crosshead.cli.arguments.use import split_keys, used_with
 
 if TYPE_CHECKING:
     from crosshead.tasks import Task
-    from crosshead.train.inference import Trained
+    from crosshead.train.inference import LoadedRun
 
 _EPILOG = """\
 examples:
@@ -65,18 +65,18 @@ def run_command(args: argparse.Namespace) -> int:
         overrides.append(f"task.window={args.window}")
     if len(words) < 2:
         raise ValueError(
-            "wanted the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
+            "expected the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
         )
     for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
         if number is not None and number < 1:
-            raise ValueError(f"{name}: wanted at least 1, came {number}")
+            raise ValueError(f"{name}: expected at least 1, got {number}")
     (run, checkpoint), places = find_checkpoint(words[0]), words[1:]
     files = find_pictures(places)
 
-    from crosshead.train.inference import load_trained
+    from crosshead.train.inference import load_run
 
     recipe = used_with(run, overrides)
-    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
+    trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
     show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
     broken = 0
@@ -103,7 +103,7 @@ def find_pictures(places: list[str]) -> list[Path]:
             inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise ValueError(
-                    f"{place}: no pictures in this folder; wanted files ending in {', '.join(SUFFIXES)}"
+                    f"{place}: no pictures in this folder; expected files ending in {', '.join(SUFFIXES)}"
                 )
             files += inside
         elif place.exists():
@@ -113,7 +113,7 @@ def find_pictures(places: list[str]) -> list[Path]:
     return files
 
 
-def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
+def predict_files(trained: "LoadedRun", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
     """One answer a file, in order: what the model says, or the error where it can't be read."""
     from crosshead.data.decode.decoding import Decoding, judge_white
     from crosshead.data.decode.images import BrokenImage, decode_image, display_name
@@ -124,13 +124,13 @@ def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Ite
     for file in files:
         try:
             picture = decode_image(file, decoding=decoding)
-            readable.append(task.prepared(picture))
+            readable.append(task.preprocess(picture))
             answers.append({"image": display_name(file)})
             if wrong := judge_white(picture.info.get("highest", 0), decoding):
                 print(f"warning: {display_name(file)}: {wrong}", file=sys.stderr)
         except BrokenImage as error:
             answers.append({"image": display_name(file), "error": error.reason})
-    found = iter(task.answers(trained.model, readable, top=top) if readable else [])
+    found = iter(task.predictions_of(trained.model, readable, top=top) if readable else [])
     for answer in answers:
         yield answer if "error" in answer else {**answer, **next(found)}
 
@@ -138,7 +138,7 @@ def predict_files(trained: "Trained", files: list[Path], top: int | None) -> Ite
 class _Drawings:
     """Saves what the task draws, each picture's under its own name."""
 
-    def __init__(self, trained: "Trained", folder: Path) -> None:
+    def __init__(self, trained: "LoadedRun", folder: Path) -> None:
         from crosshead.data.decode.decoding import Decoding
         from crosshead.tasks import Drawing
 
@@ -148,7 +148,7 @@ class _Drawings:
             raise ValueError(
                 f"--out: a run of task.name={trained.recipe.task.name} draws nothing; leave it out"
             )
-        self._draw = task.drawn
+        self._draw = task.draw
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -186,7 +186,7 @@ class _TextPrinter:
             print(f"{answer['image']}: {answer['error']}", file=sys.stderr)
             return
         print(answer["image"])
-        for line in self._task.lines(answer):
+        for line in self._task.format_lines(answer):
             print(f"  {line}")
         for what in ("map", "drawn"):
             if what in answer:

@@ -124,7 +124,7 @@ def print_report(report: "ProbeReport") -> None:
     """The table, what may be said, and what it asks."""
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
 
     rows = report.rows()
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -30,9 +30,9 @@ def register(commands: Commands) -> None:
 def run_command(args: argparse.Namespace) -> int:
     name, overrides = split_words(args.words)
     if name is None:
-        raise ValueError("no recipe is named; wanted one of `crosshead recipes`, or a .yaml file")
+        raise ValueError("no recipe is named; expected one of `crosshead recipes`, or a .yaml file")
     if args.steps < 1:
-        raise ValueError(f"--steps: wanted at least 1, came {args.steps}")
+        raise ValueError(f"--steps: expected at least 1, got {args.steps}")
 
     from crosshead.recipe import load_recipe
 
@@ -52,7 +52,7 @@ def _print(found: "Profile") -> None:
     import torch
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
 
     medians = {name: statistics.median(times) for name, times in found.parts.items()}
     whole = sum(medians.values())

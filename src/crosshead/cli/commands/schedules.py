@@ -34,7 +34,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     for name, number in (("--depth", args.depth), ("--head-width", args.head_width)):
         if number < 1:
-            raise ValueError(f"{name}: wanted at least 1, came {number}")
+            raise ValueError(f"{name}: expected at least 1, got {number}")
     specs = args.specs or [*PARADIGMS, "constant:6", "fraction:0.5"]
     schedules = [OverlapSchedule.parse(spec) for spec in specs]
     width = max(len(str(schedule)) for schedule in schedules)

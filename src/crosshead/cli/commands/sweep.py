@@ -65,7 +65,7 @@ def run_command(args: argparse.Namespace) -> int:
     recipes = [word for word in args.words if "=" not in word]
     overrides = [word for word in args.words if "=" in word]
     if not recipes:
-        raise ValueError("no recipe is named; wanted one or more of `crosshead recipes`, or .yaml files")
+        raise ValueError("no recipe is named; expected one or more of `crosshead recipes`, or .yaml files")
     if args.jobs < 1:
         raise ValueError(f"--jobs: expected at least 1, got {args.jobs}")
     over = _lists(args)
@@ -74,26 +74,26 @@ def run_command(args: argparse.Namespace) -> int:
         overrides.append(f"train.device={args.device}")
     folder = Path(args.output or Path("runs", "sweep-" + "-".join(Path(recipe).stem for recipe in recipes)))
 
-    from crosshead.cli.screen.leading import leads, say
-    from crosshead.cli.screen.watch import watch
+    from crosshead.cli.terminal.rank0 import is_rank0, print0
+    from crosshead.cli.terminal.watch import watch
     from crosshead.train.tools.sweep import plan_sweep, run_sweep, tabulate
 
     variants = plan_sweep(recipes, overrides, over, seeds, folder)
     _check_models(variants)
     code = 0
-    for outcome in run_sweep(variants, lambda recipe: watch(recipe.log), say, args.jobs):
+    for outcome in run_sweep(variants, lambda recipe: watch(recipe.log), print0, args.jobs):
         if outcome.status == "stopped" or outcome.status == "unsaved":
             code = outcome.exit_code
         else:
             code = 1 if outcome.status == "failed" and outcome.again else code
-            if leads():
+            if is_rank0():
                 save_table(tabulate(variants), variants, folder)
-    rows = tabulate(variants) if leads() else []
+    rows = tabulate(variants) if is_rank0() else []
     if rows:
         _print_table(rows, folder)
         _compare(variants, folder)
     if code:
-        say(
+        print0(
             "not through; the same command goes on from here"
             if code != 1
             else "not all runs came to a result"
@@ -130,7 +130,7 @@ def _lists(args: argparse.Namespace) -> dict[str, list[str]]:
     for text in given:
         key, equals, values = text.partition("=")
         if not equals or not key or not all(split_list(values)):
-            raise ValueError(f"--over: wanted KEY=A,B,..., came {text!r}")
+            raise ValueError(f"--over: expected KEY=A,B,..., got {text!r}")
         if key in over:
             raise ValueError(f"{key} is swept over twice; put all its values into one list")
         over[key] = split_list(values)
@@ -151,7 +151,7 @@ def _seeds(given: str | None, swept: list[str] | None, overrides: list[str]) -> 
     text = texts[0] if texts else "0"
     words = split_list(text)
     if not all(word.isdecimal() for word in words) or len(set(words)) != len(words):
-        raise ValueError(f"--seeds: wanted different whole numbers like 0,1,2, came {text!r}")
+        raise ValueError(f"--seeds: expected different whole numbers like 0,1,2, got {text!r}")
     return [int(word) for word in words]
 
 
@@ -207,7 +207,7 @@ def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> No
 def _print_table(rows: "list[Row]", folder: Path) -> None:
     from rich.table import Table
 
-    from crosshead.cli.screen.console import table_console
+    from crosshead.cli.terminal.console import table_console
     from crosshead.train.tools.sweep import as_cells
 
     cells = [as_cells(row) for row in rows]

@@ -81,7 +81,7 @@ def run_command(args: argparse.Namespace) -> int:
             f"optimizer and its place too; model.init_from={args.resume} starts a new run from these weights"
         )
 
-    from crosshead.cli.screen.watch import watch
+    from crosshead.cli.terminal.watch import watch
     from crosshead.train import EXIT_BAD_NUMBERS, EXIT_WORKERS_LOST, BadNumbers, WorkersLost, train
     from crosshead.train.resolve import refuse_other_model
     from crosshead.train.run_folder.lock import check_platform
@@ -93,8 +93,8 @@ def run_command(args: argparse.Namespace) -> int:
         announce(recipe)
     resume: Path | bool = Path(args.resume) if args.resume else args.resume is not None
     try:
-        result = train(recipe, folder=folder, resume=resume, observer=watch(recipe.log))
-    except BadNumbers:  # the observer has said what happened
+        result = train(recipe, folder=folder, resume=resume, callback=watch(recipe.log))
+    except BadNumbers:  # the callback has said what happened
         return EXIT_BAD_NUMBERS
     except WorkersLost:
         return EXIT_WORKERS_LOST
@@ -103,7 +103,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 def announce(recipe: "Recipe") -> None:
     """How long the run will take, and what to take instead where that is hours."""
-    from crosshead.cli.screen.wording import duration
+    from crosshead.cli.terminal.wording import duration
     from crosshead.train.tools.profile import forecast
 
     print("measuring a few steps", flush=True)
@@ -154,7 +154,7 @@ def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
     source = name or args.cfg or (find_run(args.resume) / "recipe.yaml" if args.resume else None)
     if source is None:
         raise ValueError(
-            "no recipe is named; wanted one of `crosshead recipes`, a .yaml file, or --resume RUN"
+            "no recipe is named; expected one of `crosshead recipes`, a .yaml file, or --resume RUN"
         )
     recipe = load_recipe(source, overrides, _values(args))
     if args.tag is None:

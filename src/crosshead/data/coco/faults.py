@@ -139,7 +139,10 @@ def _polygons(
     rows: Ints, lengths: Ints, low: np.ndarray, high: np.ndarray, of_kind: np.ndarray, sizes: Ints
 ) -> Iterator[Fault]:
     for part in np.flatnonzero(of_kind & ((lengths < _FEWEST) | (lengths % 2 == 1))).tolist():
-        yield int(rows[part]), f"a polygon of {lengths[part]} numbers; wanted x and y of three points or more"
+        yield (
+            int(rows[part]),
+            f"a polygon of {lengths[part]} numbers; expected x and y of three points or more",
+        )
     for part in np.flatnonzero(of_kind & ~(np.isfinite(low) & np.isfinite(high))).tolist():
         yield int(rows[part]), "a polygon has a number that is not finite"
     # Its outline is drawn in memory before it is cut off.

@@ -106,7 +106,7 @@ class _Reader:
         what = f"images[{len(self.file_names)}]"
         number, height, width = (_whole(entry, key, what) for key in ("id", "height", "width"))
         if not isinstance(name := entry.get("file_name"), str) or not name:
-            raise ValueError(f"{what} (id {number}): file_name is {name!r:.40}, wanted the picture's name")
+            raise ValueError(f"{what} (id {number}): file_name is {name!r:.40}, expected the picture's name")
         self.image_ids.append(number)
         self.sides.extend((height, width))
         # As written on Windows; in a file of COCO's a path has slashes.
@@ -116,7 +116,7 @@ class _Reader:
         what = f"categories[{len(self.names)}]"
         number, name = _whole(entry, "id", what), entry.get("name")
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{what} (id {number}): name is {name!r:.40}, wanted text")
+            raise ValueError(f"{what} (id {number}): name is {name!r:.40}, expected text")
         if number in self.names:
             raise ValueError(f"{what}: id {number} is {self.names[number]!r} already; give each its own")
         self.names[number] = name
@@ -142,13 +142,13 @@ class _Reader:
     def _box(self, entry: dict[str, Any]) -> None:
         box, area, crowd = entry.get("bbox"), entry.get("area"), entry.get("iscrowd", 0)
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise _Wrong(f"bbox is {box!r:.60}, wanted x, y, width, height")
+            raise _Wrong(f"bbox is {box!r:.60}, expected x, y, width, height")
         self.boxes.extend(map(float, box))
         area = box[2] * box[3] if area is None else area
         if not _is_number(area):
-            raise _Wrong(f"area is {area!r:.40}, wanted a number of pixels")
+            raise _Wrong(f"area is {area!r:.40}, expected a number of pixels")
         if type(crowd) not in (int, bool) or crowd not in (0, 1):
-            raise _Wrong(f"iscrowd is {crowd!r:.40}, wanted 0 or 1")
+            raise _Wrong(f"iscrowd is {crowd!r:.40}, expected 0 or 1")
         self.areas.append(float(area))
         self.crowd.append(crowd)
 
@@ -161,7 +161,7 @@ class _Reader:
             if isinstance(value, list):
                 for polygon in value:
                     if not isinstance(polygon, list):
-                        raise _Wrong("segmentation is one list of numbers, wanted a list of polygons")
+                        raise _Wrong("segmentation is one list of numbers, expected a list of polygons")
                     self.numbers.extend(polygon)
                     self.part_lengths.append(len(polygon))
                 self._close(POLYGONS, len(value), (0, 0))
@@ -170,7 +170,7 @@ class _Reader:
                 self.part_lengths.append(len(self.numbers) - before[0])
                 self._close(RUN_LENGTHS, 1, _declared(value.get("size")))
             else:
-                raise _Wrong(f"segmentation is {value!r:.40}, wanted polygons or run lengths")
+                raise _Wrong(f"segmentation is {value!r:.40}, expected polygons or run lengths")
         except (_Wrong, ValueError, TypeError, OverflowError) as error:
             del self.numbers[before[0] :], self.part_lengths[before[1] :]
             if isinstance(error, TypeError | OverflowError):
@@ -231,7 +231,7 @@ def _whole(entry: Any, key: str, what: str) -> int:
     if type(value) is float and value.is_integer():  # 64.0, as pandas writes a column with gaps
         value = int(value)
     if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise ValueError(f"{what}: {key} is {value!r:.40}, wanted a whole number")
+        raise ValueError(f"{what}: {key} is {value!r:.40}, expected a whole number")
     return value
 
 
@@ -241,7 +241,7 @@ def _declared(size: Any) -> tuple[int, int]:
         height, width = size
         if type(height) is type(width) is int and min(size) > 0 and max(size) <= _LARGEST:
             return height, width
-    raise _Wrong(f"run lengths of size {size!r:.60}, wanted [height, width]")
+    raise _Wrong(f"run lengths of size {size!r:.60}, expected [height, width]")
 
 
 def _ints(values: array) -> Ints:  # type: ignore[type-arg]  # array says its type only as text

@@ -53,7 +53,7 @@ def _entries(text: "_Text", key: str, take: Take) -> None:
         if mark == "]":
             return
         if mark != ",":
-            raise ValueError(f"wanted , or ] behind an entry of {key!r}, at character {text.place - 1}")
+            raise ValueError(f"expected , or ] behind an entry of {key!r}, at character {text.place - 1}")
 
 
 class _Text:
@@ -81,7 +81,7 @@ class _Text:
     def expect(self, mark: str) -> None:
         if (found := self.mark()) != mark:
             raise ValueError(
-                f"wanted {mark} at character {self.place}, came {found or 'the end of the file'}"
+                f"expected {mark} at character {self.place}, got {found or 'the end of the file'}"
             )
         self.at += 1
 

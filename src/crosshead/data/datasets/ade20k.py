@@ -20,7 +20,7 @@ def open_ade20k(data: DataConfig, *, hold: HoldOut) -> Splits:
     root = data_root(data, LAYOUT)
     wanted = [f"{kind}/{part}" for kind in ("images", "annotations") for part in ("training", "validation")]
     if missing := [name for name in wanted if not (root / name).is_dir()]:
-        raise ValueError(f"{display_name(root)}: {', '.join(missing)} missing; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: {', '.join(missing)} missing; expected {LAYOUT}")
     names, notes = _class_names(root / _NAMES)
     train, validation = (
         pair_folders(
@@ -53,7 +53,7 @@ def _class_names(file: Path) -> tuple[list[str], list[str]]:
     numbers = [row[0].strip() for row in rows]
     if numbers != [str(number) for number in range(1, CLASSES + 1)]:
         raise ValueError(
-            f"{display_name(file)}: wanted a heading and {CLASSES} lines, each a class number from 1 on, four columns "
-            f"and its names, parted by tabs; came {len(rows)} lines"
+            f"{display_name(file)}: expected a heading and {CLASSES} lines, each a class number from 1 on, four "
+            f"columns and its names, parted by tabs; got {len(rows)} lines"
         )
     return [row[-1].split(",")[0].strip() for row in rows], []

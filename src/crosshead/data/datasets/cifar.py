@@ -78,7 +78,7 @@ def _folder(root: Path, edition: _Edition) -> Path:
     files = (*edition.train, edition.test, edition.names)
     folder = root if root.name == edition.folder else root / edition.folder
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ValueError(f"{folder}: {', '.join(missing)} missing; wanted {edition.layout}")
+        raise ValueError(f"{folder}: {', '.join(missing)} missing; expected {edition.layout}")
     return folder
 
 
@@ -89,7 +89,7 @@ def _part(files: list[Path], data: DataConfig, edition: _Edition, classes: int) 
         array, own = _get(file, content, "data", np.ndarray), _get(file, content, edition.labels_key, list)
         if array.ndim != 2 or array.shape[1] != 3 * 32 * 32 or len(array) != len(own):
             raise ValueError(
-                f"{file}: {array.shape} pixels and {len(own)} labels; wanted (N, 3072) and N, so fetch it again"
+                f"{file}: {array.shape} pixels and {len(own)} labels; expected (N, 3072) and N, so fetch it again"
             )
         if not all(isinstance(label, int) and 0 <= label < classes for label in own):
             raise ValueError(f"{file}: labels that are not classes 0 ... {classes - 1}; fetch it again")
@@ -122,7 +122,7 @@ def read_pickle(file: Path) -> dict[Any, Any]:
     except Exception as error:  # a damaged pickle fails in every way there is
         raise ValueError(f"{file}: not one of CIFAR's files, or damaged ({error}); fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds a {type(content).__name__}, wanted a dictionary")
+        raise ValueError(f"{file}: holds a {type(content).__name__}, expected a dictionary")
     return {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
 
 
@@ -131,7 +131,7 @@ class _Dtype:
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if _text(kind) != "u1":
-            raise ValueError(f"arrays of {_text(kind)!r}, wanted bytes")
+            raise ValueError(f"arrays of {_text(kind)!r}, expected bytes")
 
     def __setstate__(self, state: Any) -> None:
         """Byte order and the like, which bytes don't have."""

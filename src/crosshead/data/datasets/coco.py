@@ -20,7 +20,7 @@ def open_coco(data: DataConfig, *, hold: HoldOut) -> Splits:
     missing = [f"annotations/{file.name}" for file in files.values() if not file.is_file()]
     missing += [f"{part}2017" for part in files if not any(folder.is_dir() for folder in folders[part])]
     if missing:
-        raise ValueError(f"{display_name(root)}: {', '.join(missing)} missing; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: {', '.join(missing)} missing; expected {LAYOUT}")
     parts = {part: read_coco(files[part], folders[part], data, inside=root) for part in files}
     info = coco_info(data, files["train"], parts["train"])
     check_same_categories(files["val"], parts["val"], files["train"], parts["train"])

@@ -64,9 +64,9 @@ def _files(root: Path) -> dict[str, Path]:
     files = [file for file in files if "instances" in file.name] or files
     if not files:
         others = (Path(path) for path in files_below(root, root)[2])
-        raise ValueError(f"{display_name(root)}: no COCO file; wanted {LAYOUT}{named_forms(others)}")
+        raise ValueError(f"{display_name(root)}: no COCO file; expected {LAYOUT}{named_forms(others)}")
     if forms := named_forms(files):
-        raise ValueError(f"{display_name(root)}: wanted {LAYOUT}{forms}")
+        raise ValueError(f"{display_name(root)}: expected {LAYOUT}{forms}")
     if len(files) == 1:
         return {"train": files[0]}
     found: dict[str, Path] = {}
@@ -76,7 +76,7 @@ def _files(root: Path) -> dict[str, Path]:
         if len(said) != 1:
             raise ValueError(
                 f"{display_name(file)}: one of {len(files)} COCO files, and its name does not say which split it "
-                f"is; wanted {LAYOUT}"
+                f"is; expected {LAYOUT}"
             )
         (part,) = said
         if part in found:
@@ -85,7 +85,7 @@ def _files(root: Path) -> dict[str, Path]:
             )
         found[part] = file
     if "train" not in found:
-        raise ValueError(f"{display_name(root)}: no COCO file of train; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: no COCO file of train; expected {LAYOUT}")
     return found
 
 

@@ -17,7 +17,7 @@ from crosshead.data.coco.library import coco_library
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.reader import Read, read_instances
 from crosshead.data.datasets.image_folder import is_folder, refused_links
-from crosshead.data.datasets.objects import Marked
+from crosshead.data.datasets.objects import ObjectDataset
 from crosshead.data.decode.archives import leaves_archive
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
@@ -28,7 +28,7 @@ from crosshead.recipe.schema import DataConfig
 _SHOWN = 3
 
 
-class CocoObjects(Marked):
+class CocoObjects(ObjectDataset):
     """The pictures of ``rows`` in ``instances``, which lie below ``folder``.
 
     Args:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from crosshead.data.base import IGNORED, ImageSet
 from crosshead.data.coco.objects import Objects
-from crosshead.data.datasets.mapped import Mapped
-from crosshead.data.datasets.objects import Marked
+from crosshead.data.datasets.mapped import SegmentationDataset
+from crosshead.data.datasets.objects import ObjectDataset
 from crosshead.data.decode.images import BrokenImage
 
 LOOKED = 256  # maps, or packed files of objects, that are read of a split: a second or two
@@ -55,9 +55,9 @@ def contents(images: ImageSet, classes: int) -> Contents | None:
     counted = getattr(images, "counted", "images")
     if counted == "images":
         return _labels(images, classes)
-    if isinstance(images, Mapped):
+    if isinstance(images, SegmentationDataset):
         return _pixels(images, classes)
-    if not isinstance(images, Marked):
+    if not isinstance(images, ObjectDataset):
         return None
     count = len(images)
     if (told := getattr(images, "told_objects", None)) is not None:
@@ -106,7 +106,7 @@ def _labels(images: ImageSet, classes: int) -> Contents:
     return Contents("images", counts, count, count, values=values)
 
 
-def _pixels(images: Mapped, classes: int) -> Contents:
+def _pixels(images: SegmentationDataset, classes: int) -> Contents:
     count = len(cast(ImageSet, images))
     looked, levels = _spread(count), np.zeros(256, np.int64)
     for numbers in _readable(images.numbers, looked):

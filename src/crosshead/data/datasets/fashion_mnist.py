@@ -80,7 +80,7 @@ def _read_part(folder: Path, part: str) -> ArrayImages:
     if len(pixels) != len(labels):
         raise ValueError(f"{pixels_path} holds {len(pixels)} pictures and {labels_path} {len(labels)} labels")
     if len(labels) and labels.max() >= len(CLASS_NAMES):
-        raise ValueError(f"{labels_path}: class {labels.max()}, wanted 0 ... {len(CLASS_NAMES) - 1}")
+        raise ValueError(f"{labels_path}: class {labels.max()}, expected 0 ... {len(CLASS_NAMES) - 1}")
     return ArrayImages(torch.from_numpy(pixels)[:, None], _as_targets(labels), f"fashion-mnist/{part}")
 
 

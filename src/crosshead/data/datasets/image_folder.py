@@ -74,7 +74,7 @@ def data_root(data: DataConfig, layout: str) -> Path:
         raise ValueError(f"data.root is not set, and {data.name} needs it: set it to ROOT of {layout}")
     root = Path(data.root).expanduser()
     if not root.is_dir():
-        raise ValueError(f"data.root {root} is not a folder; wanted ROOT of {layout}")
+        raise ValueError(f"data.root {root} is not a folder; expected ROOT of {layout}")
     return root
 
 
@@ -87,7 +87,7 @@ def class_folders(root: Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"{display_name(root)}: can't be listed ({error.strerror})") from error
     if not names:
-        raise ValueError(f"{display_name(root)}: no class folders in it; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: no class folders in it; expected {LAYOUT}")
     return sorted(names, key=os.fsencode)
 
 
@@ -142,7 +142,7 @@ def list_classes(
         links += linked
         others += other
     if not found:
-        raise ValueError(f"{display_name(root)}: no pictures ({', '.join(SUFFIXES)}); wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: no pictures ({', '.join(SUFFIXES)}); expected {LAYOUT}")
     refused = refused_links(links, inside, data)
     _check_links(refused, len(found), root, data)
     images = FileImages(

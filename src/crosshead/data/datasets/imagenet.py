@@ -27,10 +27,10 @@ def open_imagenet(data: DataConfig, *, hold: HoldOut) -> Splits:
     there = [name for name in ZIPPED if (root / name).is_file()]
     if not there:
         if missing := [name for name in ("train", "val") if not (root / name).is_dir()]:
-            raise ValueError(f"{root}: {' and '.join(missing)} missing; wanted {LAYOUT}")
+            raise ValueError(f"{root}: {' and '.join(missing)} missing; expected {LAYOUT}")
         return open_folder(data, hold=hold)
     if missing := [name for name in ZIPPED if name not in there]:
-        raise ValueError(f"{root}: {', '.join(missing)} missing; wanted {LAYOUT}")
+        raise ValueError(f"{root}: {', '.join(missing)} missing; expected {LAYOUT}")
     train, validation = (
         _zipped(root / f"{part}.zip", root / f"{part}_map.txt", data) for part in ("train", "val")
     )
@@ -61,7 +61,7 @@ def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:
         name, _, target = line.rstrip("\r").rpartition("\t")
         if not name or not re.fullmatch(r"[0-9]{1,12}", target.strip()):
             raise ValueError(
-                f"{map_file}:{number}: {line!r}; wanted a path in the zip, a tab and a class number"
+                f"{map_file}:{number}: {line!r}; expected a path in the zip, a tab and a class number"
             )
         member = name.removeprefix(f"{archive}@/")
         if leaves_archive(member):
@@ -72,7 +72,7 @@ def read_map(map_file: Path, archive: str) -> tuple[list[str], list[int]]:
         names.append(member)
         targets.append(int(target))
     if not names:
-        raise ValueError(f"{map_file}: empty; wanted a path in the zip, a tab and a class number a line")
+        raise ValueError(f"{map_file}: empty; expected a path in the zip, a tab and a class number a line")
     return names, targets
 
 

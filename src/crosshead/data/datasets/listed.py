@@ -73,26 +73,26 @@ def _read(table: Path) -> tuple[str, list[str], list[str], list[str]]:
             header = reader.fieldnames or []
             kinds = [name for name in header if name in _KINDS]
             if "path" not in header or len(kinds) != 1 or set(header) - {"path", "split", *kinds}:
-                raise ValueError(f"{table}: the columns are {', '.join(header) or 'none'}; wanted {LAYOUT}")
+                raise ValueError(f"{table}: the columns are {', '.join(header) or 'none'}; expected {LAYOUT}")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table}: can't be read ({error}); wanted {LAYOUT}") from error
+        raise ValueError(f"{table}: can't be read ({error}); expected {LAYOUT}") from error
     if not rows:
-        raise ValueError(f"{table}: no pictures in it; wanted {LAYOUT}")
+        raise ValueError(f"{table}: no pictures in it; expected {LAYOUT}")
     paths, splits, words = [], [], []
     seen: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
         where = f"{table}:{number}"
         path, split, word = row.get("path"), row.get("split", "train"), row.get(kinds[0])
         if not path or word is None or split is None or None in row:
-            raise ValueError(f"{where}: wanted {len(header)} fields ({', '.join(header)}), came {row}")
+            raise ValueError(f"{where}: expected {len(header)} fields ({', '.join(header)}), got {row}")
         normal = os.path.normpath(path)
         if os.path.isabs(path) or normal.startswith(".."):
             raise ValueError(
-                f"{where}: {display_name(path)} leads out of {table.parent}; wanted a path inside it"
+                f"{where}: {display_name(path)} leads out of {table.parent}; expected a path inside it"
             )
         if split not in _SPLITS:
-            raise ValueError(f"{where}: split {split!r}; wanted train, val or test")
+            raise ValueError(f"{where}: split {split!r}; expected train, val or test")
         if (before := seen.setdefault(normal, number)) != number:
             raise ValueError(f"{where}: {display_name(path)} stands in line {before} too; remove one")
         paths.append(normal)
@@ -109,7 +109,7 @@ def _targets(kind: str, words: Sequence[str], table: Path) -> tuple[list[str], S
     if kind == "label":
         for number, names in enumerate(parts, start=2):
             if len(names) != 1:
-                raise ValueError(f"{table}:{number}: label {words[number - 2]!r}; wanted one name")
+                raise ValueError(f"{table}:{number}: label {words[number - 2]!r}; expected one name")
     names = sorted({name for each in parts for name in each})
     places = {name: i for i, name in enumerate(names)}
     if kind == "label":
@@ -123,7 +123,7 @@ def _number(word: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: value {word!r}; wanted a number")
+        raise ValueError(f"{where}: value {word!r}; expected a number")
     return value
 
 
@@ -135,7 +135,7 @@ def _split(
         return hold.split(images, data, strata=images.targets, class_names=class_names)
     if len(images) < 2:
         raise ValueError(
-            f"{data.name}: one picture; wanted two at least, to train and validate, or a column split"
+            f"{data.name}: one picture; expected two at least, to train and validate, or a column split"
         )
     if not hold.by_place:
         return hold.split(images, data)

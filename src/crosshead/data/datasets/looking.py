@@ -42,20 +42,20 @@ def settle_data(splits: Splits, data: DataConfig, reopen: Callable[[DataConfig],
             )
         return replace(splits, data=data)
     look = look_at(splits.train, Decoding.of(data))
-    settled: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
     if look.wide and data.white_level == "auto":
-        settled["white_level"] = white_level_for(look.highest)
-        splits = reopen(data.model_copy(update=settled))
-    seen = tuple(_words(look, data, settled, getattr(splits.train, "counted", "images")))
+        resolved["white_level"] = white_level_for(look.highest)
+        splits = reopen(data.model_copy(update=resolved))
+    seen = tuple(_words(look, data, resolved, getattr(splits.train, "counted", "images")))
     if data.channels not in (1, 3) and (data.mean is None or data.std is None):
         measured, count = _statistics(splits.train, data.channels)
-        settled |= {key: value for key, value in measured.items() if getattr(data, key) is None}
+        resolved |= {key: value for key, value in measured.items() if getattr(data, key) is None}
         seen += (f"mean and standard deviation are those of {count} training pictures",)
-        given = {"mean": data.mean, "std": data.std} | settled
+        given = {"mean": data.mean, "std": data.std} | resolved
         splits = replace(
             splits, info=replace(splits.info, mean=tuple(given["mean"]), std=tuple(given["std"]))
         )
-    return replace(splits, settled=settled, seen=seen, data=data.model_copy(update=settled))
+    return replace(splits, resolved=resolved, seen=seen, data=data.model_copy(update=resolved))
 
 
 def look_at(images: ImageSet, decoding: Decoding) -> Look:
@@ -83,11 +83,11 @@ def _spread(length: int, count: int) -> list[int]:
     return sorted({k * length // count for k in range(count)}) if length else []
 
 
-def _words(look: Look, data: DataConfig, settled: Mapping[str, Any], counted: str) -> Iterator[str]:
+def _words(look: Look, data: DataConfig, resolved: Mapping[str, Any], counted: str) -> Iterator[str]:
     of = f"of the {look.pictures} training pictures looked at"
-    if "white_level" in settled:
+    if "white_level" in resolved:
         yield (
-            f"{look.wide} {of} have 16 bits, with values up to {look.highest}: white is {settled['white_level']} "
+            f"{look.wide} {of} have 16 bits, with values up to {look.highest}: white is {resolved['white_level']} "
             "(data.white_level), which is recorded with the run"
         )
     elif look.wide and (wrong := judge_white(look.highest, Decoding.of(data))):

@@ -20,7 +20,7 @@ def open_map_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without a validation split a share of the training pictures is held out, by seed."""
     root = data_root(data, LAYOUT)
     if missing := [name for name in ("images", "maps") if not (root / name).is_dir()]:
-        raise ValueError(f"{display_name(root)}: {' and '.join(missing)} missing; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: {' and '.join(missing)} missing; expected {LAYOUT}")
     names = read_class_names(root / "classes.txt")
     info = dataset_info(data, names, IMAGENET_MEAN, IMAGENET_STD)
     pictures = root / "images"
@@ -49,12 +49,12 @@ def read_class_names(file: Path) -> list[str]:
     try:
         names = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{display_name(file)}: can't be read ({error}); wanted {LAYOUT}") from None
+        raise ValueError(f"{display_name(file)}: can't be read ({error}); expected {LAYOUT}") from None
     while names and not names[-1]:
         names.pop()
     if not 2 <= len(names) <= IGNORED or "" in names or len(set(names)) < len(names):
         raise ValueError(
-            f"{display_name(file)}: wanted 2 to {IGNORED} classes, one a line, each once; came {len(names)} lines, "
+            f"{display_name(file)}: expected 2 to {IGNORED} classes, one a line, each once; got {len(names)} lines, "
             f"{len(set(names) - {''})} different names"
         )
     return names

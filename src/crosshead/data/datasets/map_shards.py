@@ -12,7 +12,7 @@ from PIL import Image
 from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
-from crosshead.data.datasets.mapped import Mapped
+from crosshead.data.datasets.mapped import SegmentationDataset
 from crosshead.data.datasets.shards import read_shards, shard_files
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import decode_map, display_name
@@ -24,7 +24,7 @@ LAYOUT = "ROOT/images/train-000000.tar, ROOT/maps/train-000000.tar, ... (and val
 DESCRIPTION = "maps.json"
 
 
-class PackedMaps(Mapped):
+class PackedMaps(SegmentationDataset):
     """The pictures of ``images`` and, in the same order, ``maps``."""
 
     def __init__(
@@ -68,7 +68,9 @@ def open_map_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     for part in ("train", "val", "test"):
         pictures, maps = (shard_files(root / kind, part) for kind in ("images", "maps"))
         if bool(pictures) != bool(maps) or (part == "train" and not pictures):
-            raise ValueError(f"{display_name(root)}: wanted shards of {part} in images and in maps: {LAYOUT}")
+            raise ValueError(
+                f"{display_name(root)}: expected shards of {part} in images and in maps: {LAYOUT}"
+            )
         if pictures:
             both = read_shards(pictures, data), read_shards(maps, data)
             check_pairs(root, part, *both, "maps")
@@ -89,7 +91,7 @@ def _described(file: Path) -> tuple[list[str], bool]:
     whole = isinstance(names, list) and 2 <= len(names) <= IGNORED and all(isinstance(n, str) for n in names)
     if not whole or not isinstance(zero_is_ignored, bool):
         raise ValueError(
-            f"{display_name(file)}: wanted the names of 2 to {IGNORED} classes; pack the data anew"
+            f"{display_name(file)}: expected the names of 2 to {IGNORED} classes; pack the data anew"
         )
     return names, zero_is_ignored
 

@@ -48,7 +48,7 @@ class MapSet(ImageSet, Protocol):
         and ``BeyondClasses``."""
 
 
-class Mapped:
+class SegmentationDataset:
     """What sets of pictures with maps share, wherever both are kept: a map is read and checked with its picture."""
 
     counted = "pixels"
@@ -118,7 +118,7 @@ class Mapped:
         return classes
 
 
-class MappedImages(Mapped):
+class MappedImages(SegmentationDataset):
     """Pictures and maps in files, decoded when asked for.
 
     Args:
@@ -220,7 +220,7 @@ def pair_folders(
     for path, reason in refused_links(map_links, inside, data).items():
         refused |= {picture: f"its map is {reason}" for picture, its in pairs if its == path}
     lost = {
-        path: f"no map; wanted {display_name(maps / name)}.png"
+        path: f"no map; expected {display_name(maps / name)}.png"
         for name, (path, its) in zip(names, pairs, strict=True)
         if not its
     }

@@ -19,7 +19,7 @@ from crosshead.data.coco.reader import Categories, read_instances
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.map_shards import check_pairs
-from crosshead.data.datasets.objects import Marked
+from crosshead.data.datasets.objects import ObjectDataset
 from crosshead.data.datasets.shards import read_shards, shard_files
 from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage, display_name
@@ -31,7 +31,7 @@ LAYOUT = "ROOT/images/train-000000.tar, ROOT/objects/train-000000.tar, ... (and 
 DESCRIPTION = "objects.json"
 
 
-class PackedObjects(Marked):
+class PackedObjects(ObjectDataset):
     """The pictures of ``images`` and, in the same order, their ``marks``: COCO files of one picture each."""
 
     def __init__(
@@ -104,7 +104,7 @@ def open_object_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
         pictures, marks = (shard_files(root / kind, part) for kind in ("images", "objects"))
         if bool(pictures) != bool(marks) or (part == "train" and not pictures):
             raise ValueError(
-                f"{display_name(root)}: wanted shards of {part} in images and in objects: {LAYOUT}"
+                f"{display_name(root)}: expected shards of {part} in images and in objects: {LAYOUT}"
             )
         if pictures:
             both = read_shards(pictures, data), read_shards(marks, data)
@@ -119,7 +119,9 @@ def open_object_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     return Splits(train, validation, sets.get("test"), info, held_out="val" not in sets)
 
 
-def description(train: Marked, class_names: tuple[str, ...], class_ids: tuple[int, ...]) -> dict[str, Any]:
+def description(
+    train: ObjectDataset, class_names: tuple[str, ...], class_ids: tuple[int, ...]
+) -> dict[str, Any]:
     """What stands in ``objects.json``."""
     categories = [{"id": number, "name": name} for number, name in zip(class_ids, class_names, strict=True)]
     return {"categories": categories, "masked": train.masked, "partly": train.partly}
@@ -137,6 +139,6 @@ def _described(file: Path) -> tuple[Categories, bool, bool]:
     named = all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
     if not (whole and named and numbers == sorted(set(numbers)) and isinstance(masked, bool)):
         raise ValueError(
-            f"{display_name(file)}: wanted categories with rising ids and a name each; pack the data anew"
+            f"{display_name(file)}: expected categories with rising ids and a name each; pack the data anew"
         )
     return Categories(np.array(numbers, np.int64), tuple(names)), masked, partly is True

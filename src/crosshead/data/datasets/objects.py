@@ -26,7 +26,7 @@ class ObjectSet(ImageSet, Protocol):
         """The number by which COCO's results name picture ``i``; its place, from 1, where it has none."""
 
 
-class Marked:
+class ObjectDataset:
     """What sets of pictures with objects share, wherever both are kept: objects are checked with their picture."""
 
     counted = "objects"

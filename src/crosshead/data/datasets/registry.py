@@ -125,4 +125,4 @@ def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = Fal
     """
     data = recipe.data
     opener, hold = DATASETS.find(data.name, "data.name")[1], HoldOut(recipe.split_seed, run, by_place)
-    return settle_data(opener(data, hold=hold), data, lambda settled: opener(settled, hold=hold))
+    return settle_data(opener(data, hold=hold), data, lambda resolved: opener(resolved, hold=hold))

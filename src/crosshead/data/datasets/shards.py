@@ -39,7 +39,7 @@ def open_shards(data: DataConfig, *, hold: HoldOut) -> Splits:
     root = data_root(data, LAYOUT)
     parts = {part: shard_files(root, part) for part in ("train", "val", "test")}
     if not parts["train"]:
-        raise ValueError(f"{root}: no shards of train; wanted {LAYOUT}")
+        raise ValueError(f"{root}: no shards of train; expected {LAYOUT}")
     sets = {part: read_shards(files, data) for part, files in parts.items() if files}
     class_names = _class_names(root, 1 + max(max(images.targets) for images in sets.values()))
     train, validation = sets["train"], sets.get("val")
@@ -62,8 +62,9 @@ def shard_files(root: Path, part: str) -> list[Path]:
     if missing:
         first = ", ".join(display_name(str(file.relative_to(root))) for file in sorted(missing)[:3])
         raise ValueError(
-            f"{root}: {len(missing)} of {part}'s shards missing, wanted {first}{', ...' if len(missing) > 3 else ''}; "
-            "copy them here, or number the others without a gap and remove the indices of those left out"
+            f"{root}: {len(missing)} of {part}'s shards missing, expected {first}"
+            f"{', ...' if len(missing) > 3 else ''}; copy them here, or "
+            "number the others without a gap and remove the indices of those left out"
         )
     return files
 
@@ -138,7 +139,7 @@ def _indexed(shard: Path, index: Path) -> list[Sample]:
 def _sample(name: object, target: object, offset: object, size: object) -> Sample:
     numbers = (target, offset, size)
     if not isinstance(name, str) or not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise ValueError(f"{name!r}: wanted a name, a class, an offset and a size")
+        raise ValueError(f"{name!r}: expected a name, a class, an offset and a size")
     return name, target, offset, size  # type: ignore[return-value]  # checked just above
 
 
@@ -169,7 +170,7 @@ def _members(shard: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                 is_class = member.name.endswith(".cls")
                 if is_class and member.size > _MOST_DIGITS + 1:
                     raise ValueError(
-                        f"{shard}: {member.name!r} has {member.size} bytes; wanted a class number"
+                        f"{shard}: {member.name!r} has {member.size} bytes; expected a class number"
                     )
                 yield member, os.pread(raw.fileno(), member.size, member.offset_data) if is_class else b""
             raw.seek(max(0, os.fstat(raw.fileno()).st_size - len(_END)))
@@ -191,7 +192,7 @@ def _sample_of(shard: Path, name: str, pictures: list[tarfile.TarInfo], classes:
     if len(pictures) != 1 or len(classes) != 1 or not classes[0].strip().isdigit():
         raise ValueError(
             f"{shard}: the sample of {display_name(name)!r} has {len(pictures)} pictures and the classes {classes}; "
-            "wanted one picture and one KEY.cls with a class number in it (the key ends at the first dot)"
+            "expected one picture and one KEY.cls with a class number in it (the key ends at the first dot)"
         )
     return pictures[0].name, int(classes[0]), pictures[0].offset_data, pictures[0].size
 
@@ -209,9 +210,9 @@ def _class_names(root: Path, needed: int) -> list[str]:
     try:
         names = read_json(file)
     except ValueError as error:
-        raise ValueError(f"{file}: damaged ({error}); wanted a JSON list of the class names") from error
+        raise ValueError(f"{file}: damaged ({error}); expected a JSON list of the class names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{file}: wanted a JSON list of the class names")
+        raise ValueError(f"{file}: expected a JSON list of the class names")
     if len(names) < needed:
         raise ValueError(f"{file}: {len(names)} class names, but the shards have class {needed - 1}")
     return names

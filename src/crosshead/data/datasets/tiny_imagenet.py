@@ -22,12 +22,12 @@ def open_tiny_imagenet(data: DataConfig, *, hold: HoldOut) -> Splits:
     given = data_root(data, LAYOUT)
     root = given / FOLDER if (given / FOLDER).is_dir() else given
     if missing := [name for name in ("train", "val") if not (root / name).is_dir()]:
-        raise ValueError(f"{root}: {' and '.join(missing)} missing; wanted {LAYOUT}")
+        raise ValueError(f"{root}: {' and '.join(missing)} missing; expected {LAYOUT}")
     wnids = class_folders(root / "train")
     train = read_classes(root / "train", wnids, data, inside=root)
     annotations = root / "val" / "val_annotations.txt"
     if (root / "val" / "images").is_dir() and not annotations.is_file():
-        raise ValueError(f"{annotations} missing, which has the classes of val/images; wanted {LAYOUT}")
+        raise ValueError(f"{annotations} missing, which has the classes of val/images; expected {LAYOUT}")
     if annotations.is_file():
         validation = _annotated(annotations, wnids, data, inside=root)
     else:
@@ -46,7 +46,7 @@ def _annotated(annotations: Path, wnids: list[str], data: DataConfig, *, inside:
         name, wnid = [*line.split("\t"), ""][:2]
         if wnid not in number or Path(name).name != name:
             raise ValueError(
-                f"{annotations}:{line_number}: {line.strip()!r}; wanted a file of {folder.name}/, a tab and one of "
+                f"{annotations}:{line_number}: {line.strip()!r}; expected a file of {folder.name}/, a tab and one of "
                 f"the {len(wnids)} classes of train/"
             )
         paths.append(folder / name)

@@ -24,7 +24,7 @@ def open_voc(data: DataConfig, *, hold: HoldOut) -> Splits:
     root = data_root(data, LAYOUT)
     there = [root / place for place in _PLACES if (root / place / "SegmentationClass").is_dir()]
     if not there:
-        raise ValueError(f"{display_name(root)}: no SegmentationClass; wanted {LAYOUT}")
+        raise ValueError(f"{display_name(root)}: no SegmentationClass; expected {LAYOUT}")
     train, validation = (_listed(there[0], part, data, inside=root) for part in ("train", "val"))
     return Splits(train, validation, None, dataset_info(data, CLASSES, IMAGENET_MEAN, IMAGENET_STD))
 
@@ -34,7 +34,9 @@ def _listed(root: Path, part: str, data: DataConfig, *, inside: Path) -> MappedI
     try:
         names = read_text(listing).split()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{display_name(listing)}: can't be read ({error}); wanted a name a line") from None
+        raise ValueError(
+            f"{display_name(listing)}: can't be read ({error}); expected a name a line"
+        ) from None
     if (
         repeated := {name for name in names if names.count(name) > 1}
         if len(set(names)) < len(names)
@@ -44,11 +46,11 @@ def _listed(root: Path, part: str, data: DataConfig, *, inside: Path) -> MappedI
     if bad := [name for name in names if "/" in name or name.startswith(".")]:
         raise ValueError(f"{display_name(listing)}: {bad[0]!r} is no name of a picture")
     if not names:
-        raise ValueError(f"{display_name(listing)}: empty; wanted a name a line")
+        raise ValueError(f"{display_name(listing)}: empty; expected a name a line")
     pictures = [str(root / "JPEGImages" / f"{name}.jpg") for name in names]
     maps = [root / "SegmentationClass" / f"{name}.png" for name in names]
     lost = {
-        picture: f"no map; wanted {display_name(file)}"
+        picture: f"no map; expected {display_name(file)}"
         for picture, file in zip(pictures, maps, strict=True)
         if not file.is_file()
     }

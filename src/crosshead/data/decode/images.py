@@ -82,7 +82,7 @@ def decode_image(
 ) -> Image.Image:
     """An 8-bit picture of mode ``L`` (grey) or ``RGB``, or ``Bands`` where other channels are wanted.
 
-    Of 16 bits ``decoding.white_level`` becomes white; transparency is laid on white, unless it is wanted as a channel;
+    Of 16 bits ``decoding.white_level`` becomes white; transparency is laid on white, unless it is to be a channel;
     of an animation the first frame is taken; the EXIF rotation is applied or ignored. The header's size is checked
     against ``max_megapixels`` (10⁶ pixels) before anything is decoded; above 179 stands Pillow's own limit.
     ``info`` has the "orientation" that EXIF names and, of 16 bits, the "highest" value.
@@ -163,7 +163,7 @@ def _class_numbers(image: Image.Image) -> NDArray[np.uint8]:
         )
     wide = np.asarray(image)
     if wide.min() < 0 or wide.max() > 255:
-        raise _Refused(f"class numbers from {wide.min()} to {wide.max()}: wanted 0 to 255")
+        raise _Refused(f"class numbers from {wide.min()} to {wide.max()}: expected 0 to 255")
     return wide.astype(np.uint8)
 
 
@@ -321,7 +321,7 @@ def _wide_values(
 
 
 def _colours(values: NDArray[Any], as_bands: bool) -> NDArray[Any]:
-    """Without transparency, unless it is wanted as a channel."""
+    """Without transparency, unless it is expected as a channel."""
     return values if as_bands or values.ndim == 2 or values.shape[-1] == 3 else values[..., :-1]
 
 

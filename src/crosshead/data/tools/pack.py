@@ -11,8 +11,8 @@ from typing import Any
 
 from crosshead.data.base import FileImages, ImageSet, Splits
 from crosshead.data.datasets import map_shards, object_shards
-from crosshead.data.datasets.mapped import Mapped
-from crosshead.data.datasets.objects import Marked
+from crosshead.data.datasets.mapped import SegmentationDataset
+from crosshead.data.datasets.objects import ObjectDataset
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.datasets.shards import CLASSES, OBJECTS_SUFFIX, Sample, write_index
 from crosshead.data.decode.archives import ArchivedImages
@@ -54,7 +54,7 @@ def pack(
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
     for images in parts.values():
-        if not isinstance(images, FileImages | ArchivedImages | Mapped | Marked):
+        if not isinstance(images, FileImages | ArchivedImages | SegmentationDataset | ObjectDataset):
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
     _make_empty(out)
     total, done = sum(len(images) for images in parts.values()), 0
@@ -87,10 +87,10 @@ def pack(
 def _description(splits: Splits) -> tuple[str, str, Any]:
     """The name of the data set that reads the shards, and what stands in which file beside them."""
     names = list(splits.info.class_names)
-    if isinstance(splits.train, Mapped):
+    if isinstance(splits.train, SegmentationDataset):
         described = {"classes": names, "zero_is_ignored": splits.train.zero_is_ignored}
         return "map-shards", map_shards.DESCRIPTION, described
-    if isinstance(splits.train, Marked):
+    if isinstance(splits.train, ObjectDataset):
         ids = splits.info.class_ids or tuple(range(len(names)))
         described = object_shards.description(splits.train, splits.info.class_names, ids)
         return "object-shards", object_shards.DESCRIPTION, described
@@ -109,9 +109,9 @@ def _make_empty(out: Path) -> None:
 
 def _places(out: Path, images: ImageSet) -> list[Path]:
     """Where the shards lie: those of pictures with maps or with objects in two folders."""
-    if not isinstance(images, Mapped | Marked):
+    if not isinstance(images, SegmentationDataset | ObjectDataset):
         return [out]
-    places = [out / "images", out / ("maps" if isinstance(images, Mapped) else "objects")]
+    places = [out / "images", out / ("maps" if isinstance(images, SegmentationDataset) else "objects")]
     for place in places:
         place.mkdir(exist_ok=True)
     return places
@@ -119,10 +119,10 @@ def _places(out: Path, images: ImageSet) -> list[Path]:
 
 def _members(images: ImageSet, i: int) -> list[tuple[str, bytes, int]]:
     """(suffix, bytes, class) of what is written of a picture, one for each of ``_places``."""
-    if isinstance(images, Mapped):
+    if isinstance(images, SegmentationDataset):
         picture, its_map = images.encoded(i)
         return [(_suffix(images.name(i)), picture, 0), (_suffix(images.map_name(i)), its_map, 0)]
-    if isinstance(images, Marked):
+    if isinstance(images, ObjectDataset):
         picture, objects = images.encoded(i)
         return [(_suffix(images.name(i)), picture, 0), (OBJECTS_SUFFIX, objects, 0)]
     assert isinstance(images, FileImages | ArchivedImages)

@@ -185,7 +185,7 @@ def _rand_augment(data: DataConfig, spec: str, info: DatasetInfo) -> RandAugment
     # timm itself passes over parts that it does not know.
     if not _RAND_AUGMENT.fullmatch(spec):
         raise ValueError(
-            f"augment.randaugment is {spec!r}; wanted timm's form, for example rand-m9-mstd0.5-inc1"
+            f"augment.randaugment is {spec!r}; expected timm's form, for example rand-m9-mstd0.5-inc1"
         )
     chosen = rand_augment_transform(spec, options)
     for op in chosen.ops:

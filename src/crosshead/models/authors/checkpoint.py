@@ -69,7 +69,7 @@ def from_authors_state(state: State, *, num_heads: int | None = None) -> Authors
             return AuthorsCheckpoint(model.eval(), name, args)
     shown = ", ".join(sorted(state)[:4])
     raise ValueError(
-        f"not a checkpoint of the authors' code: wanted a tensor named {' or '.join(CONVERTERS)}, got {shown}, ..."
+        f"not a checkpoint of the authors' code: expected a tensor named {' or '.join(CONVERTERS)}, got {shown}, ..."
     )
 
 
@@ -82,5 +82,5 @@ def _read_state(path: str | os.PathLike[str]) -> State:
     content = read_content(Path(path))
     states = states_in(content)
     if not states:
-        raise ValueError(f"{path}: wanted a state dict, alone or under 'model', found {described(content)}")
+        raise ValueError(f"{path}: expected a state dict, alone or under 'model', found {described(content)}")
     return dict(next((each.tensors for each in states if has_marks(dict(each.tensors))), states[0].tensors))

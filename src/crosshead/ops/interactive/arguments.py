@@ -1,4 +1,4 @@
-"""What interactive attention accepts, checked in one place; every message names what was wanted and what came."""
+"""What interactive attention accepts, checked in one place; messages name what was expected and what came."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -42,7 +42,7 @@ class Recall(Probe):
         if not self.keys <= self.count_of_keys <= 100_000:
             raise ValueError(
                 f"probe {self.name!r}: {self.attributes} attributes of {self.values} values are {self.count_of_keys:,} "
-                f"different keys; wanted from {self.keys} (the keys of a sequence) to 100,000"
+                f"different keys; expected from {self.keys} (the keys of a sequence) to 100,000"
             )
 
     @property

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crosshead.data.base import Batch
-from crosshead.tasks.protocol import Judgement
+from crosshead.tasks.protocol import EvalResult
 
 MOST_DRAWN = 256  # classes of a confusion matrix that is kept
 BINS = 15  # of the calibration error, as in its paper
@@ -49,7 +49,7 @@ class ClassifyEvaluation:
         width = _COLUMNS + (len(self.class_names) if self.predictions else 0)
         return torch.cat(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.float64)
 
-    def compute(self, sums: Tensor, rows: list[Tensor]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
         """Over the rows of all processes: accuracy, the mean of the classes' recalls, the mean of their F1, top-5
         accuracy where there are more than five classes, the calibration error, mean cross entropy, and the count.
 
@@ -74,7 +74,7 @@ class ClassifyEvaluation:
         if len(self.class_names) > 5:
             metrics["top5"] = five
         metrics |= {"loss": loss, "count": float(count)}
-        return Judgement(metrics, details, self._predictions(table) if self.predictions else [])
+        return EvalResult(metrics, details, self._predictions(table) if self.predictions else [])
 
     def _predictions(self, table: Tensor) -> list[dict[str, Any]]:
         names = self.class_names

@@ -27,8 +27,8 @@ class ClassifyTask(LabelledTask):
         classes = len(info.class_names)
         if classes < 2:
             raise ValueError(
-                f"the data has {classes} class, and there is nothing to tell apart: wanted one folder a class, two at "
-                "least; data.root is to be the folder above them"
+                f"the data has {classes} class, and there is nothing to tell apart: expected one folder a class, "
+                "two at least; data.root is to be the folder above them"
             )
         super().__init__(recipe, info, classes)
         known = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error", "loss")
@@ -70,13 +70,13 @@ class ClassifyTask(LabelledTask):
             return None
         return (predictions.argmax(-1) == batch.targets).sum()
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         return self.blank_batch(torch.zeros(1, dtype=torch.int64))
 
     def evaluation(self, *, predictions: bool = False) -> ClassifyEvaluation:
         return ClassifyEvaluation(self.info.class_names, predictions=predictions)
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable."""
@@ -90,5 +90,5 @@ class ClassifyTask(LabelledTask):
             for value, index in zip(values.tolist(), indices.tolist(), strict=True)
         ]
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         return [f"{each['probability']:7.2%}  {each['class']}" for each in answer["predictions"]]

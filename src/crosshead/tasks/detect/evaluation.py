@@ -8,12 +8,12 @@ from torch import Tensor
 
 from crosshead.data.base import Batch
 from crosshead.data.coco.objects import Objects
-from crosshead.tasks.coco_numbers import MOST, NUMBERS, CocoNumbers, Found, coco_numbers
+from crosshead.tasks.coco_numbers import MOST, NUMBERS, CocoNumbers, Predictions, coco_numbers
 from crosshead.tasks.detect.results import in_own_pixels
-from crosshead.tasks.protocol import Judgement
+from crosshead.tasks.protocol import EvalResult
 
 # A picture's place in the data set, its number in COCO's results, what is there, and what was found.
-Row = tuple[int, int, Objects, Found]
+Row = tuple[int, int, Objects, Predictions]
 
 
 class DetectEvaluation:
@@ -38,7 +38,7 @@ class DetectEvaluation:
     def rows(self) -> list[Row]:
         return self._rows
 
-    def compute(self, sums: Tensor, rows: list[list[Row]]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[list[Row]]) -> EvalResult:
         """COCO's numbers as ``box_ap``, ``box_ap50`` ..., ``mask_ap`` ...; NaN where there was nothing to judge, such
         as no object of that size. ``details["numbers"]`` has them by name, ``details["classes"]`` a row a class."""
         pictures = sorted((row for part in rows for row in part), key=lambda row: row[0])
@@ -59,7 +59,7 @@ class DetectEvaluation:
             for number in NUMBERS
         ]
         details = {"numbers": table, "classes": self._classes(truth, judged)}
-        return Judgement(metrics | {"count": float(len(pictures))}, details)
+        return EvalResult(metrics | {"count": float(len(pictures))}, details)
 
     def _classes(self, truth: list[Objects], judged: dict[str, CocoNumbers]) -> list[dict[str, Any]]:
         labels = [label for objects in truth for label in objects.labels[~objects.crowd].tolist()]

@@ -9,12 +9,12 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
 from crosshead.data.coco.rle import RLE, encode_within, to_coco
-from crosshead.tasks.coco_numbers import Found
+from crosshead.tasks.coco_numbers import Predictions
 
 _MASK = 0.5  # probability from which on a pixel is the object's
 
 
-def in_own_pixels(found: dict[str, Tensor], size: tuple[int, int], own: tuple[int, int]) -> Found:
+def in_own_pixels(found: dict[str, Tensor], size: tuple[int, int], own: tuple[int, int]) -> Predictions:
     """Of a picture that had (height, width) ``size`` when the detector saw it, and has ``own``; cut off at its
     edges."""
     wide = torch.tensor([own[1] / size[1], own[0] / size[0]] * 2)
@@ -23,7 +23,9 @@ def in_own_pixels(found: dict[str, Tensor], size: tuple[int, int], own: tuple[in
     masks = None
     if "masks" in found:
         masks = [to_coco(mask) for mask in masks_of(found["masks"].cpu(), boxes, own)]
-    return Found(boxes.double().numpy(), found["labels"].cpu().numpy(), found["scores"].cpu().numpy(), masks)
+    return Predictions(
+        boxes.double().numpy(), found["labels"].cpu().numpy(), found["scores"].cpu().numpy(), masks
+    )
 
 
 def masks_of(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[RLE]:
@@ -48,7 +50,10 @@ def masks_of(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> lis
 
 
 def answer(
-    found: Found, own: tuple[int, int], class_names: Sequence[str], class_ids: Sequence[int] | None = None
+    found: Predictions,
+    own: tuple[int, int],
+    class_names: Sequence[str],
+    class_ids: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Objects in falling order of their scores, as COCO's results have them: ``bbox`` x, y, width, height, and
     ``category_id`` out of ``class_ids`` where the data's files number their classes."""

@@ -112,7 +112,7 @@ class DetectTask:
         partly = not self.masked and getattr(images, "partly", False)
         return images.boxes_alone() if partly else images  # type: ignore[return-value, attr-defined]
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         height, width = image_size(self.recipe.data)
         target = {
             "size": torch.tensor([height, width]),
@@ -124,7 +124,7 @@ class DetectTask:
         images = padded([torch.zeros(self.info.channels, height, width)], self.info.channels)
         return Batch(images, [target], torch.zeros(0, dtype=torch.int64))
 
-    def units(self, batch: Batch) -> None:
+    def loss_divisors(self, batch: Batch) -> None:
         return None
 
     def step(self, network: nn.Module, batch: Batch) -> Step:
@@ -164,12 +164,12 @@ class DetectTask:
         assert isinstance(model, Detector)
         return model.pyramid, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
 
-    def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+    def preprocess(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
         """The picture as the model takes it, and its own (height, width)."""
         image = whole_object_picture(picture, self.recipe.data, self.info, self.recipe.task)
         return image, (picture.height, picture.width)
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """The objects of each picture that score ``task.score_threshold`` or more, the best first, and of them the
@@ -192,14 +192,14 @@ class DetectTask:
                 )
         return answers
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         found = [
             f"{each['score']:7.2%}  {each['class']}  at {', '.join(f'{side:.0f}' for side in each['bbox'])}"
             for each in answer["objects"]
         ]
         return found or [f"nothing that scores {self.recipe.task.score_threshold:g} or more"]
 
-    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+    def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         return {"drawn": overlay(picture, answer)}
 
 

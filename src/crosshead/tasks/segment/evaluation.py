@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from crosshead.data.base import IGNORED, Batch
-from crosshead.tasks.protocol import Judgement
+from crosshead.tasks.protocol import EvalResult
 
 
 class SegmentEvaluation:
@@ -32,7 +32,7 @@ class SegmentEvaluation:
     def rows(self) -> None:
         return None
 
-    def compute(self, sums: Tensor, rows: list[Any]) -> Judgement:
+    def compute(self, sums: Tensor, rows: list[Any]) -> EvalResult:
         """Means over the classes that there are: mIoU over those in the maps or in what was said, mean accuracy over
         those in the maps."""
         classes = len(self.class_names)
@@ -50,7 +50,7 @@ class SegmentEvaluation:
             {"class": name, "iou": _known(one), "accuracy": _known(other), "pixels": pixels}
             for name, one, other, pixels in each
         ]
-        return Judgement(metrics, {"classes": per_class, "confusion": table.tolist()})
+        return EvalResult(metrics, {"classes": per_class, "confusion": table.tolist()})
 
 
 def _mean(values: Tensor) -> float:

@@ -78,7 +78,7 @@ class SegmentTask:
         given, names = self.recipe.task.class_weights or {}, self.info.class_names
         if not isinstance(given, dict):
             raise ValueError(
-                f"task.class_weights is {given!r}, and task.name segment: wanted weights of pixels by class name"
+                f"task.class_weights is {given!r}, and task.name segment: expected weights of pixels by class name"
             )
         for name in given:
             if name not in names:
@@ -114,13 +114,13 @@ class SegmentTask:
             )
         return images  # type: ignore[return-value]  # asked for above
 
-    def blank(self) -> Batch:
+    def empty_batch(self) -> Batch:
         height, width = image_size(self.recipe.data)
         images = torch.zeros(self.smallest_batch, self.info.channels, height, width)
         targets = torch.full((self.smallest_batch, height, width), IGNORED, dtype=torch.uint8)
         return Batch(images, targets, torch.zeros(0, dtype=torch.int64))
 
-    def units(self, batch: Batch) -> dict[str, float]:
+    def loss_divisors(self, batch: Batch) -> dict[str, float]:
         known = batch.targets[batch.targets != IGNORED].flatten()
         if self.weights is None:
             amount = float(len(known))
@@ -210,12 +210,12 @@ class SegmentTask:
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         return model, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
 
-    def prepared(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
+    def preprocess(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
         """The picture as the model takes it, and its own (height, width)."""
         image = whole_picture(picture, self.recipe.data, self.info, self.recipe.task)
         return image, (picture.height, picture.width)
 
-    def answers(
+    def predictions_of(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """The segments of each picture, the largest first, as COCO's run lengths; every pixel has one answer, so that
@@ -241,10 +241,10 @@ class SegmentTask:
         segments.sort(key=lambda segment: -segment["pixels"])
         return {"size": list(classes.shape), "segments": segments}
 
-    def lines(self, answer: dict[str, Any]) -> list[str]:
+    def format_lines(self, answer: dict[str, Any]) -> list[str]:
         return [f"{segment['share']:7.2%}  {segment['class']}" for segment in answer["segments"]]
 
-    def drawn(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
+    def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         """The map, and the picture with the segments on it, by what their files' names end in."""
         classes = class_map(answer)
         names = dict(enumerate(self.info.class_names))

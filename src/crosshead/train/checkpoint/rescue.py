@@ -18,7 +18,7 @@ from crosshead.train.files import Damaged, write_file
 
 
 @dataclass(frozen=True)
-class Rescued:
+class RescuedState:
     """``folder`` holds a whole run of one checkpoint, and perhaps the best; or nothing but ``weights``; or is None.
     ``gone`` says what became of the run's own folder, where that is why."""
 
@@ -69,7 +69,7 @@ def rescue(
     *,
     earlier: CheckpointStore,
     gone: str | None = None,
-) -> Rescued:
+) -> RescuedState:
     """Write ``copy`` as a run of its own into the first place that takes it; failing that, its weights.
 
     ``describe`` puts what a run folder holds beside checkpoints into a folder; ``earlier`` has the best; ``gone`` is
@@ -88,8 +88,8 @@ def rescue(
             with contextlib.suppress(OSError, Damaged):
                 describe(folder)
                 _take_best_along(copy, earlier, folder)
-            return Rescued(copy, folder, weights, gone)
-    return Rescued(copy, gone=gone)
+            return RescuedState(copy, folder, weights, gone)
+    return RescuedState(copy, gone=gone)
 
 
 def places(run_folder: Path) -> list[Path]:

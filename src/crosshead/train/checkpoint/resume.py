@@ -69,9 +69,9 @@ def claim_folder(
         ValueError: there is a run in the folder and nothing was said of resuming it, or it can't be written.
         FolderBusy: another run is at work there.
     """
-    settled, start = _settle(recipe, folder, resume)
-    if settled is not None:
-        return _locked(settled), settled, start
+    resolved, start = _settle(recipe, folder, resume)
+    if resolved is not None:
+        return _locked(resolved), resolved, start
     for free in free_folders(recipe):
         try:
             lock = _locked(free)
@@ -87,10 +87,10 @@ def own_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> Path
     """The folder of the run that is gone on with, if it is one and says what it was."""
     if resume is False and not restarts():
         return None
-    settled, start = _settle(recipe, folder, resume)
+    resolved, start = _settle(recipe, folder, resume)
     named = start if isinstance(start, Path) else None
     source = run_of(named) if named is not None and (named / MANIFEST).exists() else named
-    return next((each for each in (source, settled) if each and (each / RECIPE_FILE).is_file()), None)
+    return next((each for each in (source, resolved) if each and (each / RECIPE_FILE).is_file()), None)
 
 
 def _locked(folder: Path) -> FolderLock:
@@ -159,7 +159,7 @@ def _named_start(path: Path) -> Start:
     return _read(path.resolve())
 
 
-def settle_start(store: CheckpointStore, start: Start) -> tuple[list[EventRecord], Best]:
+def resolve_start(store: CheckpointStore, start: Start) -> tuple[list[EventRecord], Best]:
     """Make the folder fit ``start``, once nothing speaks against going on from it; what to say, and what is best.
 
     Damaged checkpoints and those of another future are renamed, and the best one is brought along.
@@ -228,7 +228,7 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
     """What is not as it was when the checkpoint was written.
 
     Raises:
-        ValueError: the checkpoint is of another model or optimizer, keeps an average where none is wanted or the
+        ValueError: the checkpoint is of another model or optimizer, keeps an average where none is expected or the
             other way round, has learned other classes, or was validated on pictures that would now be trained on.
     """
     check_classes(context["classes"], state["classes"])

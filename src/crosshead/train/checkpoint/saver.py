@@ -68,7 +68,7 @@ class Saver:
         self._ended += self._writer.wait()
         self._unwritten = None
         if self.active:
-            self._settle_best(state.progress)
+            self._resolve_best(state.progress)
         if self.active or is_sharded(state.model):
             tensors, values = state.snapshot()
         if self.active:
@@ -87,7 +87,7 @@ class Saver:
         moved = None if self._lock is None else self._lock.moved_to()
         return self.store if moved is None else CheckpointStore(moved)
 
-    def _settle_best(self, progress: Progress) -> None:
+    def _resolve_best(self, progress: Progress) -> None:
         """Fall back to the last best that was written where a later one could not be.
 
         So every checkpoint names a best that is there, or itself.

@@ -25,7 +25,7 @@ class World:
     store: dist.Store | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_rank0(self) -> bool:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class World:
         parts = [tensor.cpu().contiguous().view(-1).view(torch.uint8) for tensor in own]
         sent = torch.cat([*parts, torch.zeros(1, dtype=torch.uint8)])
         dist.broadcast(sent, src=0)
-        if not self.leads:
+        if not self.is_rank0:
             with torch.no_grad():
                 for tensor, part in zip(own, sent[:-1].split([len(part) for part in parts]), strict=True):
                     tensor.copy_(part.clone().view(tensor.dtype).view(tensor.shape))
@@ -60,16 +60,16 @@ class World:
         """Every process's ``value``, by rank, in rank 0; nothing in the others."""
         if self.size == 1:
             return [value]
-        values: list[Any] | None = [None] * self.size if self.leads else None
+        values: list[Any] | None = [None] * self.size if self.is_rank0 else None
         dist.gather_object(value, values, dst=0)
         return values or []
 
-    def lead(self, work: Callable[[], T]) -> T:
+    def run_on_rank0(self, work: Callable[[], T]) -> T:
         """Rank 0's ``work()`` for everyone; what it raises is raised everywhere."""
         if self.size == 1:
             return work()
         outcome: list[Any] = [None, None, False]
-        if self.leads:
+        if self.is_rank0:
             try:
                 outcome[0] = work()
             except Exception as error:

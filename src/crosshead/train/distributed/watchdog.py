@@ -179,7 +179,7 @@ class Watchdog:
         with contextlib.suppress(RuntimeError):
             self._checked_store.add(_LEAVING, 1)
             while (
-                self.world.leads
+                self.world.is_rank0
                 and self._checked_store.add(_LEAVING, 0) < self.world.size
                 and time.monotonic() < deadline
             ):

@@ -8,28 +8,28 @@ from torch import nn
 from crosshead.data.base import ImageSet
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Drawing, Task
-from crosshead.train.events import Observer
-from crosshead.train.logging.files import Audience, JsonLines, TensorBoard
+from crosshead.train.events import Callback
+from crosshead.train.logging.files import CallbackList, JsonLines, TensorBoard
 from crosshead.train.logging.pictures import Pictures, pictures_of
-from crosshead.train.logging.services import further_observers, guarded
+from crosshead.train.logging.services import guarded, named_callbacks
 
 
-def gather_audience(
+def build_callbacks(
     folder: Path,
     recipe: Recipe,
-    observer: Observer | None,
+    callback: Callback | None,
     task: Task,
     validation: ImageSet,
     model: Callable[[], nn.Module] | None,
-) -> Audience:
-    """All observers of a run, for rank 0. TensorBoard gets pictures where the task draws and ``model``, the one
+) -> CallbackList:
+    """All callbacks of a run, for rank 0. TensorBoard gets pictures where the task draws and ``model``, the one
     to evaluate, is given: it is not where a process holds only a part of it."""
     log = recipe.log
-    observers: list[Observer] = [JsonLines(folder, log.every_steps)]
+    callbacks: list[Callback] = [JsonLines(folder, log.every_steps)]
     if log.tensorboard:
-        observers.append(board := TensorBoard(folder, log.every_steps))
+        callbacks.append(board := TensorBoard(folder, log.every_steps))
         if isinstance(task, Drawing) and model is not None:
             pictures = Pictures(board, lambda: pictures_of(task, validation, model()))
-            observers.append(guarded("Pictures", pictures))
-    observers += further_observers(folder, recipe)
-    return Audience([*observers, *([] if observer is None else [observer])])
+            callbacks.append(guarded("Pictures", pictures))
+    callbacks += named_callbacks(folder, recipe)
+    return CallbackList([*callbacks, *([] if callback is None else [callback])])

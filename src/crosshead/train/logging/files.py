@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosshead.files import parse_json, read_bytes
-from crosshead.train.events import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 from crosshead.train.files import replace_file
 
 _MOST = 1 << 32  # bytes of a log
@@ -156,12 +156,12 @@ class TensorBoard:
         self._writer.close()
 
 
-class Audience:
-    """Hands every record to all observers. One that cannot write is reported, once in a run, and asked again next
+class CallbackList:
+    """Hands every record to all callbacks. One that cannot write is reported, once in a run, and asked again next
     time."""
 
-    def __init__(self, observers: Iterable[Observer]) -> None:
-        self._observers = list(observers)
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._callbacks = list(callbacks)
         self._failed: set[int] = set()
 
     def on_start(self, info: RunInfo) -> None:
@@ -179,14 +179,14 @@ class Audience:
     def on_end(self, record: EndRecord) -> None:
         self._tell(lambda each: each.on_end(record), -1)
 
-    def _tell(self, say: Callable[[Observer], None], step: int) -> None:
-        for place, observer in enumerate(self._observers):
+    def _tell(self, call: Callable[[Callback], None], step: int) -> None:
+        for place, callback in enumerate(self._callbacks):
             try:
-                say(observer)
+                call(callback)
             except OSError as error:
                 if place not in self._failed:
                     self._failed.add(place)
-                    self._report(type(observer).__name__, error, step)
+                    self._report(type(callback).__name__, error, step)
 
     def _report(self, name: str, error: OSError, step: int) -> None:
         message = f"the log {name} could not be written ({error}); training goes on without it until it can"

@@ -37,8 +37,8 @@ def pictures_of(task: Task, images: ImageSet, model: nn.Module) -> Iterator[Draw
                     picture = images.load(i)
                 except BrokenImage:  # the evaluation has named it
                     continue
-                (answer,) = task.answers(model, [task.prepared(picture)], top=_TOP)
-                drawn = task.drawn(picture, answer)["drawn"].convert("RGB")
+                (answer,) = task.predictions_of(model, [task.preprocess(picture)], top=_TOP)
+                drawn = task.draw(picture, answer)["drawn"].convert("RGB")
                 drawn.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
                 yield f"{i} {PurePath(images.name(i)).name}", drawn
         finally:
@@ -46,7 +46,7 @@ def pictures_of(task: Task, images: ImageSet, model: nn.Module) -> Iterator[Draw
 
 
 class Pictures:
-    """An observer that has pictures drawn after every validation, and hands them to TensorBoard."""
+    """A callback that has pictures drawn after every validation, and hands them to TensorBoard."""
 
     def __init__(self, board: TensorBoard, draw: Callable[[], Iterator[Drawn]]) -> None:
         self._board, self._draw = board, draw

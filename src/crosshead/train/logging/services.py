@@ -1,7 +1,7 @@
-"""Observers beside the logs on disk: Weights & Biases, MLflow, and those that other packages offer.
+"""Callbacks beside the logs on disk: Weights & Biases, MLflow, and those that other packages offer.
 
-A package offers one under the entry point group ``crosshead.observers``: a function of the run's folder and recipe that
-gives an ``Observer``. ``log.observers`` names those that a run is told to, the two below included.
+A package offers one under the entry point group ``crosshead.callbacks``: a function of the run's folder and recipe that
+gives a ``Callback``. ``log.callbacks`` names those that a run is told to, the two below included.
 """
 
 import secrets
@@ -11,15 +11,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from crosshead.ops.renamed import warn_of
 from crosshead.recipe.schema import Recipe
-from crosshead.train.events import EndRecord, EvalRecord, EventRecord, Observer, RunInfo, StepRecord
+from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
-GROUP = "crosshead.observers"
-Maker = Callable[[Path, Recipe], Observer]
+GROUP = "crosshead.callbacks"
+_OLD_GROUP = "crosshead.observers"  # its name in 0.1
+Maker = Callable[[Path, Recipe], Callback]
 
 
-def further_observers(folder: Path, recipe: Recipe) -> list[Observer]:
-    """Those that ``log.observers`` names.
+def named_callbacks(folder: Path, recipe: Recipe) -> list[Callback]:
+    """Those that ``log.callbacks`` names.
 
     Raises:
         ValueError: none of that name is offered.
@@ -27,22 +29,25 @@ def further_observers(folder: Path, recipe: Recipe) -> list[Observer]:
     """
     offered: dict[str, Maker] = {"wandb": WandB, "mlflow": MLflow}
     found = []
-    for name in recipe.log.observers:
-        further = {point.name: point for point in entry_points(group=GROUP)}
+    for name in recipe.log.callbacks:
+        old = {point.name: point for point in entry_points(group=_OLD_GROUP)}
+        further = old | {point.name: point for point in entry_points(group=GROUP)}
         if name in offered:
             found.append(guarded(name, offered[name](folder, recipe)))
         elif name in further:
+            if further[name] is old.get(name):
+                warn_of(f"the entry point group {_OLD_GROUP}", GROUP)
             found.append(guarded(name, further[name].load()(folder, recipe)))
         else:
             known = [*offered, *further]
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"log.observers: no observer {name!r}; {hint}known are {', '.join(known)}")
+            raise ValueError(f"log.callbacks: no callback {name!r}; {hint}known are {', '.join(known)}")
     return found
 
 
-def guarded(name: str, observer: Observer) -> Observer:
-    """``observer``, whose errors are those of a log that can't be written: a service that does not answer costs its
+def guarded(name: str, callback: Callback) -> Callback:
+    """``callback``, whose errors are those of a log that can't be written: a service that does not answer costs its
     figures, not the run. Each kind of call says its first error; one that could not start is left alone."""
     failed: set[str] = set()
 
@@ -51,7 +56,7 @@ def guarded(name: str, observer: Observer) -> Observer:
             if "on_start" in failed:
                 return
             try:
-                getattr(observer, method)(record)
+                getattr(callback, method)(record)
             except Exception as error:
                 if method not in failed:
                     failed.add(method)
@@ -64,7 +69,7 @@ def guarded(name: str, observer: Observer) -> Observer:
 
 
 class _Numbers:
-    """Hands an observer's service the numbers of steps and evaluations, by name; ``log`` sends them."""
+    """Hands a callback's service the numbers of steps and evaluations, by name; ``log`` sends them."""
 
     every_steps: int
 

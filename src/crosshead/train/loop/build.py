@@ -12,7 +12,7 @@ from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.sharding import is_sharded, shard
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.devices import grad_scaler
-from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
 from crosshead.train.loop.run import Training
 from crosshead.train.paired_init import build_paired
@@ -34,7 +34,7 @@ def build_training(
     recipe: Recipe,
     task: Task,
     model: nn.Module,
-    lengths: Lengths,
+    lengths: TrainingLength,
     device: torch.device,
     world: World,
     watchdog: Watchdog,

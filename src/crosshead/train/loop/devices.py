@@ -27,7 +27,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(
-            f"train.device is {name!r}; wanted auto, cpu, mps, cuda or cuda:0, cuda:1, ..."
+            f"train.device is {name!r}; expected auto, cpu, mps, cuda or cuda:0, cuda:1, ..."
         ) from error
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -43,7 +43,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             "train.device is 'mps', and this machine or this PyTorch has no MPS; use auto or cpu"
         )
     if device.type not in {"cpu", "mps"}:
-        raise ValueError(f"train.device is {name!r}; wanted auto, cpu, mps or cuda")
+        raise ValueError(f"train.device is {name!r}; expected auto, cpu, mps or cuda")
     return device
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from crosshead.data.base import Batch
-from crosshead.tasks import Judgement, Task
+from crosshead.tasks import EvalResult, Task
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.sharding import is_sharded
 from crosshead.train.distributed.watchdog import Phase
@@ -36,7 +36,7 @@ def evaluate(
     stopped: Callable[[], bool] = lambda: False,
     left_out: Callable[[list[tuple[str, str]]], None] = lambda broken: None,
     beat: Callable[[Phase, int], None] = lambda phase, batch: None,
-) -> Judgement | None:
+) -> EvalResult | None:
     """What ``task`` finds over the ``images`` that the loaders of all processes hold together, told to all of them;
     among the metrics "skipped" if any were.
 
@@ -80,7 +80,7 @@ def evaluate(
                 seen += batch.index.tolist()
                 calls += 1
         for _ in range(calls, rounds):
-            task.predict(model, task.blank().to(device))
+            task.predict(model, task.empty_batch().to(device))
     model.train(was_training)
     beat(Phase.EVALUATION_EXCHANGE, 0)
     # A loader that is asked to stop while it waits for its workers ends early.
@@ -89,41 +89,41 @@ def evaluate(
     sums = world.sum(evaluation.sums())
     parts = world.collect((evaluation.rows(), seen, skipped, lost))
 
-    def judge() -> tuple[Judgement, list[tuple[str, str]]]:
+    def judge() -> tuple[EvalResult, list[tuple[str, str]]]:
         broken = [each for part in parts for each in part[2]]
         _check_complete([i for part in parts for i in part[1]], len(broken), images)
         unknown, count = [name for part in parts for name in part[3]], images - len(broken)
         if unknown or not count:
-            judgement = _no_judgement(task, unknown, count)
+            eval_result = _no_judgement(task, unknown, count)
         else:
-            judgement = _checked(task, evaluation.compute(sums, [part[0] for part in parts]))
-        metrics = {**judgement.metrics, "skipped": float(len(broken))} if broken else judgement.metrics
-        return replace(judgement, metrics=metrics), broken
+            eval_result = _checked(task, evaluation.compute(sums, [part[0] for part in parts]))
+        metrics = {**eval_result.metrics, "skipped": float(len(broken))} if broken else eval_result.metrics
+        return replace(eval_result, metrics=metrics), broken
 
-    judgement, broken = world.lead(judge)
+    eval_result, broken = world.run_on_rank0(judge)
     left_out(broken)
-    return judgement
+    return eval_result
 
 
 def _names(batch: Batch) -> list[str]:
     return list(batch.names) or [f"image {i}" for i in batch.index.tolist()]
 
 
-def _no_judgement(task: Task, unknown: list[str], count: int) -> Judgement:
+def _no_judgement(task: Task, unknown: list[str], count: int) -> EvalResult:
     metrics = dict.fromkeys((task.primary.name, *task.shown), math.nan) | {"count": float(count)}
     if not count:
-        return Judgement(metrics, fault="no image could be read")
+        return EvalResult(metrics, fault="no image could be read")
     names = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-    return Judgement(
+    return EvalResult(
         metrics, fault=f"what the model says of {len(unknown)} of {count} images is not finite ({names})"
     )
 
 
-def _checked(task: Task, judgement: Judgement) -> Judgement:
-    if math.isfinite(judgement.metrics.get(task.primary.name, math.nan)):
-        return judgement
-    count = judgement.metrics["count"]
-    return replace(judgement, fault=f"{task.primary.label} is not defined on these {count:.0f} images")
+def _checked(task: Task, eval_result: EvalResult) -> EvalResult:
+    if math.isfinite(eval_result.metrics.get(task.primary.name, math.nan)):
+        return eval_result
+    count = eval_result.metrics["count"]
+    return replace(eval_result, fault=f"{task.primary.label} is not defined on these {count:.0f} images")
 
 
 def _check_complete(seen: list[int], skipped: int, images: int) -> None:

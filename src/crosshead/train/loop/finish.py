@@ -10,17 +10,17 @@ from typing import Literal
 
 import safetensors.torch
 
-from crosshead.tasks import Judgement
-from crosshead.train.checkpoint.rescue import Rescued
+from crosshead.tasks import EvalResult
+from crosshead.train.checkpoint.rescue import RescuedState
 from crosshead.train.checkpoint.saver import RETRY_PAUSES_S
 from crosshead.train.checkpoint.state import TrainState, load_weights
 from crosshead.train.checkpoint.store import CheckpointStore, judged
-from crosshead.train.events import EvalRecord, EventRecord, Observer, RunInfo
+from crosshead.train.events import Callback, EvalRecord, EventRecord, RunInfo
 from crosshead.train.files import Damaged, replace_file, verify
 from crosshead.train.logging.confusion import CONFUSION_FILE, draw_confusion
 from crosshead.train.logging.curves import draw_curves
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.loop.run import Held, Run
+from crosshead.train.loop.run import EvalSplit, Run
 from crosshead.train.result import RESULT_FILE, Result
 
 
@@ -31,7 +31,7 @@ def stopped_result(run: Run, info: RunInfo, seconds: float) -> Result:
     return _result("stopped", run.state, info, run.epochs, seconds, step, None, progress.best, {})
 
 
-def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Result:
+def unsaved_result(run: Run, info: RunInfo, seconds: float, left: RescuedState) -> Result:
     """What is left of a run whose last checkpoint could not be written: the best of what is there."""
     progress, best = run.state.progress, run.state.progress.best_step
     step, weights = progress.step, left.weights
@@ -46,16 +46,16 @@ def unsaved_result(run: Run, info: RunInfo, seconds: float, left: Rescued) -> Re
 def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
     """Load the weights that were best on the validation split into the run's state and test them, once."""
     state = run.state
-    step, weights, validation, notes = run.world.lead(lambda: _select(state, run.saver.store))
+    step, weights, validation, notes = run.world.run_on_rank0(lambda: _select(state, run.saver.store))
     for note in notes:
-        run.observer.on_event(note)
-    tensors = run.world.lead(lambda: safetensors.torch.load_file(weights))
+        run.callback.on_event(note)
+    tensors = run.world.run_on_rank0(lambda: safetensors.torch.load_file(weights))
     load_weights(state.evaluated_model, tensors, str(weights))
     if run.source.test is not None:
         judged = _test(run, run.source.test, step)
         if judged is None:
             words = "stopping in the middle of the test, which will be repeated"
-            run.observer.on_event(EventRecord("signal", words, step, {"name": run.stop.name}))
+            run.callback.on_event(EventRecord("signal", words, step, {"name": run.stop.name}))
             return stopped_result(run, info, seconds)
         test, details = judged.metrics, {"split": "test", **judged.details}
     else:
@@ -65,10 +65,10 @@ def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
     return replace(result, details=details)
 
 
-def _test(run: Run, held: Held, step: int) -> Judgement | None:
-    """What the weights of ``step`` find on the test split, told to the observers; None where the run is to stop."""
+def _test(run: Run, held: EvalSplit, step: int) -> EvalResult | None:
+    """What the weights of ``step`` find on the test split, told to the callbacks; None where the run is to stop."""
     started, state = time.perf_counter(), run.state
-    judgement = evaluate(
+    eval_result = evaluate(
         run.task,
         state.evaluated_model,
         held.batches(),
@@ -78,18 +78,18 @@ def _test(run: Run, held: Held, step: int) -> Judgement | None:
         stopped=lambda: run.stop.name is not None,
         beat=partial(run.watchdog.beat, state.progress.step),
     )
-    if judgement is None:
+    if eval_result is None:
         return None
     spent, kind = time.perf_counter() - started, state.evaluated_weights
     epoch = min(run.epochs, step / run.lengths.steps_per_epoch)
-    run.observer.on_eval(EvalRecord(step, epoch, "test", kind, judgement.metrics, spent, False))
-    if judgement.fault is not None:
-        words = f"the test is no judgement: {judgement.fault}"
-        run.observer.on_event(EventRecord("no_judgement", words, step))
-    return judgement
+    run.callback.on_eval(EvalRecord(step, epoch, "test", kind, eval_result.metrics, spent, False))
+    if eval_result.fault is not None:
+        words = f"the test is no judgement: {eval_result.fault}"
+        run.callback.on_event(EventRecord("no_judgement", words, step))
+    return eval_result
 
 
-def write_result(result: Result, observer: Observer) -> Result:
+def write_result(result: Result, callback: Callback) -> Result:
     """``result.json`` and the curves. Without the first, which is tried more than once, the run is not finished."""
     for pause in (*RETRY_PAUSES_S, None):
         try:
@@ -101,7 +101,7 @@ def write_result(result: Result, observer: Observer) -> Result:
                     f"the result could not be written into {result.folder}: {error.strerror}. The weights are there; "
                     "make room and resume, which tests them again and writes it"
                 )
-                observer.on_event(EventRecord("unsaved", message, result.step))
+                callback.on_event(EventRecord("unsaved", message, result.step))
                 return replace(result, status="unsaved")
             time.sleep(pause)
     try:
@@ -111,7 +111,7 @@ def write_result(result: Result, observer: Observer) -> Result:
     except Exception as error:  # whatever a library for pictures has: the run is finished without them too
         why = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
         message = f"the curves could not be drawn into {result.folder}: {why}"
-        observer.on_event(EventRecord("log_failed", message, result.step))
+        callback.on_event(EventRecord("log_failed", message, result.step))
     return result
 
 

@@ -8,7 +8,7 @@ from crosshead.train.checkpoint.state import Progress
 
 
 @dataclass(frozen=True)
-class Lengths:
+class TrainingLength:
     """``step_samples`` images go into a step over all processes, ``samples_per_epoch`` into an epoch; what fills no
     whole step is left out of it. The last epoch ends early where the run's length is given in steps."""
 
@@ -17,7 +17,7 @@ class Lengths:
     total_steps: int
 
     @classmethod
-    def of(cls, recipe: Recipe, images: int, world_size: int) -> "Lengths":
+    def of(cls, recipe: Recipe, images: int, world_size: int) -> "TrainingLength":
         """Of the run of ``recipe`` on a training set of ``images``; ValueError where they don't fill a step."""
         batch_size, accumulated = recipe.data.batch_size, recipe.train.accumulation_steps
         epoch = samples_per_epoch(images, batch_size, world_size, accumulated)

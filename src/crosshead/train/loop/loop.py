@@ -11,8 +11,8 @@ from crosshead.train.distributed.watchdog import Phase
 from crosshead.train.events import EvalRecord, EventRecord, StepRecord
 from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.loop.run import Run
-from crosshead.train.loop.steps import Requests, StepOutcome, Stepper, describe_bad
-from crosshead.train.loop.throughput import Pace
+from crosshead.train.loop.steps import Requests, StepOutcome, TrainStep, describe_bad
+from crosshead.train.loop.throughput import Throughput
 from crosshead.train.result import BadNumbers
 
 _MOST_UNJUDGED = 3  # validations in a row without a judgement: weights that are not finite stay so
@@ -23,9 +23,9 @@ class Loop:
 
     def __init__(self, run: Run) -> None:
         self.context, self.recipe, self.state, self.saver = run, run.recipe, run.state, run.saver
-        self.observer, self.stop, self.world, self.watchdog = run.observer, run.stop, run.world, run.watchdog
-        self.lengths, self.stepper = run.lengths, Stepper(run)
-        self.pace = Pace(run.lengths.steps_left(run.state.progress))
+        self.callback, self.stop, self.world, self.watchdog = run.callback, run.stop, run.world, run.watchdog
+        self.lengths, self.stepper = run.lengths, TrainStep(run)
+        self.throughput = Throughput(run.lengths.steps_left(run.state.progress))
         self._named: set[str] = set()
         self._since = time.perf_counter()
 
@@ -124,7 +124,7 @@ class Loop:
         self.watchdog.beat(self.state.progress.step, Phase.EXCHANGE)
         return Requests(
             stop=self.stop.name is not None,
-            save=self.world.leads and self.saver.is_due(self.state.progress.step + 1),
+            save=self.world.is_rank0 and self.saver.is_due(self.state.progress.step + 1),
             events=events,
         )
 
@@ -144,15 +144,15 @@ class Loop:
     def _report(
         self, outcome: StepOutcome, rate: float, batches: list[Batch], events: list[EventRecord]
     ) -> None:
-        """Tell the observers about the step. Raises where all processes agree that the run cannot go on."""
+        """Tell the callbacks about the step. Raises where all processes agree that the run cannot go on."""
         progress = self.state.progress
         if outcome.counts_as_bad:
             events = [*events, *self._bad_step(outcome, batches)]
         if outcome.counts_as_bad or outcome.requests.events:
             self._share(events)
         self._hear_of_checkpoints()
-        self.pace.step(outcome.images)
-        self.observer.on_step(
+        self.throughput.step(outcome.images)
+        self.callback.on_step(
             StepRecord(
                 step=progress.step,
                 epoch=self.context.epochs,
@@ -162,8 +162,8 @@ class Loop:
                 losses=outcome.losses,
                 counts=outcome.counts,
                 grad_norm=outcome.grad_norm,
-                images_per_second=self.pace.images_per_second,
-                seconds_left=self.pace.seconds_left,
+                images_per_second=self.throughput.images_per_second,
+                seconds_left=self.throughput.seconds_left,
                 skipped=outcome.skipped,
                 bad_steps=progress.bad_steps,
                 broken_images=len(progress.broken),
@@ -199,14 +199,14 @@ class Loop:
         ]
 
     def _share(self, events: list[EventRecord]) -> None:
-        """Hand the events of all processes to rank 0's observers, and count the broken images everywhere."""
+        """Hand the events of all processes to rank 0's callbacks, and count the broken images everywhere."""
         progress, limit = self.state.progress, self.recipe.data.max_broken
         for event in (event for part in self.world.gather(events) for event in part):
             if event.kind == "broken_image":
                 if event.details["image"] in progress.broken:
                     continue
                 progress.broken.append(event.details["image"])
-            self.observer.on_event(event)
+            self.callback.on_event(event)
         if len(progress.broken) > limit:
             raise ValueError(
                 f"{len(progress.broken)} images of the training set cannot be read, more than data.max_broken "
@@ -237,12 +237,12 @@ class Loop:
         if gone is not None and self.stop.fault is None:
             self.stop.ask(gone)
         for event in self.saver.poll():
-            self.observer.on_event(event)
+            self.callback.on_event(event)
 
     def _validate(self) -> bool:
         progress, started = self.state.progress, time.perf_counter()
         held = self.context.source.validation
-        judgement = evaluate(
+        eval_result = evaluate(
             self.context.task,
             self.state.evaluated_model,
             held.batches(),
@@ -253,22 +253,25 @@ class Loop:
             left_out=self._name_left_out,
             beat=partial(self.watchdog.beat, progress.step),
         )
-        if judgement is None:
+        if eval_result is None:
             self._tell(
                 "signal",
                 "stopping in the middle of an evaluation, which will be repeated",
                 name=self.stop.name,
             )
             return False
-        metrics, primary = judgement.metrics, self.context.task.primary
+        metrics, primary = eval_result.metrics, self.context.task.primary
         # For all processes: where a best could not be written, the leading one alone knows that it is another.
-        best = self.world.lead(lambda: primary.selects(metrics, progress.best))
-        progress.validated, progress.unjudged = progress.step, progress.unjudged + 1 if judgement.fault else 0
+        best = self.world.run_on_rank0(lambda: primary.selects(metrics, progress.best))
+        progress.validated, progress.unjudged = (
+            progress.step,
+            progress.unjudged + 1 if eval_result.fault else 0,
+        )
         progress.latest, progress.since_best = metrics, 0 if best else progress.since_best + 1
         if best:
-            progress.best_step, progress.best, progress.details = progress.step, metrics, judgement.details
+            progress.best_step, progress.best, progress.details = progress.step, metrics, eval_result.details
         seconds = time.perf_counter() - started
-        self.observer.on_eval(
+        self.callback.on_eval(
             EvalRecord(
                 progress.step,
                 self.context.epochs,
@@ -279,8 +282,8 @@ class Loop:
                 best,
             )
         )
-        if judgement.fault is not None:
-            self._tell("no_judgement", f"this validation is no judgement: {judgement.fault}")
+        if eval_result.fault is not None:
+            self._tell("no_judgement", f"this validation is no judgement: {eval_result.fault}")
         return True
 
     def _name_left_out(self, broken: list[tuple[str, str]]) -> None:
@@ -292,4 +295,4 @@ class Loop:
                 self._tell("broken_image", message, image=name, reason=reason)
 
     def _tell(self, kind: str, message: str, **details: object) -> None:
-        self.observer.on_event(EventRecord(kind, message, self.state.progress.step, details))
+        self.callback.on_event(EventRecord(kind, message, self.state.progress.step, details))

@@ -12,14 +12,14 @@ from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.checkpoint.state import TrainState
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
-from crosshead.train.events import Observer
+from crosshead.train.events import Callback
 from crosshead.train.loop.evaluate import Batches
-from crosshead.train.loop.lengths import Lengths
+from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.signals import StopRequest
 
 
 @dataclass(frozen=True)
-class Held:
+class EvalSplit:
     """A split to evaluate: ``batches()`` is this process's share of its ``images``."""
 
     batches: Callable[[], Batches]
@@ -32,8 +32,8 @@ class Source:
     ``start`` samples (over all processes)."""
 
     training: Callable[[int, int], Iterable[Batch]]
-    validation: Held
-    test: Held | None
+    validation: EvalSplit
+    test: EvalSplit | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Training:
 
     recipe: Recipe
     task: Task
-    lengths: Lengths
+    lengths: TrainingLength
     state: TrainState
     network: nn.Module
     set_rate: Callable[[int], float]
@@ -57,7 +57,7 @@ class Run(Training):
 
     source: Source
     saver: Saver
-    observer: Observer
+    callback: Callback
     stop: StopRequest
 
     @property

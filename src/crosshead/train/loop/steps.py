@@ -57,7 +57,7 @@ def _unmarked(part: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-class Stepper:
+class TrainStep:
     """Makes optimizer steps on the run's state. ``part(name)`` is entered around each of ``PARTS`` of a step."""
 
     def __init__(self, run: Training, part: Part = _unmarked) -> None:
@@ -98,7 +98,7 @@ class Stepper:
 
     def _units(self, batches: Sequence[Batch]) -> dict[str, float] | None:
         """What each loss is divided by, over all processes and batches; None where that is the images."""
-        parts = [self.task.units(batch) for batch in batches]
+        parts = [self.task.loss_divisors(batch) for batch in batches]
         if any(part is None for part in parts):
             return None
         sums = [sum(part[name] for part in parts if part is not None) for name in self.task.losses]
@@ -127,7 +127,9 @@ class Stepper:
                 if len(batch):
                     found = self.task.step(network, batch)
                 else:  # every process takes part in the exchange, even one whose images were all unreadable
-                    found = self.task.step(network, self.task.blank().to(self.device, self.memory_format))
+                    found = self.task.step(
+                        network, self.task.empty_batch().to(self.device, self.memory_format)
+                    )
                     zeros = {name: loss * 0 for name, loss in found.losses.items()}
                     found = Step(zeros, dict.fromkeys(self.task.counts, torch.zeros((), device=self.device)))
             self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)

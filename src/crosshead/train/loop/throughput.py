@@ -3,7 +3,7 @@
 import time
 
 
-class Pace:
+class Throughput:
     """Counts the steps of this process, evaluations between them included. The rate forgets with each step."""
 
     def __init__(self, steps_left: int) -> None:

@@ -40,7 +40,7 @@ def named_folder(recipe: Recipe, *names: str) -> Path:
     folder = Path(recipe.output, recipe.name, *names)
     for name in (recipe.name, *names):
         if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-            raise ValueError(f"the run's name {name!r} leads out of {recipe.output}; wanted a plain name")
+            raise ValueError(f"the run's name {name!r} leads out of {recipe.output}; expected a plain name")
     return folder
 
 

@@ -10,7 +10,7 @@ from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
 from crosshead.train.loop.build import build_model
 from crosshead.train.loop.measure import count_gmacs, count_parameters
-from crosshead.train.resolve import settle
+from crosshead.train.resolve import resolve
 from crosshead.train.tools.profile import Trial
 
 Cost = Literal["parameters", "gmacs", "time"]
@@ -39,7 +39,7 @@ def match_recipe(recipe: Recipe, to: Recipe, by: Cost, over: str | None = None) 
     Raises:
         ValueError: nothing that may be changed comes near enough.
     """
-    recipe, to = settle(recipe), settle(to)
+    recipe, to = resolve(recipe), resolve(to)
     if by == "time":
         return _longer(recipe, to)
     wanted = _cost(to, by)

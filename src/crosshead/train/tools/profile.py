@@ -26,10 +26,10 @@ from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.allocator import tune_allocator
 from crosshead.train.loop.build import build_model, build_training
 from crosshead.train.loop.devices import choose_device, deterministic_algorithms
-from crosshead.train.loop.lengths import Lengths
-from crosshead.train.loop.steps import PARTS, Part, Requests, Stepper
+from crosshead.train.loop.lengths import TrainingLength
+from crosshead.train.loop.steps import PARTS, Part, Requests, TrainStep
 from crosshead.train.precheck import precheck
-from crosshead.train.resolve import check_presumed_weights, settle
+from crosshead.train.resolve import check_presumed_weights, resolve
 
 STEP = "training step"
 _SIZES = ("giant", "huge", "large", "base", "medium", "small", "tiny", "mini", "micro")
@@ -39,15 +39,15 @@ class Trial:
     """A recipe's training as a run has it, in this process alone: the same model, step and batches."""
 
     def __init__(self, recipe: Recipe, part: Part | None = None) -> None:
-        """``part(name)`` is entered around each of ``PARTS``, see ``Stepper``."""
-        self.recipe = recipe = settle(recipe)
+        """``part(name)`` is entered around each of ``PARTS``, see ``TrainStep``."""
+        self.recipe = recipe = resolve(recipe)
         self.device = choose_device(recipe.train.device)
         if self.device.type == "cpu":
             tune_allocator()
         self.splits: Splits = open_splits(recipe)
         self.task: Task = precheck(recipe, self.splits)
         check_contents(self.task, self.splits)
-        self.lengths = Lengths.of(recipe, len(self.splits.train), 1)
+        self.lengths = TrainingLength.of(recipe, len(self.splits.train), 1)
         world = World()
         watchdog = Watchdog(
             world, recipe.train.rank_timeout_s
@@ -56,7 +56,7 @@ class Trial:
         self.training = build_training(recipe, self.task, model, self.lengths, self.device, world, watchdog)
         self.training.network.train()
         self.part = part or (lambda name: nullcontext())
-        self.stepper = Stepper(self.training, self.part)
+        self.stepper = TrainStep(self.training, self.part)
 
     def steps(self) -> Iterator[int]:
         """Takes steps without end, epoch after epoch; gives each one's number of images."""
@@ -101,7 +101,7 @@ def forecast(recipe: Recipe, *, steps: int = 3) -> Forecast:
     Raises:
         ValueError: the recipe or its data can't be used.
     """
-    check_presumed_weights(settle(recipe))  # no time is told of a run that would be refused
+    check_presumed_weights(resolve(recipe))  # no time is told of a run that would be refused
     trial, seconds = Trial(recipe), []
     taking = trial.steps()
     begun = started = time.perf_counter()

@@ -14,9 +14,9 @@ from crosshead.files import read_json
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.tasks.metrics import METRICS
 from crosshead.train.distributed import groups as distributed
-from crosshead.train.events import Observer
+from crosshead.train.events import Callback
 from crosshead.train.files import replace_file
-from crosshead.train.resolve import settle
+from crosshead.train.resolve import resolve
 from crosshead.train.result import RESULT_FILE, BadNumbers, Result
 from crosshead.train.run import train
 from crosshead.train.run_folder.folder import RECIPE_FILE
@@ -104,8 +104,8 @@ def plan_sweep(
                 f"{label!r} would share its folder {place} with another variant; rename the recipe"
             )
         settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
-        settled = settle(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
-        variants[label] = Variant(label, settled, runs)
+        resolved = resolve(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
+        variants[label] = Variant(label, resolved, runs)
     return list(variants.values())
 
 
@@ -119,7 +119,7 @@ def _label(recipe: str | Path | None, assigned: Mapping[str, str]) -> str:
 
 def run_sweep(
     variants: Sequence[Variant],
-    watch: Callable[[Recipe], Observer],
+    watch: Callable[[Recipe], Callback],
     announce: Callable[[str], None],
     jobs: int = 1,
 ) -> Iterator[Result | Failure]:
@@ -188,24 +188,24 @@ def _unwatched(run: tuple[Variant, int]) -> Result | Failure:
     return _trained(variant.seeded(seed), variant.folders[seed], lambda recipe: None)
 
 
-def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Observer | None]) -> Result | Failure:
+def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Callback | None]) -> Result | Failure:
     world = distributed.meet(recipe.train.rank_timeout_s)
     try:
-        result = train(recipe, folder=folder, resume=folder.exists(), observer=watch(recipe))
+        result = train(recipe, folder=folder, resume=folder.exists(), callback=watch(recipe))
     except Exception as error:
         again = not isinstance(error, BadNumbers)
         reason = (
             str(error) if isinstance(error, BadNumbers | ValueError) else f"{type(error).__name__}: {error}"
         )
         failure = Failure(folder, reason, again)
-        if world.leads:
+        if world.is_rank0:
             folder.mkdir(parents=True, exist_ok=True)
             content = json.dumps({"reason": reason, "again": again})
             replace_file(folder / FAILURE_FILE, content.encode())
         if again and world.size > 1:
             raise
         return failure
-    if world.leads:
+    if world.is_rank0:
         (folder / FAILURE_FILE).unlink(missing_ok=True)
     return result
 

@@ -5,8 +5,8 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from crosshead.cli.looking.images import open_images
-from crosshead.cli.looking.viewed import open_viewed
+from crosshead.cli.inspect.images import open_images
+from crosshead.cli.inspect.inspected import open_inspected
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,22 +16,22 @@ def measure_run(word: str, args: argparse.Namespace) -> dict[str, Any]:
     """Everything that is asked of one model, as plain data."""
     from crosshead.heads import ablate_heads, measure_heads
 
-    viewed = open_viewed(word, args)
-    images = open_images(viewed, args)
+    inspected = open_inspected(word, args)
+    images = open_images(inspected, args)
     if args.ablate and (
-        viewed.trained is None or args.pictures or viewed.trained.recipe.task.name != "classify"
+        inspected.trained is None or args.pictures or inspected.trained.recipe.task.name != "classify"
     ):
         raise ValueError(
             "--ablate needs images and their classes: name a run that classifies, without --pictures"
         )
-    layers = measure_heads(viewed.model, images.batches(masks=args.masks), queries=args.queries)
+    layers = measure_heads(inspected.model, images.batches(masks=args.masks), queries=args.queries)
     found: dict[str, Any] = {
-        "model": viewed.name,
+        "model": inspected.name,
         "images": {"split": images.split, "count": images.count},
         "layers": [asdict(layer) for layer in layers],
     }
     if args.ablate:
-        found["ablation"] = [asdict(each) for each in ablate_heads(viewed.model, images.labelled, _loss)]
+        found["ablation"] = [asdict(each) for each in ablate_heads(inspected.model, images.labelled, _loss)]
     return found
 
 

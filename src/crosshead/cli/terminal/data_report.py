@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from crosshead.cli.screen.console import table_console
+from crosshead.cli.terminal.console import table_console
 
 if TYPE_CHECKING:
     from crosshead.data.tools.check import CheckReport, SplitReport

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from crosshead.cli.looking.viewed import Viewed, found_in
+from crosshead.cli.inspect.inspected import InspectedRun, found_in
 
 
 @dataclass(frozen=True)
@@ -16,27 +16,27 @@ class Detection:
     label: str
 
 
-def check_detects(viewed: Viewed, class_name: str | None) -> None:
+def check_detects(inspected: InspectedRun, class_name: str | None) -> None:
     """Raises ValueError for a model that finds no objects, or a class that it doesn't know."""
-    task = None if viewed.trained is None else viewed.trained.recipe.task.name
+    task = None if inspected.trained is None else inspected.trained.recipe.task.name
     if task != "detect":
-        what = f"a run of task.name={task}" if task else f"{viewed.name}, a model without a run,"
+        what = f"a run of task.name={task}" if task else f"{inspected.name}, a model without a run,"
         raise ValueError(f"--detection: {what} finds no objects; ask for a box with --query X,Y,X,Y")
-    names = list(viewed.classes or ())
+    names = list(inspected.classes or ())
     if class_name is not None and class_name not in names:
         near = get_close_matches(class_name, names, n=1, cutoff=0.0)
         raise ValueError(f"--of-class: there is no class {class_name!r}; the nearest is {near[0]!r}")
 
 
-def find_detection(viewed: Viewed, file: Path, number: int, class_name: str | None) -> Detection:
+def find_detection(inspected: InspectedRun, file: Path, number: int, class_name: str | None) -> Detection:
     """The ``number``-th best object in a picture, of all or of one class, counted from 1.
 
     Raises:
         ValueError: the detector finds fewer.
     """
-    assert viewed.trained is not None
-    settings: Any = viewed.trained.recipe.task
-    answer, size = found_in(viewed, file)
+    assert inspected.trained is not None
+    settings: Any = inspected.trained.recipe.task
+    answer, size = found_in(inspected, file)
     found = [each for each in answer["objects"] if class_name in (None, each["class"])]
     of = "" if class_name is None else f" of class {class_name}"
     if len(found) < number:

@@ -24,14 +24,14 @@ def compare_runs(words: list[str], args: argparse.Namespace) -> int:
     Raises:
         ValueError: fewer than three seeds on a side, or models of different depth.
     """
-    from crosshead.cli.looking.measured import finite, measure_run
+    from crosshead.cli.inspect.measure_run import finite, measure_run
     from crosshead.compare.recipes import FEWEST_SEEDS, compare_recipes, mean_interval
 
     sides = {"a": words, "b": args.against}
     for runs in sides.values():
         if len(runs) < FEWEST_SEEDS:
             raise ValueError(
-                f"{len(runs)} run{'s' if len(runs) > 1 else ''} on one side say nothing of a recipe: wanted at least "
+                f"{len(runs)} run{'s' if len(runs) > 1 else ''} on one side say nothing of a recipe: expected at least "
                 f"{FEWEST_SEEDS} seeds of each, crosshead heads A1 A2 A3 --against B1 B2 B3"
             )
     measured = {side: [measure_run(run, args) for run in runs] for side, runs in sides.items()}

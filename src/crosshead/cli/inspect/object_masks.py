@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from crosshead.cli.looking.viewed import Viewed
+from crosshead.cli.inspect.inspected import InspectedRun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +27,12 @@ def check_marked(trained: Any, images: Any) -> None:
         )
 
 
-def object_masks(viewed: Viewed, images: "Tensor", batch: Any) -> "Tensor":
+def object_masks(inspected: InspectedRun, images: "Tensor", batch: Any) -> "Tensor":
     """(B, H, W) True on objects of the images (B, C, H, W) of a batch; what is hidden, or no class, is none."""
     import torch
 
-    assert viewed.trained is not None
-    task = viewed.trained.recipe.task.name
+    assert inspected.trained is not None
+    task = inspected.trained.recipe.task.name
     if task == "segment":
         masks = [(classes > 0) & (classes != _NO_CLASS) for classes in batch.targets]
         sizes = [tuple(image.shape[-2:]) for image in batch.images]
@@ -40,7 +40,7 @@ def object_masks(viewed: Viewed, images: "Tensor", batch: Any) -> "Tensor":
         masks = [_of_objects(target["objects"]) for target in batch.targets]
         sizes = [tuple(target["size"].tolist()) for target in batch.targets]
     else:
-        mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (viewed.mean, viewed.std))
+        mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (inspected.mean, inspected.std))
         return (images.cpu() * std + mean).mean(1) > _BRIGHT
     marked = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
     for whole, mask, (height, width) in zip(marked, masks, sizes, strict=True):

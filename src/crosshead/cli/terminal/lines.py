@@ -3,7 +3,7 @@
 import sys
 import time
 
-from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
+from crosshead.cli.terminal.wording import beginning, duration, ending, evaluation, figures
 from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
@@ -11,7 +11,7 @@ _SILENT_S = 30.0
 _QUIET_S = 2.0  # lines about steps keep this distance, so that quick steps don't fill a log
 
 
-class LineObserver:
+class LineLogger:
     """Prints a line every ``every_steps`` steps, but not more than one in two seconds, the first step's at once and one
     after every half minute of silence; and one an evaluation."""
 

@@ -7,8 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crosshead.cli.looking.marks import check_marked, object_masks
-from crosshead.cli.looking.viewed import Viewed
+from crosshead.cli.inspect.inspected import InspectedRun
+from crosshead.cli.inspect.object_masks import check_marked, object_masks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Images:
     """The same images each time: spread evenly over a split, so that all models see the same ones."""
 
-    viewed: Viewed
+    inspected: InspectedRun
     split: str
     count: int
     source: Any  # an ImageSet, or the paths of pictures
@@ -28,40 +28,40 @@ class Images:
         """Images (B, C, H, W), or with ``masks`` (images, (B, H, W) True on objects), on the model's device."""
         for images, batch in self._stacked():
             if masks:
-                yield images, object_masks(self.viewed, images, batch)
+                yield images, object_masks(self.inspected, images, batch)
             else:
                 yield images
 
     def labelled(self) -> "Iterator[tuple[Tensor, Tensor]]":
         """Images and their classes, of a run that classifies."""
         for images, batch in self._stacked():
-            yield images, batch.targets.to(self.viewed.device)
+            yield images, batch.targets.to(self.inspected.device)
 
     def _stacked(self) -> "Iterator[tuple[Tensor, Any]]":
         """Images, padded where their sizes differ, and the batch that they come from; None for pictures of a folder."""
-        if self.viewed.trained is None or isinstance(self.source, list):
+        if self.inspected.trained is None or isinstance(self.source, list):
             yield from self._pictures()
             return
         from crosshead.data.batching.loader import evaluation_loader
         from crosshead.data.batching.objects import padded
 
-        task, channels = self.viewed.trained.task, self.viewed.trained.info.channels
+        task, channels = self.inspected.trained.task, self.inspected.trained.info.channels
         for batch in evaluation_loader(task.evaluation_batches(self.source)):
             images = (
                 padded(batch.images, channels, multiple=1) if isinstance(batch.images, list) else batch.images
             )
-            yield images.to(self.viewed.device), batch
+            yield images.to(self.inspected.device), batch
 
     def _pictures(self) -> "Iterator[tuple[Tensor, Any]]":
         import torch
 
         for start in range(0, self.count, self.batch_size):
-            read = [self.viewed.read(file) for file in self.source[start : start + self.batch_size]]
+            read = [self.inspected.read(file) for file in self.source[start : start + self.batch_size]]
             for _, alike in groupby(read, key=lambda picture: picture.shape):
                 yield torch.cat(list(alike)), None
 
 
-def open_images(viewed: Viewed, args: argparse.Namespace) -> Images:
+def open_images(inspected: InspectedRun, args: argparse.Namespace) -> Images:
     """What ``--images``, ``--split``, ``--pictures`` and ``--masks`` ask for.
 
     Raises:
@@ -75,13 +75,13 @@ def open_images(viewed: Viewed, args: argparse.Namespace) -> Images:
                 "--masks: the objects of one's own pictures are not marked; leave it or --pictures out"
             )
         files = find_pictures([args.pictures])[: args.images]
-        return Images(viewed, str(Path(args.pictures)), len(files), files, args.batch_size)
-    if viewed.trained is None:
-        raise ValueError(f"{viewed.name} brings no data; name pictures with --pictures DIR")
-    return _of_run(viewed, viewed.trained, args)
+        return Images(inspected, str(Path(args.pictures)), len(files), files, args.batch_size)
+    if inspected.trained is None:
+        raise ValueError(f"{inspected.name} brings no data; name pictures with --pictures DIR")
+    return _of_run(inspected, inspected.trained, args)
 
 
-def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
+def _of_run(inspected: InspectedRun, trained: Any, args: argparse.Namespace) -> Images:
     import numpy as np
 
     recipe, splits = trained.recipe, trained.open_data()
@@ -95,4 +95,4 @@ def _of_run(viewed: Viewed, trained: Any, args: argparse.Namespace) -> Images:
         check_marked(trained, images)
     count = min(args.images, len(images))
     spread = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
-    return Images(viewed, split, count, images.subset(spread), args.batch_size)
+    return Images(inspected, split, count, images.subset(spread), args.batch_size)

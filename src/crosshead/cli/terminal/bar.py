@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from crosshead.cli.screen.console import plain
-from crosshead.cli.screen.wording import beginning, duration, ending, evaluation, figures
+from crosshead.cli.terminal.console import plain
+from crosshead.cli.terminal.wording import beginning, duration, ending, evaluation, figures
 from crosshead.tasks import METRICS
 from crosshead.train import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
@@ -16,7 +16,7 @@ _COLUMNS = (
 )
 
 
-class BarObserver:
+class ProgressBar:
     """One bar over all steps; each evaluation leaves a line above it."""
 
     def __init__(self) -> None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from crosshead.data.decode.decoding import Decoding
-    from crosshead.train.inference import Trained
+    from crosshead.train.inference import LoadedRun
 
 
 _ALL = 10_000  # more answers than a task gives
 
 
 @dataclass(frozen=True)
-class Viewed:
+class InspectedRun:
     """A model in evaluation mode, what to call it, how a picture becomes its input, and how that is shown again.
 
     Of a detector or segmenter the model is the backbone for maps, and its input has the padding that these need.
@@ -33,7 +33,7 @@ class Viewed:
     mean: Sequence[float]
     std: Sequence[float]
     classes: Sequence[str] | None
-    trained: "Trained | None"
+    trained: "LoadedRun | None"
     decoding: "Decoding | None" = None  # a run's own
 
     @property
@@ -62,16 +62,16 @@ class Viewed:
         return self.prepare(picture).unsqueeze(0).to(self.device)
 
 
-def found_in(viewed: Viewed, file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
+def found_in(inspected: InspectedRun, file: Path) -> tuple[dict[str, Any], tuple[int, int]]:
     """What a run that segments or detects says of a picture's file, as ``crosshead predict`` tells it; and the
     (height, width) in which it sees the picture."""
-    assert viewed.trained is not None
-    task = viewed.trained.task
-    prepared = task.prepared(viewed.picture(file))
-    return task.answers(viewed.trained.model, [prepared], top=_ALL)[0], prepared[0].shape[-2:]
+    assert inspected.trained is not None
+    task = inspected.trained.task
+    prepared = task.preprocess(inspected.picture(file))
+    return task.predictions_of(inspected.trained.model, [prepared], top=_ALL)[0], prepared[0].shape[-2:]
 
 
-def add_viewed(parser: argparse.ArgumentParser) -> None:
+def add_inspected(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
@@ -81,7 +81,7 @@ def add_viewed(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
 
 
-def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
+def open_inspected(word: str, args: argparse.Namespace) -> InspectedRun:
     """The model that ``word`` names: the folder of a run, or a timm model with ``--weights``.
 
     Raises:
@@ -96,27 +96,27 @@ def open_viewed(word: str, args: argparse.Namespace) -> Viewed:
     return _of_timm(word, args)
 
 
-def _of_run(word: str, args: argparse.Namespace) -> Viewed:
+def _of_run(word: str, args: argparse.Namespace) -> InspectedRun:
     from torch.nn import functional
 
     from crosshead.data.decode.decoding import Decoding
     from crosshead.models.pyramid import Maps
-    from crosshead.train.inference import load_trained
+    from crosshead.train.inference import load_run
 
     run, checkpoint = find_checkpoint(word)
-    trained = load_trained(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
+    trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device=args.device)
     task, data = trained.task, trained.recipe.data
     maps = next((module for module in trained.model.modules() if isinstance(module, Maps)), None)
 
     def prepare(picture: "Image") -> "Tensor":
-        found = task.prepared(picture)
+        found = task.preprocess(picture)
         image = (
             found[0] if isinstance(found, tuple) else found
         )  # beside it, dense tasks keep the picture's size
         return image if maps is None else functional.pad(image, maps.padding(image.shape[-2:]))
 
     mean, std = data.mean or trained.info.mean, data.std or trained.info.std
-    return Viewed(
+    return InspectedRun(
         run.resolve().name,
         trained.model if maps is None else maps,
         prepare,
@@ -128,7 +128,7 @@ def _of_run(word: str, args: argparse.Namespace) -> Viewed:
     )
 
 
-def _of_timm(word: str, args: argparse.Namespace) -> Viewed:
+def _of_timm(word: str, args: argparse.Namespace) -> InspectedRun:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
@@ -145,4 +145,4 @@ def _of_timm(word: str, args: argparse.Namespace) -> Viewed:
     to_tensor = create_transform(**config, is_training=False)
     model = model.to(choose_device(args.device or "auto", 0)).eval()
     prepare: Any = lambda picture: to_tensor(picture.convert("RGB"))  # noqa: E731
-    return Viewed(word, model, prepare, config["mean"], config["std"], None, None)
+    return InspectedRun(word, model, prepare, config["mean"], config["std"], None, None)

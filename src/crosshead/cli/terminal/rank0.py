@@ -3,11 +3,11 @@
 import os
 
 
-def leads() -> bool:
+def is_rank0() -> bool:
     """Whether this is the process that speaks for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def say(line: str) -> None:
-    if leads():
+def print0(line: str) -> None:
+    if is_rank0():
         print(line, flush=True)
