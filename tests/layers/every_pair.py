@@ -12,6 +12,33 @@ from timm.models import beit, cait, eva, fastvit, maxxvit, metaformer, swin_tran
 from timm.models import swin_transformer_v2 as swin_v2
 from timm.models import vision_transformer_relpos as relpos
 from torch import Tensor, nn
+from torchvision.models import swin_transformer as tv_swin
+from transformers import (
+    BeitConfig,
+    CLIPVisionConfig,
+    DeiTConfig,
+    Dinov2Config,
+    Dinov2WithRegistersConfig,
+    DINOv3ViTConfig,
+    EomtConfig,
+    Siglip2VisionConfig,
+    SiglipVisionConfig,
+    SwinConfig,
+    Swinv2Config,
+    ViTConfig,
+)
+from transformers.models.beit import modeling_beit as hf_beit
+from transformers.models.clip import modeling_clip as clip
+from transformers.models.deit import modeling_deit as deit
+from transformers.models.dinov2 import modeling_dinov2 as dinov2
+from transformers.models.dinov2_with_registers import modeling_dinov2_with_registers as dinov2_registers
+from transformers.models.dinov3_vit import modeling_dinov3_vit as dinov3
+from transformers.models.eomt import modeling_eomt as eomt
+from transformers.models.siglip import modeling_siglip as siglip
+from transformers.models.siglip2 import modeling_siglip2 as siglip2
+from transformers.models.swin import modeling_swin as hf_swin
+from transformers.models.swinv2 import modeling_swinv2 as hf_swin_v2
+from transformers.models.vit import modeling_vit as vit
 
 from crosshead.layers import INTERACTIONS, Interaction, Interactive, Overlap, Talking, from_attention
 
@@ -20,11 +47,12 @@ SIDE, TOKENS, DIM, HEADS = 3, 9, 24, 3
 
 
 class Case(NamedTuple):
-    """An attention module of a class that has a host, and a call of it."""
+    """An attention module of a class that has a host, and a call of it: with ``times`` the tokens, and more."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...] = (2, TOKENS, DIM)
     call: Callable[..., dict[str, Any]] = dict
+    times: int = 1
 
 
 def rope(half: bool = False, at: int = 0) -> dict[str, Tensor]:
@@ -42,6 +70,41 @@ def mask() -> dict[str, Tensor]:
 
 def bias(**options: Any) -> RelPosBias:
     return RelPosBias((SIDE, SIDE), **options)
+
+
+def angles(at: int = 0) -> dict[str, tuple[Tensor, Tensor]]:
+    """What DINOv3 of transformers' rotates with: cosines and sines (N, d) of half-split pairs."""
+    places = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE)) + at
+    turned = (places[:, :, None] * torch.tensor([1.0, 0.3])).flatten(1).tile(2)
+    return {"position_embeddings": (turned.cos(), turned.sin())}
+
+
+def position_bias() -> dict[str, Tensor]:
+    return {
+        "attention_mask": torch.randn(1, HEADS, TOKENS, TOKENS, generator=torch.Generator().manual_seed(2))
+    }
+
+
+def windows() -> dict[str, Tensor]:
+    return {"attention_mask": mask()["mask"]}
+
+
+def hidden() -> dict[str, Tensor]:
+    """Some tokens may not look at others, alike for all heads."""
+    allowed = mask()["mask"].unsqueeze(1) == 0
+    return {
+        "attention_mask": torch.zeros(allowed.shape).masked_fill(~allowed, -1e9).expand(-1, HEADS, -1, -1)
+    }
+
+
+def theirs(config: type[Any], cls: type[nn.Module], **options: Any) -> Callable[[], nn.Module]:
+    """A module of transformers', of a configuration of theirs."""
+
+    def make() -> nn.Module:
+        made = config(hidden_size=DIM, num_attention_heads=HEADS, attn_implementation="sdpa", **options)
+        return cls(made)
+
+    return make
 
 
 CASES: dict[str, Case] = {
@@ -68,6 +131,35 @@ CASES: dict[str, Case] = {
     "FastViT": Case(lambda: fastvit.Attention(DIM, head_dim=8), (2, DIM, SIDE, SIDE)),
     "TinyViT": Case(lambda: tiny_vit.Attention(DIM, 8, HEADS, attn_ratio=1, resolution=(SIDE, SIDE))),
     "VOLO": Case(lambda: volo.Attention(DIM, HEADS), (2, SIDE, SIDE, DIM)),
+    "PyTorch, torchvision's ViT": Case(lambda: nn.MultiheadAttention(DIM, HEADS, batch_first=True), times=3),
+    "torchvision's Swin": Case(
+        lambda: tv_swin.ShiftedWindowAttention(DIM, [SIDE, SIDE], [1, 1], HEADS), (1, 6, 5, DIM)
+    ),
+    "torchvision's Swin v2": Case(
+        lambda: tv_swin.ShiftedWindowAttentionV2(DIM, [SIDE, SIDE], [1, 1], HEADS), (1, 6, 5, DIM)
+    ),
+    "transformers' ViT": Case(theirs(ViTConfig, vit.ViTAttention)),
+    "transformers' DeiT": Case(theirs(DeiTConfig, deit.DeiTAttention)),
+    "transformers' DINOv2": Case(theirs(Dinov2Config, dinov2.Dinov2Attention)),
+    "transformers' DINOv2, registers": Case(
+        theirs(Dinov2WithRegistersConfig, dinov2_registers.Dinov2WithRegistersAttention)
+    ),
+    "transformers' DINOv3": Case(theirs(DINOv3ViTConfig, dinov3.DINOv3ViTAttention), call=angles),
+    "transformers' CLIP": Case(theirs(CLIPVisionConfig, clip.CLIPAttention)),
+    "transformers' SigLIP": Case(theirs(SiglipVisionConfig, siglip.SiglipAttention)),
+    "transformers' SigLIP 2": Case(theirs(Siglip2VisionConfig, siglip2.Siglip2Attention)),
+    "transformers' BEiT": Case(
+        theirs(BeitConfig, hf_beit.BeitAttention, use_relative_position_bias=True), call=position_bias
+    ),
+    "transformers' EoMT": Case(theirs(EomtConfig, eomt.EomtAttention), call=hidden),
+    "transformers' Swin": Case(
+        lambda: hf_swin.SwinAttention(SwinConfig(attn_implementation="sdpa"), DIM, HEADS, SIDE),
+        (4, TOKENS, DIM),
+        windows,
+    ),
+    "transformers' Swin v2": Case(
+        lambda: hf_swin_v2.Swinv2Attention(Swinv2Config(), DIM, HEADS, SIDE), (4, TOKENS, DIM), windows
+    ),
 }
 # Each kind with its defaults, and those whose defaults say little, with more.
 _KINDS: list[Interaction] = [cls() for kind, cls in INTERACTIONS.items() if kind not in ("overlap", "imhsa")]
@@ -85,8 +177,15 @@ def create(name: str) -> nn.Module:
     return attn
 
 
-def tokens(name: str, seed: int = 1) -> Tensor:
-    return torch.randn(CASES[name].shape, generator=torch.Generator().manual_seed(seed))
+def inputs(name: str, seed: int = 1) -> list[Tensor]:
+    tokens = torch.randn(CASES[name].shape, generator=torch.Generator().manual_seed(seed))
+    return [tokens] * CASES[name].times
+
+
+def output(found: Any) -> Tensor:
+    """The first of what a module gives; the rest are attention weights."""
+    first: Tensor = found[0] if isinstance(found, tuple) else found
+    return first
 
 
 def why_not(name: str, interaction: Interaction) -> str | None:

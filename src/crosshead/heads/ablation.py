@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .attention_layers import HeadLayer, head_layers
+from .attention_layers import HeadLayer, head_layers, through_views
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -103,7 +103,8 @@ def _gated(layer: HeadLayer, gate: Tensor | Callable[[int], Tensor]) -> Iterator
 
     handle = layer.projection.register_forward_pre_hook(before)
     try:
-        yield
+        with through_views([layer]):
+            yield
     finally:
         handle.remove()
 

@@ -1,13 +1,14 @@
 """The attention layers of a model, each with a view through which its heads can be read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
 
 from ..layers import InteractingAttention, Overlap, from_attention
 from ..layers.interactions.inspectable import Inspectable, inspectable
-from ..layers.registry import HOSTS
+from ..swap.sites import find_sites
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,22 @@ class HeadLayer:
         return self.view.get_submodule(self.view.projection)
 
 
+@contextmanager
+def through_views(layers: Sequence[HeadLayer]) -> Iterator[None]:
+    """While it lasts, modules that don't call their projection compute as their view does, which calls it.
+
+    ``nn.MultiheadAttention`` and torchvision's Swin hand its weights to a function, past its hooks.
+    """
+    past = [layer for layer in layers if layer.view is not layer.module and not layer.view.calls_projection]
+    for layer in past:
+        layer.module.forward = layer.view.forward
+    try:
+        yield
+    finally:
+        for layer in past:
+            vars(layer.module).pop("forward", None)
+
+
 def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[HeadLayer]:
     """The attention layers of ``model`` whose heads can be read, in the order of its modules.
 
@@ -48,11 +65,7 @@ def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[H
     Raises:
         ValueError: there is none, a block isn't there, or an interaction that does not say how its heads attend.
     """
-    found = [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, InteractingAttention) or type(module) in HOSTS
-    ]
+    found = [(site.path, site.module) for site in find_sites(model)]
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention whose heads can be read; `crosshead.supported` tells which "

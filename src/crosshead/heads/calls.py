@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..layers.grid_sources import prefix_tokens
 from ..layers.qkv import Heads
 from ..models.pyramid import Maps
 from ..models.windowed_vit import WindowedViT
-from .attention_layers import HeadLayer
+from .attention_layers import HeadLayer, through_views
 from .places import Places, places_of, windowed_places
 
 
@@ -50,7 +51,7 @@ def reading(
     images: list[Tensor] = []
     maps = next((module for module in model.modules() if isinstance(module, Maps)), None)
     taker, backbone = (model, model) if maps is None else (maps.body, maps.backbone)
-    prefix = int(getattr(backbone, "num_prefix_tokens", 0) or 0)
+    prefix = prefix_tokens(backbone)
     handles = [taker.register_forward_pre_hook(lambda _, args: _replace(images, args[0]))]
 
     block_grids: dict[str, tuple[int, int] | None] = {}
@@ -59,8 +60,7 @@ def reading(
         block = model.get_submodule(layer.path.rpartition(".")[0])
 
         def entered(_: nn.Module, args: tuple[Any, ...]) -> None:
-            is_map = bool(args) and isinstance(args[0], Tensor) and args[0].dim() == 4
-            block_grids[layer.path] = (args[0].shape[1], args[0].shape[2]) if is_map else None
+            block_grids[layer.path] = _grid_given(args)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with torch.no_grad():
@@ -89,10 +89,21 @@ def reading(
     try:
         for layer in layers:
             watch(layer)
-        yield
+        with through_views(layers):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _grid_given(args: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Rows and columns, where a block is given a map (B, H, W, C), or tokens and their grid."""
+    if args and isinstance(args[0], Tensor) and args[0].dim() == 4:
+        return args[0].shape[1], args[0].shape[2]
+    if len(args) > 1 and isinstance(args[1], tuple) and len(args[1]) == 2:
+        rows, columns = args[1]
+        return int(rows), int(columns)
+    return None
 
 
 def _replace(kept: list[Tensor], value: Tensor) -> None:

@@ -86,7 +86,8 @@ def gradient_maps(
     model.eval()
     try:
         with torch.enable_grad(), reading(model, layers, calls.append):
-            logits = model(picture)
+            found = model(picture)
+            logits = getattr(found, "logits", found)  # transformers' models give them by name
             if not isinstance(logits, Tensor) or logits.dim() != 2:
                 raise ValueError(f"{type(model).__name__} gives no logits (1, classes) of a picture")
             if not 0 <= target < logits.shape[-1]:

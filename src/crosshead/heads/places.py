@@ -151,7 +151,8 @@ def window_places(block: nn.Module, rows: int, columns: int) -> Tensor:
     """The token of a (rows, columns) grid at each place of each window, (windows, tokens); -1 where it is padding.
 
     Args:
-        block: what holds the attention: a block of Swin (v1, v2) or a partition of MaxViT.
+        block: what holds the attention: a block of Swin (v1, v2; timm's, torchvision's or transformers') or a
+            partition of MaxViT.
 
     Raises:
         ValueError: a block whose windows are not known.
@@ -161,12 +162,27 @@ def window_places(block: nn.Module, rows: int, columns: int) -> Tensor:
         size = list(block.partition_size)  # type: ignore[arg-type]
         part = maxxvit.window_partition if block.partition_block else maxxvit.grid_partition
         return part(numbers, size).flatten(1) - 1
+    # torchvision and transformers fill the map up before they shift it, timm afterwards.
+    cutting = getattr(block, "attn", None)
+    if not hasattr(block, "window_size") and hasattr(cutting, "shift_size"):
+        size, given = list(cutting.window_size), list(cutting.shift_size)  # type: ignore
+        shift = [0 if w >= n else s for w, n, s in zip(size, (rows, columns), given, strict=True)]
+        return _filled_then_shifted(numbers, size, shift)
+    if isinstance(getattr(block, "attention", None), nn.Module) and hasattr(block, "shift_size"):
+        return _filled_then_shifted(numbers, 2 * [block.window_size], 2 * [block.shift_size])  # type: ignore
     if hasattr(block, "shift_size") and hasattr(block, "window_size"):
         (high, wide), (down, right) = _pair(block.window_size), _pair(block.shift_size)
         shifted = torch.roll(numbers, (-down, -right), (1, 2))
         padded = F.pad(shifted, (0, 0, 0, -columns % wide, 0, -rows % high))
         return swin_transformer.window_partition(padded, (high, wide)).flatten(1) - 1
     raise ValueError(f"{type(block).__name__} attends in windows whose places are not known")
+
+
+def _filled_then_shifted(numbers: Tensor, size: list[int], shift: list[int]) -> Tensor:
+    rows, columns = numbers.shape[1:3]
+    padded = F.pad(numbers, (0, 0, 0, -columns % size[1], 0, -rows % size[0]))
+    shifted = torch.roll(padded, (-shift[0], -shift[1]), (1, 2))
+    return swin_transformer.window_partition(shifted, (size[0], size[1])).flatten(1) - 1
 
 
 def _pair(size: object) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from .interactions.inspectable import inspectable
 from .layer import Layer
 from .projection import check_resizable, resized
 from .qkv import Heads
-from .registry import HOSTS
+from .registry import HOSTS, host_of
 from .token_grid import TokenGrid
 
 Init = Literal["preserve", "paper"]
@@ -34,6 +34,8 @@ class InteractingAttention(Layer):
 
     # Whether ``read`` says the grid itself, as a host of maps can.
     gives_grid: ClassVar[bool] = False
+    # Whether the class itself, before any swap, calls its projection as a module, so that hooks of it are called.
+    calls_projection: ClassVar[bool] = True
 
     interaction: Interaction
     init: Init  # how it came in
@@ -59,6 +61,11 @@ class InteractingAttention(Layer):
         """Its heads and their width."""
         return attn.num_heads, attn.head_dim  # type: ignore[return-value]
 
+    @classmethod
+    def attends_to_itself(cls, attn: nn.Module, parent: nn.Module, name: str) -> bool:
+        """Whether ``attn``, which is ``name`` in ``parent``, makes queries and keys of the same tokens."""
+        return True
+
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         """The result of a call, of the heads side by side (B, N, h · width)."""
         found: Tensor = self.proj_drop(self.get_submodule(self.projection)(out))  # type: ignore[operator]
@@ -68,7 +75,7 @@ class InteractingAttention(Layer):
     def adopt(cls, attn: nn.Module) -> Self:
         """This host around the parts of ``attn``, which stays usable; without an interaction yet."""
         layer = cls.__new__(cls)
-        layer.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(attn).items()}
+        layer.__dict__ = _parts(attn)
         layer.num_heads, layer.head_dim = cls.sizes(attn)
         layer.replaced, layer.given = type(attn), own_names(attn)
         return layer
@@ -76,7 +83,7 @@ class InteractingAttention(Layer):
     def restored(self) -> nn.Module:
         """The module of before, around the same parts: without the interaction, and what it learned lost with it."""
         attn = self.replaced.__new__(self.replaced)
-        attn.__dict__ = {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(self).items()}
+        attn.__dict__ = _parts(self)
         for name in ("interaction", "replaced", "token_grid", "init"):
             vars(attn).pop(name, None)
         own = set(vars(self)["given"])
@@ -86,18 +93,17 @@ class InteractingAttention(Layer):
         if width != self.head_dim:
             wide = check_resizable(self.get_submodule(self.projection))
             narrow = resized(wide, self.num_heads, width, self.head_dim, preserve=True)
-            setattr(attn, self.projection, narrow)
+            _put_projection(attn, self.projection, narrow)
         return attn
 
     @traceable_module
-    def forward(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Any:
         """As the module in whose place this is; ``grid``: rows and columns of the tokens after the prefix."""
-        heads = self.heads_of(x, *args, grid=grid, **kwargs)
+        heads = self.heads_of(*args, grid=grid, **kwargs)
         return self.write(self.interaction.attend(self, heads), heads)
 
     def attention_weights(
         self,
-        x: Tensor,
         *args: Any,
         heads: Sequence[int] | None = None,
         queries: Sequence[int] | None = None,
@@ -107,10 +113,10 @@ class InteractingAttention(Layer):
         """What the values are multiplied by, (B, len(heads), len(queries), N); ``forward`` need not form it.
 
         Args:
-            x, args, kwargs: as ``forward`` takes them.
+            args, kwargs: as ``forward`` takes them.
             heads, queries: which ones; all unless given.
         """
-        return self.weights_of(self.heads_of(x, *args, grid=grid, **kwargs), heads, queries)
+        return self.weights_of(self.heads_of(*args, grid=grid, **kwargs), heads, queries)
 
     def weights_of(
         self, read: Heads, heads: Sequence[int] | None = None, queries: Sequence[int] | None = None
@@ -130,9 +136,9 @@ class InteractingAttention(Layer):
         tokens = read.q.shape[1]
         return check_indices("heads", heads, self.num_heads), check_indices("queries", queries, tokens)
 
-    def heads_of(self, x: Tensor, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Heads:
+    def heads_of(self, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Heads:
         """The heads of a call with these arguments, which are those of ``forward``."""
-        heads = self.read(x, *args, **kwargs)
+        heads = self.read(*args, **kwargs)
         if Capability.GRID in self.interaction.needs:
             heads.num_prefix_tokens = self.num_prefix_tokens
             if grid is not None or heads.grid is None:
@@ -186,7 +192,7 @@ def from_attention(
         raise ValueError(
             f"attention of class {name} has a forward of its own in its place, which would be lost"
         )
-    host = HOSTS.get(type(plain))
+    host = host_of(type(plain))
     if host is None:
         known = ", ".join(f"{cls.__module__}.{cls.__name__}" for cls in HOSTS)
         raise ValueError(f"no host for attention of class {name}; there are hosts for {known}")
@@ -254,4 +260,21 @@ def _fit_projection(
         projection = resized(
             check_resizable(projection), layer.num_heads, old_width, width, preserve=preserve
         )
-    setattr(layer, layer.projection, projection)
+    _put_projection(layer, layer.projection, projection)
+
+
+def _put_projection(attn: nn.Module, path: str, projection: nn.Module) -> None:
+    """Into ``attn`` alone: what lies between it and the projection may belong to another module too."""
+    *outer, name = path.split(".")
+    for step in outer:
+        inner = attn.get_submodule(step)
+        own = nn.Module.__new__(type(inner))
+        own.__dict__ = _parts(inner)
+        setattr(attn, step, own)
+        attn = own
+    setattr(attn, name, projection)
+
+
+def _parts(module: nn.Module) -> dict[str, Any]:
+    """All that a module is, for another one that shares its parts."""
+    return {k: copy.copy(v) if isinstance(v, dict | set) else v for k, v in vars(module).items()}

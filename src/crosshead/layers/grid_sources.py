@@ -42,12 +42,43 @@ class GridSources:
                         "attention on a grid wants whole grids of tokens; build the model with patch_drop_rate=0"
                     )
                 return Where(self._grid(embedding), getattr(parent, "num_prefix_tokens", 0))  # type: ignore
+            if (patches := _patches(parent)) is not None:
+                return Where(self._grid(patches[0], _result), patches[1])
         return Where(TokenGrid(getattr(parents[-1], "patch_embed", parents[-1])), 0)  # says what is missing
 
     def _grid(self, module: nn.Module, read: Any = None, before: bool = False) -> TokenGrid:
         if module not in self._found:
             self._found[module] = TokenGrid(module, read, before=before)
         return self._found[module]
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """The tokens before those on the grid, as a model or the first of its parts that tells of them says."""
+    for part in model.modules():
+        if isinstance(told := getattr(part, "num_prefix_tokens", None), int):
+            return told
+        if (patches := _patches(part)) is not None:
+            return patches[1]
+    return 0
+
+
+# Tokens before the grid, as torchvision and transformers call them.
+_BEFORE_GRID = ("class_token", "cls_token", "class_embedding", "distillation_token", "register_tokens")
+
+
+def _patches(parent: nn.Module) -> tuple[nn.Module, int] | None:
+    """What makes a map of patches in a ViT of torchvision's or transformers', and the tokens before those of it."""
+    holder = parent if hasattr(parent, "conv_proj") else getattr(parent, "embeddings", None)
+    names = ("conv_proj", "patch_embeddings.projection", "patch_embeddings", "patch_embedding")
+    for name in names if isinstance(holder, nn.Module) else ():
+        module: Any = holder
+        for step in name.split("."):
+            module = getattr(module, step, None)
+        if isinstance(module, nn.Conv2d) or (name == "conv_proj" and isinstance(module, nn.Module)):
+            tokens = (getattr(holder, each, None) for each in _BEFORE_GRID)
+            lengths = [t.shape[1] if t.dim() == 3 else 1 for t in tokens if isinstance(t, Tensor)]
+            return module, sum(lengths)
+    return None
 
 
 def _stage(parent: nn.Module) -> tuple[nn.Module, Any, bool] | None:

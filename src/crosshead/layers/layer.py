@@ -39,6 +39,6 @@ class Layer(nn.Module):
         )
         return out
 
-    def read(self, x: Tensor, *args: Any, **kwargs: Any) -> Heads:
+    def read(self, *args: Any, **kwargs: Any) -> Heads:
         """Queries, keys and values of a call with these arguments."""
         raise NotImplementedError

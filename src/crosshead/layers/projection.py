@@ -3,6 +3,7 @@
 import torch
 from timm.layers import trunc_normal_
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..ops.private_torch import hooks_of
 
@@ -13,7 +14,7 @@ def check_resizable(projection: nn.Module) -> nn.Linear:
     A subclass (LoRA, quantized), a hook (spectral norm, pruning) or a parametrization computes its output from more
     than weight and bias, and none of it would survive in a wider layer.
     """
-    if type(projection) is not nn.Linear:
+    if type(projection) not in (nn.Linear, NonDynamicallyQuantizableLinear):
         raise ValueError(
             f"the projection is a {type(projection).__module__}.{type(projection).__qualname__}, and heads that grow "
             "need a plain torch.nn.Linear: merge or remove what was added to it, swap, and add it again"
@@ -23,7 +24,7 @@ def check_resizable(projection: nn.Module) -> nn.Linear:
             "the projection carries hooks (spectral or weight norm, pruning, or your own), which a wider one would "
             "lose: remove them, swap, and add them again"
         )
-    return projection
+    return projection  # type: ignore[return-value]
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def resized(old: nn.Linear, num_heads: int, old_width: int, width: int, *, prese
     meet borrowed channels, are 0 (``preserve``) or drawn as timm draws a projection. The bias goes on serving.
     """
     weight, bias = old.weight, old.bias
-    new = nn.Linear(
+    new = type(old)(
         num_heads * width, old.out_features, bias=bias is not None, device=weight.device, dtype=weight.dtype
     )
     if preserve:

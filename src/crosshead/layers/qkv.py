@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class Heads:
         grid: rows and columns of the tokens after the prefix, or None where nobody said.
         num_prefix_tokens: tokens before those on the grid.
         shape: what the host needs to know of its input when it writes, or None.
+        weights: ``each`` or ``mean`` (over the heads) where the host gives the attention weights beside its output.
     """
 
     tokens: Tensor
@@ -62,6 +63,7 @@ class Heads:
     grid: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
     shape: tuple[int, ...] | None = None
+    weights: Literal["each", "mean"] | None = None
 
     def packed(self) -> Tensor:
         """Queries, keys and values (B, N, 3, h, d), not rotated; a copy only where the host has them apart."""

@@ -5,6 +5,7 @@ Another package offers an interaction through an entry point of the group ``cros
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 INTERACTIONS: Registry[type[Interaction]] = Registry("crosshead.interactions", "interaction")
 # A class of attention -> its host, a subclass of both ``InteractingAttention`` and that class.
 HOSTS: dict[type[nn.Module], type[Any]] = {}
+# Packages that need not be there: the module that has, in ``host_for``, the host of a class of theirs, or None. It is
+# imported when a class of theirs comes, and fills ``HOSTS``.
+_LATER = {"torchvision": "torchvision_swin", "transformers": "transformers"}
+_ASKED: set[type[nn.Module]] = set()
 
 
 def register_interaction(cls: type[Interaction]) -> type[Interaction]:
@@ -52,6 +57,17 @@ def register_host(attention: type[nn.Module], host: type[nn.Module]) -> None:
             f"{host.__qualname__} must derive from {attention.__qualname__}, whose submodules and methods it keeps"
         )
     HOSTS[attention] = host
+
+
+def host_of(attention: type[nn.Module]) -> type[Any] | None:
+    """The host of a class of attention, or None."""
+    package = attention.__module__.partition(".")[0]
+    if package in _LATER and attention not in HOSTS and attention not in _ASKED:
+        _ASKED.add(attention)
+        found = import_module(f"{__package__}.hosts.{_LATER[package]}").host_for(attention)
+        if found is not None:
+            register_host(attention, found)
+    return HOSTS.get(attention)
 
 
 def interaction_class(kind: str) -> type[Interaction]:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from crosshead.files import read_json
 
 from ..swap import apply_interactions, check_no_adapters, interactions_of
+from .transformers_models import built, described, is_named, is_theirs
 from .twins import compute_alike
 from .variants import own_arguments
 from .weights import differences_of
@@ -80,10 +81,12 @@ def save(
     classes: Sequence[str] | None = None,
     preparation: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a model of timm's registry, swapped or not, to a folder from which ``crosshead.load`` gives it back.
+    """Writes a model of timm's registry or of transformers, swapped or not, to a folder.
+
+    ``crosshead.load`` gives it back.
 
     Args:
-        model: made by ``timm.create_model`` or by a recipe; compiled or not.
+        model: made by ``timm.create_model``, by a recipe or by a class of transformers'; compiled or not.
         folder: made where it is not there; its two files are replaced.
         args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``, where the model doesn't
             remember it: timm's do since 1.0.31, this library's always did.
@@ -139,7 +142,8 @@ def _picture_size(model: nn.Module, config: Mapping[str, Any]) -> tuple[int, int
         {**(getattr(model, "pretrained_cfg", None) or {}), **config["pretrained_cfg"]},
     )
     channels, *sides = cfg.get("input_size") or (3, 224, 224)
-    wanted = getattr(getattr(model, "patch_embed", None), "img_size", None) or args.get("img_size") or sides
+    inner = getattr(model, "timm_model", model)  # transformers' wrapper of timm's models
+    wanted = getattr(getattr(inner, "patch_embed", None), "img_size", None) or args.get("img_size") or sides
     height, width = wanted if isinstance(wanted, list | tuple) else (wanted, wanted)
     return args.get("in_chans", channels), height, width
 
@@ -165,7 +169,11 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
         )
     try:
         model = _create(config["architecture"], config["model_args"])
-    except (TypeError, RuntimeError) as error:  # timm's, for arguments and for names that it doesn't know
+    except (
+        TypeError,
+        RuntimeError,
+        KeyError,
+    ) as error:  # timm's, for arguments and for names that it doesn't know
         raise ValueError(f"{folder / CONFIG} can't be built: {error}") from error
     if differences := differences_of(model.state_dict(), weights):
         raise ValueError(f"{folder / WEIGHTS} is not of {folder / CONFIG}: {'; '.join(differences[:3])}")
@@ -183,6 +191,10 @@ def _config(
     model: nn.Module, args: dict[str, Any], classes: Sequence[str] | None, preparation: Mapping[str, Any]
 ) -> dict[str, Any]:
     cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    if is_theirs(model):
+        config = described(model)
+        cfg = config["pretrained_cfg"] | cfg
+        return _with_preparation(config, cfg, classes, preparation)
     name, given = _origin(model, cfg)
     given |= {"num_classes": model.num_classes, **args}
     config = {"architecture": name, "num_classes": model.num_classes, "model_args": given}
@@ -192,10 +204,19 @@ def _config(
     if _plain_data(interactions) != _plain_data(as_built):
         swapped = {"name": name, **given, "interactions": interactions}
         config |= {"architecture": SWAPPED, "model_args": swapped}
+    return _with_preparation(config, cfg, classes, preparation)
+
+
+def _with_preparation(
+    config: Mapping[str, Any],
+    cfg: Mapping[str, Any],
+    classes: Sequence[str] | None,
+    preparation: Mapping[str, Any],
+) -> dict[str, Any]:
     kept = {key: cfg[key] for key in _KEPT if cfg.get(key) is not None} | dict(preparation)
     if classes is not None:
         kept["label_names"] = list(classes)
-    out: dict[str, Any] = _plain_data(config | {"pretrained_cfg": kept})
+    out: dict[str, Any] = _plain_data({**config, "pretrained_cfg": kept})
     return out
 
 
@@ -204,8 +225,9 @@ def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, An
     name = cfg.get("architecture")
     if not name or not timm.is_model(name):
         raise ValueError(
-            f"{type(model).__name__} is not a model of timm's registry, and so can't be built again by name; "
-            "save its state_dict with safetensors"
+            f"{type(model).__name__} is not a model of timm's registry or of transformers, and so can't be built again "
+            "by name; save its state_dict with safetensors and crosshead.swap.interactions_of(model) as JSON, and call "
+            "apply_interactions(model, held) and load_state_dict on one that you build"
         )
     remembered = {**getattr(model, "created_with", {}), **getattr(model, "_model_args", {})}
     given = own_arguments(remembered)
@@ -239,6 +261,8 @@ def _layer_name(layer: Any) -> str:
 
 def _create(name: str, args: Mapping[str, Any]) -> nn.Module:
     """The model without weights. What a folder says is data: no name that is an address, and nothing to fetch."""
+    if is_named(name):
+        return built(name, args)
     if not timm.is_model(name):
         raise RuntimeError(f"Unknown model {name!r}; expected a name of timm's registry")
     return timm.create_model(name, **own_arguments(args), pretrained=False)

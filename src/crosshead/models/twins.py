@@ -52,7 +52,7 @@ def compute_alike(model: nn.Module, twin: nn.Module, size: tuple[int, int, int])
 def _stirred(parameter: Tensor, drawn: torch.Generator) -> Tensor:
     """Wide enough that attention is not uniform, and that a layer keeps the scale of what it is given."""
     noise = torch.randn(parameter.shape, generator=drawn).to(parameter)
-    return parameter + noise * (parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.1)
+    return parameter + noise * (max(parameter[0].numel(), 1) ** -0.5 if parameter.dim() > 1 else 0.1)
 
 
 def _outputs(found: Any) -> list[Tensor]:

@@ -12,8 +12,9 @@ from ..layers.attention import Init, InteractingAttention, from_attention
 from ..layers.capabilities import Capability
 from ..layers.grid_sources import GridSources
 from ..layers.interactions import Interaction
-from ..layers.registry import HOSTS, INTERACTIONS, interaction_class
+from ..layers.registry import HOSTS, INTERACTIONS, host_of, interaction_class
 from ..layers.token_grid import TokenGrid
+from .pretrained import RefusedSaving
 from .report import Replacement, SwapReport
 from .sites import Site, attention_modules, find_sites, has_host, head_width, named, parents_of
 
@@ -64,7 +65,8 @@ def swap_attention(
     cls = interaction_class(kind)
     _check_bare(model)
     sites = find_sites(model)
-    others = [(p, type(m).__name__) for p, m in attention_modules(model) if not has_host(m)]
+    served = {site.module for site in sites}
+    others = [(p, type(m).__name__) for p, m in attention_modules(model) if m not in served]
     if not sites:
         raise ValueError(_nothing_to_replace(model, others))
     chosen = _chosen_blocks(blocks, len(sites))
@@ -105,6 +107,7 @@ def restore_attention(model: nn.Module) -> int:
         for path in (site.path, *site.also):
             model.set_submodule(path, attn)
     SparedDecay.unwatch(model)
+    RefusedSaving.unwatch(model)
     vars(model).pop("swap_report", None)
     return len(restored)
 
@@ -191,6 +194,7 @@ def _put(
             layer.token_grid = grids[site]
         for path in (site.path, *site.also):
             model.set_submodule(path, layer)
+    RefusedSaving.watch(model)
     if any(layer.interaction.no_weight_decay for layer in layers.values()):
         SparedDecay.watch(model)
 
@@ -297,7 +301,7 @@ def _layers(
 
 def _knows_grid(attn: nn.Module, parent: nn.Module) -> bool:
     """Whether attention needs no other source of its grid: its host, its block or an earlier swap tells it."""
-    host = attn if isinstance(attn, InteractingAttention) else HOSTS[type(attn)]
+    host: Any = attn if isinstance(attn, InteractingAttention) else host_of(type(attn))
     return bool(host.gives_grid or host.token_grid or getattr(parent, "gives_token_grid", False))
 
 

@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from ..layers.attention import InteractingAttention
-from ..layers.registry import HOSTS
+from ..layers.registry import host_of
 
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
 
@@ -25,7 +26,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     """Attention that has a host, in the order of the modules; a module at several paths is one site."""
     paths: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
-        if has_host(module):
+        if has_host(module) and _attends_to_itself(model, path, module):
             paths.setdefault(module, []).append(path)
     return [
         Site(first, module, block, tuple(also))
@@ -34,11 +35,22 @@ def find_sites(model: nn.Module) -> list[Site]:
 
 
 def has_host(module: nn.Module) -> bool:
-    return type(module) in HOSTS or isinstance(module, InteractingAttention)
+    return isinstance(module, InteractingAttention) or host_of(type(module)) is not None
+
+
+def _attends_to_itself(model: nn.Module, path: str, attn: nn.Module) -> bool:
+    host: Any = type(attn) if isinstance(attn, InteractingAttention) else host_of(type(attn))
+    outer, _, name = path.rpartition(".")
+    found: bool = not path or host.attends_to_itself(attn, model.get_submodule(outer), name)
+    return found
 
 
 def head_width(attn: nn.Module) -> int:
-    return attn.head_dim if isinstance(attn, InteractingAttention) else HOSTS[type(attn)].sizes(attn)[1]
+    if isinstance(attn, InteractingAttention):
+        return attn.head_dim
+    host: Any = host_of(type(attn))
+    width: int = host.sizes(attn)[1]
+    return width
 
 
 def named(attn: nn.Module) -> str:

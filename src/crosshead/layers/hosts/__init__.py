@@ -14,12 +14,14 @@ from timm.models import (
     vision_transformer_relpos,
     volo,
 )
+from torch import nn
 
 from ..registry import register_host
 from .beit import BeitHost
 from .eva import EvaHost
 from .fastvit import FastVitHost
 from .metaformer import MetaFormerHost
+from .multihead import MultiheadHost
 from .partition import PartitionHost
 from .plain import PlainHost
 from .relative import RelativeHost
@@ -35,6 +37,7 @@ __all__ = [
     "EvaHost",
     "FastVitHost",
     "MetaFormerHost",
+    "MultiheadHost",
     "PartitionHost",
     "PlainHost",
     "RelativeHost",
@@ -59,3 +62,4 @@ register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
 register_host(fastvit.Attention, FastVitHost)
 register_host(tiny_vit.Attention, TinyVitHost)
 register_host(volo.Attention, VoloHost)
+register_host(nn.MultiheadAttention, MultiheadHost)

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
+from ..attention import InteractingAttention
 from ..capabilities import Capability
+from ..qkv import Heads
 
 
 def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
@@ -37,6 +39,14 @@ def head_bias(own: Tensor | None, shared: Tensor | None = None) -> Tensor | None
     """The bias (h, N, N) of a module and that which its blocks share, each (1, h, N, N) or (h, N, N) or None."""
     flat = [b.squeeze(0) if b.dim() == 4 else b for b in (own, shared) if b is not None]
     return sum(flat[1:], flat[0]) if flat else None
+
+
+def weights_beside(layer: InteractingAttention, heads: Heads) -> Tensor | None:
+    """The attention weights (B, h, N, N), or their mean over the heads (B, N, N), where the call asked for them."""
+    if heads.weights is None:
+        return None
+    weights = layer.weights_of(heads)
+    return weights.mean(1) if heads.weights == "mean" else weights
 
 
 def is_normed(layer: nn.Module) -> bool:
