@@ -10,9 +10,9 @@ from typing import Any
 _MOST = 1 << 28  # bytes
 
 
-def regular(path: str, flags: int) -> int:
+def regular(path: str, flags: int, mode: int = 0o644) -> int:
     """An ``opener`` for ``open``: OSError for what is no regular file, without waiting for a pipe's other end."""
-    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), mode)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -1,6 +1,7 @@
 """``crosshead eval`` and ``crosshead predict`` on a run."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from crosshead.cli import main
+from crosshead.tasks import ClassifyTask
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,13 @@ def test_predict_goes_on_after_a_broken_picture_and_says_so(run, pictures, tmp_p
 def test_a_mistake_is_one_clean_line(words, message, fails, run, pictures, tmp_path):
     places = {"RUN": run, "EMPTY": tmp_path, "PICTURES": pictures}
     assert message in fails(*(places.get(word, word) for word in words))
+
+
+def test_outputs_that_are_no_numbers_are_no_prediction(run, pictures, monkeypatch, capsys):
+    said = ClassifyTask.outputs_of
+    monkeypatch.setattr(ClassifyTask, "outputs_of", lambda *given: said(*given) * math.nan)
+    assert main(["predict", str(run), str(pictures)]) == 65
+    shown = capsys.readouterr()
+    assert shown.out.count("\n  -\n") == 3 and "of 3 of 3 pictures nothing can be said" in shown.err
+    assert main(["predict", str(run), str(pictures), "--json"]) == 65
+    assert [answer["predictions"] for answer in json.loads(capsys.readouterr().out)] == [[], [], []]

@@ -1,8 +1,12 @@
 """The report of every picture."""
 
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from odd_files import encoded, picture, write_class_folders
 from PIL import Image
 
@@ -54,3 +58,19 @@ def test_broken_pictures_are_listed_by_path_and_reason_and_the_others_counted(tm
         ]
         assert "empty" in report.broken[0][1] and "decoded" in report.broken[1][1]
         assert calls[-1] == (79, 79) and len(calls) == 79
+
+
+def test_a_worker_that_dies_costs_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_class_folders(tmp_path, {"a": 70, "b": 70})
+    splits = open_data(DataConfig(name="folder", root=str(tmp_path), validation=0.5))
+    whole, own = check_images(splits), os.getpid()
+    load = type(splits.train).load
+
+    def load_or_die(images: Any, i: int) -> Image.Image:
+        if os.getpid() != own and i == 65:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load(images, i)
+
+    monkeypatch.setattr(type(splits.train), "load", load_or_die)
+    with pytest.warns(RuntimeWarning, match="was killed.*The rest is read without them"):
+        assert check_images(splits, workers=1) == whole

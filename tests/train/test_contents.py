@@ -185,3 +185,16 @@ def test_sets_that_make_their_targets_with_the_pictures_are_not_looked_at():
 
     recipe = Recipe.model_validate({"data": {"name": "scenes"}})
     assert looking.contents(open_splits(recipe).validation, 10) is None
+
+
+def test_a_test_split_is_looked_at_and_decides_nothing(tmp_path):
+    splits, labels = (
+        ["train", "train", "val", "val", "test", "test"],
+        ["red", "bright", "red", "bright", "", ""],
+    )
+    rows = pictures(tmp_path / "data", 6)
+    chosen = zip(rows, splits, labels, strict=True)
+    table(tmp_path / "data", [{"path": r["path"], "split": s, "labels": each} for r, s, each in chosen])
+    assert notes(recipe_of("multilabel", tmp_path / "data", "csv")) == (
+        "test: the 2 pictures have no label, so that mean average precision is undefined there",
+    )

@@ -17,6 +17,7 @@ from crosshead.data.batching.loader import evaluation_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import DetectorConfig
 from crosshead.tasks import METRICS, ClassifyTask, open_task
+from crosshead.tasks.protocol import NOT_FINITE
 from crosshead.train import BadNumbers, Result, train
 from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
@@ -69,6 +70,10 @@ def test_predictions_that_are_not_finite_are_no_judgement(tmp_path, monkeypatch,
     assert all(math.isnan(eval_result.metrics[each]) for each in (task.primary.name, *task.shown))
     assert not eval_result.details and "calibration_error" not in eval_result.metrics
     assert not task.primary.selects(eval_result.metrics, {})
+    (answer,) = task.predictions_of(model.eval(), [task.preprocess(images.load(0))])
+    assert answer["fault"] == NOT_FINITE and task.format_lines(answer) is not None
+    assert not answer.get("predictions") and not answer.get("objects") and answer.get("value") is None
+    assert "NaN" not in json.dumps(answer)
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy", "mae", "calibration_error"])

@@ -143,3 +143,14 @@ def test_a_regression_goes_on_in_the_scale_that_it_learned(stopped, tmp_path):
     numbers(root, 1.0, 20.0)
     assert load_run(folder).info.scale == tuple(before)
     assert evaluate_run(folder, checkpoint="2")["mae"] == pytest.approx(there, abs=5.0)
+
+
+def test_a_class_with_one_picture_left_goes_on(stopped, tmp_path):
+    root = tmp_path / "pets"
+    before = held(stopped, root)
+    for file in sorted((root / "dog").iterdir()):
+        name = str(file.relative_to(root))
+        if name not in before or name != max(each for each in before if each.startswith("dog")):
+            file.unlink()
+    assert train(pets(root), folder=stopped, resume=True).status == "finished"
+    assert held(stopped, root) == {n for n in before if (root / n).exists()}

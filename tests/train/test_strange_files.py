@@ -8,6 +8,8 @@ import pytest
 
 from crosshead.files import parse_json, read_bytes
 from crosshead.train.files import MANIFEST, Damaged, verify, write_manifest
+from crosshead.train.logging.services import _kept
+from crosshead.train.run_folder.lock import LOCK_FILE, FolderLock, is_held
 from crosshead.train.tools.doctor import examine
 
 
@@ -55,3 +57,13 @@ def test_doctor_does_not_wait_for_a_pipe(tmp_path):
     found = examine(tmp_path, None, read_images=False)
     assert not found.healthy
     assert {finding.subject for finding in found.findings} >= {"recipe.yaml", "metrics.jsonl"}
+
+
+def test_a_lock_that_is_a_pipe_is_refused_and_a_service_waits_for_none(tmp_path):
+    os.mkfifo(tmp_path / LOCK_FILE)
+    for ask in (lambda: FolderLock(tmp_path).acquire(), lambda: is_held(tmp_path)):
+        with pytest.raises(OSError, match="not a regular file"):
+            ask()
+    os.mkfifo(tmp_path / "wandb-id.txt")
+    with pytest.raises(OSError, match="not a regular file"):
+        _kept(tmp_path / "wandb-id.txt")

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from crosshead.compare.differences import is_constant
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -38,7 +40,7 @@ def compare_checkpoints(
         )
     differences = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     mean = float(differences.mean())
-    if np.ptp(differences) == 0:
+    if is_constant(differences):
         return PairedDifference(mean, mean, mean, len(differences))
     generator = np.random.default_rng(seed)
     found = stats.bootstrap((differences,), np.mean, confidence_level=level, method="BCa", rng=generator)

@@ -13,6 +13,7 @@ from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.datasets.contents import Contents
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.protocol import NOT_FINITE
 
 USUAL = 5  # classes that an answer names unless another number is asked for
 
@@ -94,6 +95,15 @@ class LabelledTask:
         """(B, outputs) float32 on the CPU."""
         with torch.inference_mode():
             return model(torch.stack(prepared).to(next(model.parameters()).device)).float().cpu()
+
+
+def answer_or_fault(answer: dict[str, Any], outputs: Tensor) -> dict[str, Any]:
+    """``answer``, read from the ``outputs`` for one picture; nothing in its place where these are no numbers."""
+    if outputs.isfinite().all():
+        return answer
+    return {key: [] if isinstance(said, list) else None for key, said in answer.items()} | {
+        "fault": NOT_FINITE
+    }
 
 
 def only_classification(recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from crosshead.data.base import Batch, DatasetInfo
 from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.labelled import USUAL, LabelledTask, only_classification
+from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault, only_classification
 from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import EvalResult, Step
 
@@ -57,7 +57,7 @@ class MultilabelTask(LabelledTask):
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable labels; ``given`` says which of them are more probable than not."""
         rows = self.outputs_of(model, prepared).sigmoid()
-        return [{"predictions": self._best(row, top or USUAL)} for row in rows]
+        return [answer_or_fault({"predictions": self._best(row, top or USUAL)}, row) for row in rows]
 
     def _best(self, row: Tensor, top: int) -> list[dict[str, Any]]:
         values, indices = row.topk(min(top, len(row)))

@@ -11,6 +11,8 @@ from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.data.datasets.contents import Contents
 from crosshead.tasks.metrics import Metric
 
+NOT_FINITE = "what the model says of it is not finite: its weights or the picture's numbers are damaged"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -125,7 +127,8 @@ class Task(Protocol):
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """What ``model`` says of each picture, as JSON holds it; of several possible answers the best ``top``,
-        or as many as are usual."""
+        or as many as are usual. Of a picture for which what came is not finite, "fault" says so, and nothing else is
+        said."""
 
     def format_lines(self, answer: dict[str, Any]) -> list[str]:
         """One of the ``answers`` as a person reads it."""

@@ -10,7 +10,7 @@ from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.labelled import LabelledTask, only_classification
+from crosshead.tasks.labelled import LabelledTask, answer_or_fault, only_classification
 from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import EvalResult, Step
 
@@ -67,10 +67,10 @@ class RegressTask(LabelledTask):
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         found = self.outputs_of(model, prepared)[:, 0].double() * self.std + self.mean
-        return [{"value": value} for value in found.tolist()]
+        return [answer_or_fault({"value": value.item()}, value) for value in found]
 
     def format_lines(self, answer: dict[str, Any]) -> list[str]:
-        return [f"{answer['value']:.6g}"]
+        return ["-" if answer["value"] is None else f"{answer['value']:.6g}"]
 
 
 class RegressEvaluation:

@@ -19,12 +19,13 @@ def check_contents(task: Task, splits: Splits) -> tuple[str, ...]:
     """
     names = splits.info.class_names
     notes = []
-    for split, images in (("training", splits.train), ("validation", splits.validation)):
+    for name, images in splits.parts().items():
+        split = "training" if name == "train" else name
         held = contents(images, len(names))
         if held is None:
             continue
         lacking = _nothing(task, held, split)
-        if lacking is not None and held.whole:
+        if lacking is not None and held.whole and split != "test":  # which decides nothing
             raise ValueError(lacking)
         notes += [lacking] if lacking is not None else _missing(held, names, split)
         if held.two_valued:
@@ -47,10 +48,12 @@ def _nothing(task: Task, held: Contents, split: str) -> str | None:
     why = task.undefined(held)
     if why is None:
         return None
+    undefined = f"{split}: {_where(held)} {why}, so that {task.primary.label} is undefined there"
+    if split == "test":
+        return undefined + hint
     return (
-        f"validation: {_where(held)} {why}, so that {task.primary.label} is undefined there and no weights could be "
-        "selected: give validation pictures that have some, or select by another metric (task.select_by)"
-        + hint
+        f"{undefined} and no weights could be selected: give validation pictures that have some, or select by another "
+        f"metric (task.select_by){hint}"
     )
 
 

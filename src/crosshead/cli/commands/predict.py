@@ -73,23 +73,29 @@ def run_command(args: argparse.Namespace) -> int:
     (run, checkpoint), places = find_checkpoint(words[0]), words[1:]
     files = find_pictures(places)
 
+    from crosshead.tasks.protocol import NOT_FINITE
+    from crosshead.train import EXIT_BAD_NUMBERS
     from crosshead.train.inference import load_run
 
     recipe = used_with(run, overrides)
     trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
     show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
-    broken = 0
+    broken = faults = 0
     for start in range(0, len(files), args.batch_size):
         some = files[start : start + args.batch_size]
         for file, answer in zip(some, predict_files(trained, some, args.top), strict=True):
-            if drawings is not None and "error" not in answer:
+            if drawings is not None and not answer.keys() & {"error", "fault"}:
                 answer |= drawings.save(file, answer)
             broken += "error" in answer
+            faults += "fault" in answer
             show(answer)
     show.end()
     if broken:
         raise ValueError(f"{broken} of {len(files)} pictures could not be read")
+    if faults:
+        print(f"of {faults} of {len(files)} pictures nothing can be said: {NOT_FINITE}", file=sys.stderr)
+        return EXIT_BAD_NUMBERS
     return 0
 
 
@@ -186,6 +192,9 @@ class _TextPrinter:
             print(f"{answer['image']}: {answer['error']}", file=sys.stderr)
             return
         print(answer["image"])
+        if "fault" in answer:
+            print("  -")
+            return
         for line in self._task.format_lines(answer):
             print(f"  {line}")
         for what in ("map", "drawn"):

@@ -68,13 +68,13 @@ class Workers:
 
     def make(
         self,
-        batches: Batches[Any],
-        places: Sequence[Place],
+        batches: Any,
+        places: Sequence[Any],
         *,
         stopped: Callable[[], bool] = lambda: False,
         patience_s: float = math.inf,
-    ) -> Iterator[Batch]:
-        """``batches[place]`` of all ``places``, in order.
+    ) -> Iterator[Any]:
+        """``batches[place]`` of all ``places``, in order: batches, as a rule.
 
         Raises:
             WorkersLost: one has died, could not hand over a batch, or none came for ``patience_s`` seconds. All are
@@ -190,6 +190,8 @@ class _Made(Dataset[Any]):
         if epoch is not None:
             self.batches.epoch = epoch  # type: ignore[attr-defined]  # those of training have one
         batch = self.batches[place]
+        if not isinstance(batch, Batch):  # no tensors, which alone go through shared memory
+            return batch
         try:
             parts = (batch.images, batch.targets, batch.index)
             images, targets, index = (each_tensor(part, Tensor.share_memory_) for part in parts)

@@ -90,6 +90,7 @@ class HoldOut:
             seed=self.seed,
             ids=None if by_place else digests,
             class_names=class_names,
+            fewest=2 if self.kept is None else 1,  # where a run's pictures are was settled when it began
         )
         if self.kept is not None:
             assert digests is not None
@@ -121,13 +122,14 @@ def stratified_split(
     seed: int,
     ids: Indices | None = None,
     class_names: Sequence[str] = (),
+    fewest: int = 2,
 ) -> tuple[Indices, Indices]:
-    """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of each.
+    """Indices (rest, held out), each ascending: ``share`` of every class is held out, at least one of two and more.
 
     Which they are depends on ``ids`` (N,), what each is known by; its place where they are None.
 
     Raises:
-        ValueError: ``share`` is not between 0 and 1, or a class has a single picture.
+        ValueError: ``share`` is not between 0 and 1, or a class has less than ``fewest`` pictures.
     """
     if not 0 < share < 1:
         raise ValueError(
@@ -137,12 +139,12 @@ def stratified_split(
     labels = np.asarray(targets, dtype=np.int64)
     draw = uniforms(keyed(purpose, seed, 0, np.arange(len(labels)) if ids is None else ids), 1)[:, 0]
     names, sizes = np.unique(labels, return_counts=True)
-    if len(sizes) and sizes.min() < 2:
+    if len(sizes) and sizes.min() < fewest:
         rare = int(names[sizes.argmin()])
         raise ValueError(
             f"class {class_names[rare] if class_names else rare} has 1 picture: two at least, to train and validate"
         )
-    counts = np.clip(np.rint(share * sizes).astype(np.int64), 1, sizes - 1)
+    counts = np.minimum(np.maximum(np.rint(share * sizes).astype(np.int64), 1), sizes - 1)
     order = np.lexsort((draw, labels))  # class by class, each in the order of its draws
     place = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     held = np.zeros(len(labels), dtype=bool)

@@ -1,6 +1,7 @@
 """Reads every picture of a data set: what is there, what is broken, and what a recipe should know of it."""
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
+from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.contents import BINARY, contents, label_counts, object_counts
 from crosshead.data.datasets.mapped import BeyondClasses, MapSet
 from crosshead.data.datasets.objects import ObjectSet
@@ -240,5 +242,14 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
 
 
 def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:
-    for chunk in DataLoader(_Chunks(images, classes), batch_size=None, num_workers=workers):
-        yield from chunk
+    chunks, done, processes = _Chunks(images, classes), 0, Workers(workers)
+    try:
+        for chunk in processes.make(chunks, range(len(chunks))) if workers else ():
+            done += 1
+            yield from chunk
+    except WorkersLost as lost:
+        warnings.warn(f"{lost}. The rest is read without them", RuntimeWarning, stacklevel=2)
+    finally:
+        processes.end(at_once=True)
+    for i in range(done, len(chunks)):
+        yield from chunks[i]

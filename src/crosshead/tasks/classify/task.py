@@ -11,7 +11,7 @@ from crosshead.data.batching.labelled import TrainingBatches
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.tasks.classify.loss import class_weights, focal_loss
-from crosshead.tasks.labelled import USUAL, LabelledTask
+from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault
 from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Step
 
@@ -80,8 +80,8 @@ class ClassifyTask(LabelledTask):
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable."""
-        probabilities = self.outputs_of(model, prepared).softmax(dim=-1)
-        return [{"predictions": self._best(row, top or USUAL)} for row in probabilities]
+        rows = self.outputs_of(model, prepared).softmax(dim=-1)
+        return [answer_or_fault({"predictions": self._best(row, top or USUAL)}, row) for row in rows]
 
     def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:
         values, indices = probabilities.topk(min(top, len(probabilities)))

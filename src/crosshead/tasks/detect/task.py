@@ -23,7 +23,7 @@ from crosshead.tasks.detect.evaluation import DetectEvaluation, metric_name
 from crosshead.tasks.detect.results import answer, in_own_pixels
 from crosshead.tasks.detect.windows import detect
 from crosshead.tasks.metrics import selecting
-from crosshead.tasks.protocol import Step
+from crosshead.tasks.protocol import NOT_FINITE, Step
 
 # Of the recipe's augmentation what is for pictures with one label, or with maps.
 _FOR_OTHERS = (
@@ -187,9 +187,8 @@ class DetectTask:
                 best = {
                     name: values[likely][: _MOST if top is None else top] for name, values in each.items()
                 }
-                answers.append(
-                    answer(in_own_pixels(best, size, own), own, self.info.class_names, self.info.class_ids)
-                )
+                said = answer(in_own_pixels(best, size, own), own, self.info.class_names, self.info.class_ids)
+                answers.append(said if each["scores"].isfinite().all() else said | {"fault": NOT_FINITE})
         return answers
 
     def format_lines(self, answer: dict[str, Any]) -> list[str]:

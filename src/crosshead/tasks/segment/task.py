@@ -23,7 +23,7 @@ from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.metrics import selecting
-from crosshead.tasks.protocol import Step
+from crosshead.tasks.protocol import NOT_FINITE, Step
 from crosshead.tasks.segment.drawing import as_png, class_map, overlay
 from crosshead.tasks.segment.evaluation import SegmentEvaluation
 from crosshead.tasks.segment.windows import classes_at, windowed_logits
@@ -239,7 +239,8 @@ class SegmentTask:
             if number != NOTHING
         ]
         segments.sort(key=lambda segment: -segment["pixels"])
-        return {"size": list(classes.shape), "segments": segments}
+        found = {"size": list(classes.shape), "segments": segments}
+        return found | {"fault": NOT_FINITE} if (classes == NOTHING).any() else found
 
     def format_lines(self, answer: dict[str, Any]) -> list[str]:
         return [f"{segment['share']:7.2%}  {segment['class']}" for segment in answer["segments"]]

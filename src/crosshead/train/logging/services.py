@@ -11,12 +11,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from crosshead.files import read_text
 from crosshead.ops.renamed import warn_of
 from crosshead.recipe.schema import Recipe
 from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 
 GROUP = "crosshead.callbacks"
 _OLD_GROUP = "crosshead.observers"  # its name in 0.1
+_LONGEST_ID = 1024  # bytes
 Maker = Callable[[Path, Recipe], Callback]
 
 
@@ -98,7 +100,7 @@ class WandB(_Numbers):
 
     def on_start(self, info: RunInfo) -> None:
         kept = self._folder / "wandb-id.txt"
-        number = kept.read_text().strip() if kept.is_file() else secrets.token_hex(6)
+        number = _kept(kept) or secrets.token_hex(6)
         kept.write_text(number + "\n")
         self._run = self._wandb.init(
             project="crosshead",
@@ -129,12 +131,12 @@ class MLflow(_Numbers):
 
     def on_start(self, info: RunInfo) -> None:
         kept = self._folder / "mlflow-id.txt"
-        if kept.is_file():
-            self._id = kept.read_text().strip()
+        if number := _kept(kept):
+            self._id = number
             return
         experiment = self._client.get_experiment_by_name("crosshead")
-        number = experiment.experiment_id if experiment else self._client.create_experiment("crosshead")
-        self._id = self._client.create_run(number, run_name=info.name).info.run_id
+        group = experiment.experiment_id if experiment else self._client.create_experiment("crosshead")
+        self._id = self._client.create_run(group, run_name=info.name).info.run_id
         for key, value in _flat(self._recipe.model_dump(mode="json")):
             self._client.log_param(self._id, key, value)
         kept.write_text(self._id + "\n")
@@ -146,6 +148,11 @@ class MLflow(_Numbers):
     def on_end(self, record: EndRecord) -> None:
         ended = {"finished": "FINISHED", "stopped": "KILLED"}.get(record.status, "FAILED")
         self._client.set_terminated(self._id, status=ended)
+
+
+def _kept(file: Path) -> str:
+    """What a service called this run when it began; empty where it has not."""
+    return read_text(file, most=_LONGEST_ID).strip() if file.exists() else ""
 
 
 def _numbers(record: StepRecord) -> Iterator[tuple[str, float]]:

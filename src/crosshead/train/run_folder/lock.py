@@ -15,12 +15,15 @@ import threading
 import time
 from pathlib import Path
 
+from crosshead.files import read_bytes, regular
+
 try:
     import fcntl
 except ImportError:  # Windows, where all but training works
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".lock"
+_LONGEST = 1 << 16  # bytes of it that are read
 _HELD: set[Path] = set()  # record locks do not exclude a second holder in the same process
 _FOLDERS: set[int] = set()  # this process's open folders
 
@@ -89,13 +92,13 @@ class FolderLock:
         _HELD.add(self.path)
 
     def _take_file(self) -> None:
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        file = regular(str(self.path), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(file)
             raise
-        self.stale_owner = describe_owner(os.pread(file, 65536, 0))
+        self.stale_owner = describe_owner(os.pread(file, _LONGEST, 0))
         os.ftruncate(file, 0)
         own = {
             "pid": os.getpid(),
@@ -171,7 +174,7 @@ def is_held(folder: Path) -> str | None:
     try:
         _lock_folder(handle, fcntl.LOCK_SH)  # which a reader may ask for, on a read-only disk too
         if path.exists():
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=regular) as file:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _owner(path)
@@ -195,7 +198,7 @@ def _owner(path: Path) -> str:
     for pause in (0, 0.05, 0.1, 0.2):
         time.sleep(pause)
         with contextlib.suppress(OSError):
-            if owner := describe_owner(path.read_bytes()):
+            if owner := describe_owner(read_bytes(path, most=_LONGEST)):
                 return owner
     return "an unnamed process"
 
