@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .probes import probe, register_probe
     from .saved import load, save
     from .swap import SwapReport, restore_attention, supported, swap_attention
-    from .tasks import register_task
+    from .tasks import register_metric, register_task
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ __all__ = [
     "register_dataset",
     "register_host",
     "register_interaction",
+    "register_metric",
     "register_probe",
     "register_task",
     "restore_attention",
@@ -72,6 +73,7 @@ _ROOMS = {
     "overlapped_attention": "ops.overlap",
     "probe": "probes",
     "register_dataset": "data.datasets.registry",
+    "register_metric": "tasks",
     "register_probe": "probes",
     "register_task": "tasks",
     "restore_attention": "swap",

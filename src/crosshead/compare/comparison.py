@@ -12,7 +12,7 @@ from crosshead.compare.differences import FEWEST_SEEDS, Difference, paired, welc
 from crosshead.compare.recipes import mean_interval
 from crosshead.compare.runs import Group, group_runs, read_runs
 from crosshead.compare.several import against_control
-from crosshead.tasks.metrics import METRICS, Metric
+from crosshead.tasks.metrics import Metric, metric_named
 
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -88,14 +88,14 @@ def _metric(groups: Sequence[Group], name: str | None) -> Metric:
     for run in runs:
         if not run.result.test:
             raise ValueError(f"{run.folder} has no test split, and nothing to be compared by")
-    known = [each for each in runs[0].result.test if each in METRICS and METRICS[each].form != "count"]
+    known = [each for each in runs[0].result.test if metric_named(each).form != "count"]
     chosen = name or runs[0].result.shown[0]
     if chosen not in known:
         raise ValueError(f"the runs have no metric {chosen!r}; expected one of {', '.join(known)}")
     for run in runs:
         if not math.isfinite(run.result.test.get(chosen, math.nan)):
             raise ValueError(f"{run.folder} has no {chosen} on its test images; choose another metric")
-    return METRICS[chosen]
+    return metric_named(chosen)
 
 
 def _against(groups: Sequence[Group], metric: Metric, level: float) -> list[Against]:

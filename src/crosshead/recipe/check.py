@@ -1,4 +1,4 @@
-"""From plain data to a ``Recipe``, with messages that name the key, its place, and what was wanted."""
+"""From plain data to a ``Recipe``, with messages that name the key, its place, and what was expected."""
 
 import json
 from typing import Any

@@ -333,6 +333,9 @@ class TaskConfig(Section):
     select_by: str | None = key(
         None, "The metric that selects a checkpoint: loss, balanced_accuracy, miou ... Unset: the task's own."
     )
+    metrics: list[str] = key(
+        [], "Metrics that are computed and told besides the task's own, such as a package's."
+    )
     label_smoothing: Rate = key(
         0.1, "classify, multilabel, segment: share of the target that goes to all classes."
     )

@@ -1,13 +1,16 @@
 """What predictions mean: all that the trainer does not know of a task."""
 
 from crosshead.tasks.classify import ClassifyTask
+from crosshead.tasks.classify.evaluation import ClassificationOutputs
 from crosshead.tasks.detect import DetectTask
-from crosshead.tasks.metrics import METRICS, Metric
-from crosshead.tasks.multilabel import MultilabelTask
+from crosshead.tasks.detect.evaluation import DetectionOutputs, MaskOutputs
+from crosshead.tasks.metrics import METRICS, Metric, register_metric
+from crosshead.tasks.multilabel import MultilabelOutputs, MultilabelTask
 from crosshead.tasks.protocol import Drawing, EvalResult, Evaluation, Step, Task
 from crosshead.tasks.registry import TASKS, open_task, register_task
-from crosshead.tasks.regress import RegressTask
+from crosshead.tasks.regress import RegressionOutputs, RegressTask
 from crosshead.tasks.segment import SegmentTask
+from crosshead.tasks.segment.evaluation import SegmentationOutputs
 
 register_task("classify")(ClassifyTask)
 register_task("multilabel")(MultilabelTask)
@@ -18,15 +21,22 @@ register_task("detect")(DetectTask)
 __all__ = [
     "METRICS",
     "TASKS",
+    "ClassificationOutputs",
     "ClassifyTask",
     "DetectTask",
+    "DetectionOutputs",
     "Drawing",
     "EvalResult",
     "Evaluation",
+    "MaskOutputs",
     "Metric",
+    "MultilabelOutputs",
+    "RegressionOutputs",
     "SegmentTask",
+    "SegmentationOutputs",
     "Step",
     "Task",
     "open_task",
+    "register_metric",
     "register_task",
 ]

@@ -1,5 +1,6 @@
 """What the tasks share whose images all have one size, and whose models give one vector an image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.datasets.contents import Contents
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE
 
 USUAL = 5  # classes that an answer names unless another number is asked for
@@ -27,9 +29,16 @@ class LabelledTask:
         np.integer,
     )  # how a data set of this task gives the label of a picture
     wanted = "one class a picture"
+    shown: tuple[str, ...] = ()
 
     def __init__(self, recipe: Recipe, info: DatasetInfo, outputs: int) -> None:
         self.recipe, self.info, self.outputs = recipe, info, outputs
+
+    def choose(self, own: Sequence[str], of: type, without: Sequence[str] = ()) -> None:
+        """Sets the metrics: which are computed, which selects, and which are told; see ``chosen_metrics``."""
+        self.primary, self.metrics = chosen_metrics(self.recipe.task, own, of, without)
+        self.shown = (*self.shown, *(name for name in self.metrics if name not in own))
+        self.evaluates = of
 
     def build_model(self, *, from_weights: bool = True) -> nn.Module:
         return models.build_model(
@@ -77,7 +86,7 @@ class LabelledTask:
         return model(batch.images)
 
     def undefined(self, held: Contents) -> str | None:
-        return None
+        return self.primary.lacks(self.evaluates, held)
 
     def limits(self, held: Contents) -> list[str]:
         return []

@@ -1,19 +1,25 @@
 """Several labels an image, or none: predictions are logits (B, labels), each label a yes or no of its own."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crosshead.data.base import Batch, DatasetInfo
 from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault, only_classification
-from crosshead.tasks.metrics import selecting
+from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult, Step
+
+METRICS = ("mean_average_precision", "macro_f1", "label_accuracy", "loss")
 
 
 class MultilabelTask(LabelledTask):
@@ -28,8 +34,7 @@ class MultilabelTask(LabelledTask):
         if not info.class_names:
             raise ValueError(f"task.name is multilabel, and {info.name} names no labels: see data.name=csv")
         super().__init__(recipe, info, len(info.class_names))
-        known = ("mean_average_precision", "macro_f1", "label_accuracy", "loss")
-        self.primary = selecting(recipe.task.select_by, known)
+        self.choose(METRICS, MultilabelOutputs)
         self.label_smoothing = recipe.task.label_smoothing
 
     def step(self, network: nn.Module, batch: Batch) -> Step:
@@ -42,15 +47,11 @@ class MultilabelTask(LabelledTask):
         right = ((logits.detach() > 0) == (batch.targets > 0.5)).float().mean(-1).sum()
         return Step(losses, {"label_accuracy": right})
 
-    def undefined(self, held: Contents) -> str | None:
-        of_labels = self.primary.name in ("mean_average_precision", "macro_f1")
-        return "no label" if of_labels and not held.counts.any() else None
-
     def empty_batch(self) -> Batch:
         return self.blank_batch(torch.zeros(1, self.outputs))
 
     def evaluation(self, *, predictions: bool = False) -> "MultilabelEvaluation":
-        return MultilabelEvaluation(self.info.class_names, predictions=predictions)
+        return MultilabelEvaluation(self.info.class_names, self.metrics, predictions=predictions)
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
@@ -81,8 +82,10 @@ class MultilabelTask(LabelledTask):
 class MultilabelEvaluation:
     """A row an image: its index, its loss, its labels, and the probability of each."""
 
-    def __init__(self, class_names: tuple[str, ...], *, predictions: bool = False) -> None:
-        self.class_names, self.predictions = class_names, predictions
+    def __init__(
+        self, class_names: tuple[str, ...], metrics: Sequence[str] = METRICS, *, predictions: bool = False
+    ) -> None:
+        self.class_names, self.metrics, self.predictions = class_names, metrics, predictions
         self._rows: list[Tensor] = []
 
     def update(self, predictions: Tensor, batch: Batch) -> None:
@@ -99,43 +102,13 @@ class MultilabelEvaluation:
         return torch.cat(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.float64)
 
     def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
-        """Mean average precision and mean F1 (of labels given at a probability of one half) over the labels that at
-        least one image has, and the share of single decisions that are right. scikit-learn computes the first two."""
-        from sklearn.metrics import average_precision_score, precision_recall_fscore_support
-
+        """Over the rows of all processes: the metrics, the count of images, and a row a label."""
         table = torch.cat(rows)
         table = table[table[:, 0].argsort()]
-        labels, count = len(self.class_names), len(table)
-        truth, score = (table[:, 2 : 2 + labels].numpy(), table[:, 2 + labels :].numpy())
-        given = score > 0.5
-        precision, recall, f1, images = precision_recall_fscore_support(
-            truth, given, average=None, zero_division=0.0
-        )
-        average = [
-            float(average_precision_score(truth[:, i], score[:, i])) if images[i] else None
-            for i in range(labels)
-        ]
-        known = [value for value in average if value is not None]
-        there = [count > 0 or bool(said.any()) for count, said in zip(images, given.T, strict=True)]
-        classes = [
-            {
-                "class": name,
-                "images": int(images[i]),
-                "average precision": average[i],
-                "recall": float(recall[i]) if images[i] else None,
-                "precision": float(precision[i]) if there[i] else None,
-                "f1": float(f1[i]) if images[i] else None,
-            }
-            for i, name in enumerate(self.class_names)
-        ]
-        metrics = {
-            "mean_average_precision": float(np.mean(known)) if known else math.nan,
-            "macro_f1": float(np.mean(f1[images > 0])) if known else math.nan,
-            "label_accuracy": float((given == truth).mean()),
-            "loss": float(table[:, 1].mean()),
-            "count": float(count),
-        }
-        return EvalResult(metrics, {"classes": classes}, self._predictions(table) if self.predictions else [])
+        outputs = MultilabelOutputs(table, self.class_names)
+        metrics = compute_metrics(self.metrics, outputs) | {"count": float(len(table))}
+        details = {"classes": outputs.classes}
+        return EvalResult(metrics, details, self._predictions(table) if self.predictions else [])
 
     def _predictions(self, table: Tensor) -> list[dict[str, Any]]:
         names = self.class_names
@@ -150,3 +123,82 @@ class MultilabelEvaluation:
             }
             for row in table
         ]
+
+
+@dataclass(frozen=True)
+class MultilabelOutputs:
+    """What was said of the N images of a split, in the data set's order; ``table`` has a row an image, see
+    ``MultilabelEvaluation``."""
+
+    table: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """(N, labels), 1 of a label that the image has."""
+        return self.table[:, 2 : 2 + len(self.class_names)].numpy()
+
+    @property
+    def score(self) -> NDArray[np.float64]:
+        """(N, labels), the probability of each."""
+        return self.table[:, 2 + len(self.class_names) :].numpy()
+
+    @property
+    def given(self) -> NDArray[np.bool_]:
+        """(N, labels), what is more probable than not."""
+        return self.score > 0.5
+
+    @cached_property
+    def classes(self) -> list[dict[str, Any]]:
+        """A row a label; None where a number is undefined. scikit-learn computes them."""
+        from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+
+        truth, score, given = self.truth, self.score, self.given
+        precision, recall, f1, images = precision_recall_fscore_support(
+            truth, given, average=None, zero_division=0.0
+        )
+        there = [count > 0 or bool(said.any()) for count, said in zip(images, given.T, strict=True)]
+        return [
+            {
+                "class": name,
+                "images": int(images[i]),
+                "average precision": float(average_precision_score(truth[:, i], score[:, i]))
+                if images[i]
+                else None,
+                "recall": float(recall[i]) if images[i] else None,
+                "precision": float(precision[i]) if there[i] else None,
+                "f1": float(f1[i]) if images[i] else None,
+            }
+            for i, name in enumerate(self.class_names)
+        ]
+
+    def mean(self, column: str) -> float:
+        """Of ``classes``, over the labels that at least one image has."""
+        known = [row[column] for row in self.classes if row["images"]]
+        return float(np.mean(known)) if known else math.nan
+
+
+def _no_label(held: Contents) -> str | None:
+    return None if held.counts.any() else "no label"
+
+
+@register_metric("mean_average_precision", of=MultilabelOutputs, lacks=_no_label)
+def _mean_average_precision(outputs: MultilabelOutputs) -> float:
+    return outputs.mean("average precision")
+
+
+@register_metric("macro_f1", "macro F1", of=MultilabelOutputs, lacks=_no_label)
+def _macro_f1(outputs: MultilabelOutputs) -> float:
+    """Of labels given at a probability of one half."""
+    return outputs.mean("f1")
+
+
+@register_metric("label_accuracy", "accuracy over labels", of=MultilabelOutputs)
+def _label_accuracy(outputs: MultilabelOutputs) -> float:
+    """The share of single decisions that are right."""
+    return float((outputs.given == outputs.truth).mean())
+
+
+@register_metric("loss", of=MultilabelOutputs, higher_is_better=False, form="number")
+def _loss(outputs: MultilabelOutputs) -> float:
+    return float(outputs.table[:, 1].mean())

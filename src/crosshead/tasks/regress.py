@@ -1,9 +1,13 @@
 """A number an image: predictions and targets are in standard deviations from the mean of the training numbers."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
@@ -11,8 +15,10 @@ from crosshead.data.batching.labelled import EvaluationBatches, TrainingBatches
 from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, answer_or_fault, only_classification
-from crosshead.tasks.metrics import selecting
+from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult, Step
+
+METRICS = ("mae", "rmse", "r2", "loss")
 
 
 class RegressTask(LabelledTask):
@@ -33,7 +39,7 @@ class RegressTask(LabelledTask):
                 "task.name is regress, and mixing needs classes: set augment.mixup=0 augment.cutmix=0"
             )
         super().__init__(recipe, info, 1)
-        self.primary = selecting(recipe.task.select_by, ("mae", "rmse", "r2", "loss"))
+        self.choose(METRICS, RegressionOutputs)
         self.mean, self.std = info.scale
 
     def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
@@ -54,14 +60,11 @@ class RegressTask(LabelledTask):
         errors = network(batch.images).float()[:, 0] - batch.targets
         return Step({"loss": errors.square().sum()})
 
-    def undefined(self, held: Contents) -> str | None:
-        return "no two numbers that differ" if self.primary.name == "r2" and held.values < 2 else None
-
     def empty_batch(self) -> Batch:
         return self.blank_batch(torch.zeros(1))
 
     def evaluation(self, *, predictions: bool = False) -> "RegressEvaluation":
-        return RegressEvaluation(self.mean, self.std, predictions=predictions)
+        return RegressEvaluation(self.mean, self.std, self.metrics, predictions=predictions)
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
@@ -76,8 +79,10 @@ class RegressTask(LabelledTask):
 class RegressEvaluation:
     """A row an image: its index, its number, and the number that was predicted."""
 
-    def __init__(self, mean: float, std: float, *, predictions: bool = False) -> None:
-        self.mean, self.std, self.predictions = mean, std, predictions
+    def __init__(
+        self, mean: float, std: float, metrics: Sequence[str] = METRICS, *, predictions: bool = False
+    ) -> None:
+        self.mean, self.std, self.metrics, self.predictions = mean, std, metrics, predictions
         self._rows: list[Tensor] = []
 
     def update(self, predictions: Tensor, batch: Batch) -> None:
@@ -92,21 +97,55 @@ class RegressEvaluation:
         return torch.cat(self._rows) if self._rows else torch.zeros(0, 3, dtype=torch.float64)
 
     def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
-        """Mean absolute and root mean squared error in the numbers' unit, the share of variance that is explained, and
-        the loss that is trained with. scikit-learn computes the first three."""
-        from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
+        """Over the rows of all processes: the metrics, and the count of images."""
         table = torch.cat(rows)
         table = table[table[:, 0].argsort()]
-        count = len(table)
-        truth, found = table[:, 1].numpy(), table[:, 2].numpy()
-        metrics = {
-            "mae": float(mean_absolute_error(truth, found)),
-            "rmse": float(root_mean_squared_error(truth, found)),
-            # Of one number, or of equal ones, there is no variance to explain.
-            "r2": float(r2_score(truth, found)) if len(set(truth.tolist())) > 1 else math.nan,
-            "loss": float((((found - truth) / self.std) ** 2).mean()),
-            "count": float(count),
-        }
+        outputs = RegressionOutputs(table[:, 1].numpy(), table[:, 2].numpy(), self.std)
+        metrics = compute_metrics(self.metrics, outputs) | {"count": float(len(table))}
         rows_kept = [{"index": int(i), "target": t, "predicted": p} for i, t, p in table.tolist()]
         return EvalResult(metrics, {}, rows_kept if self.predictions else [])
+
+
+@dataclass(frozen=True)
+class RegressionOutputs:
+    """The numbers of the N images of a split and those that were predicted, (N,), in the data set's order and the
+    numbers' unit; ``std`` is of the training numbers."""
+
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    std: float
+
+
+@register_metric("mae", "mean absolute error", of=RegressionOutputs, higher_is_better=False, form="number")
+def _mae(outputs: RegressionOutputs) -> float:
+    from sklearn.metrics import mean_absolute_error
+
+    return float(mean_absolute_error(outputs.truth, outputs.predicted))
+
+
+@register_metric(
+    "rmse", "root mean squared error", of=RegressionOutputs, higher_is_better=False, form="number"
+)
+def _rmse(outputs: RegressionOutputs) -> float:
+    from sklearn.metrics import root_mean_squared_error
+
+    return float(root_mean_squared_error(outputs.truth, outputs.predicted))
+
+
+def _no_variance(held: Contents) -> str | None:
+    return "no two numbers that differ" if held.values < 2 else None
+
+
+@register_metric("r2", "R²", of=RegressionOutputs, form="number", lacks=_no_variance)
+def _r2(outputs: RegressionOutputs) -> float:
+    """The share of variance that is explained; of one number, or of equal ones, there is none to explain."""
+    from sklearn.metrics import r2_score
+
+    differ = len(set(outputs.truth.tolist())) > 1
+    return float(r2_score(outputs.truth, outputs.predicted)) if differ else math.nan
+
+
+@register_metric("loss", of=RegressionOutputs, higher_is_better=False, form="number")
+def _loss(outputs: RegressionOutputs) -> float:
+    """The loss that is trained with."""
+    return float((((outputs.predicted - outputs.truth) / outputs.std) ** 2).mean())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from crosshead.tasks import METRICS
+from crosshead.tasks.metrics import metric_named
 from crosshead.train import EndRecord, EvalRecord, RunInfo
 
 
@@ -56,7 +56,7 @@ def evaluation(record: EvalRecord, shown: Sequence[str]) -> str:
 
 def figures(metrics: Mapping[str, float | None], names: Iterable[str]) -> str:
     """``accuracy 98.33%, loss 0.0712``: those of ``names`` that there are."""
-    known = [(METRICS[name], metrics.get(name)) for name in dict.fromkeys(names)]
+    known = [(metric_named(name), metrics.get(name)) for name in dict.fromkeys(names)]
     return ", ".join(f"{metric.label} {metric.text(value)}" for metric, value in known if value is not None)
 
 

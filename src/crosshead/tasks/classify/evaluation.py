@@ -1,5 +1,8 @@
 """Judging a classifier image by image, so that it does not matter which process saw which image."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crosshead.data.base import Batch
+from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult
 
 MOST_DRAWN = 256  # classes of a confusion matrix that is kept
@@ -16,15 +20,78 @@ BINS = 15  # of the calibration error, as in its paper
 _INDEX, _LOSS, _FIRST, _FIVE, _TARGET, _PREDICTED, _CONFIDENCE, _COLUMNS = range(8)
 
 
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error", "top5", "loss")
+
+
+def own_metrics(classes: int) -> tuple[str, ...]:
+    """Those of ``METRICS`` that say something of so many classes."""
+    return tuple(name for name in METRICS if name != "top5" or classes > 5)
+
+
+@dataclass(frozen=True)
+class ClassificationOutputs:
+    """What a classifier said of the N images of a split, in the data set's order. ``table`` has a row an image, see
+    ``ClassifyEvaluation``; the arrays (N,) below are its columns.
+
+    ``probabilities`` (N, classes) are kept where the recipe asks for metrics beyond the task's own; else None.
+    """
+
+    table: Tensor
+    class_names: tuple[str, ...]
+
+    @property
+    def target(self) -> NDArray[np.int64]:
+        return self.table[:, _TARGET].long().numpy()
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        return self.table[:, _PREDICTED].long().numpy()
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of the class that came first."""
+        return self.table[:, _CONFIDENCE].numpy()
+
+    @property
+    def right(self) -> NDArray[np.float64]:
+        """1 where the image's class came first, else 0."""
+        return self.table[:, _FIRST].numpy()
+
+    @property
+    def probabilities(self) -> NDArray[np.float64] | None:
+        rows = self.table[:, _COLUMNS:].numpy()
+        return rows if rows.size else None
+
+    @cached_property
+    def means(self) -> tuple[float, float, float]:
+        """Of the loss, of whether the class came first, and of whether it was among the first five."""
+        loss, first, five = self.table[:, 1 : _FIVE + 1].sum(0).div(len(self.table)).tolist()
+        return loss, first, five
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """``classes``, a row a class, and the ``confusion`` matrix where the classes are few enough to be drawn."""
+        return _tables(self.target, self.predicted, self.class_names)
+
+
 class ClassifyEvaluation:
     """A row an image: its index, its loss, whether its class came first, whether it was among the first five, its
-    class, the class that came first and that one's probability; then all probabilities, if predictions are asked for.
+    class, the class that came first and that one's probability; then all probabilities, if predictions are asked for,
+    or metrics besides the task's own.
 
     Sums run over rows sorted by index, so they do not depend on the order of arrival either.
     """
 
-    def __init__(self, class_names: tuple[str, ...], *, predictions: bool = False) -> None:
+    def __init__(
+        self,
+        class_names: tuple[str, ...],
+        metrics: Sequence[str] | None = None,
+        *,
+        predictions: bool = False,
+    ) -> None:
         self.class_names, self.predictions = class_names, predictions
+        self.metrics = own_metrics(len(class_names)) if metrics is None else metrics
+        self.whole = predictions or not set(self.metrics) <= set(METRICS)
         self.places = min(5, len(class_names))
         self._rows: list[Tensor] = []
 
@@ -38,7 +105,7 @@ class ClassifyEvaluation:
         columns = [losses, places[:, 0], places.any(1), batch.targets, best[:, 0], confidence]
         # To the CPU before it becomes float64, which some devices don't have (Apple's MPS).
         rows = torch.stack([column.float() for column in columns], 1).cpu().double()
-        extra = [probabilities.cpu().double()] if self.predictions else []
+        extra = [probabilities.cpu().double()] if self.whole else []
         self._rows.append(torch.cat([batch.index[:, None].double().cpu(), rows, *extra], 1))
 
     def sums(self) -> Tensor:
@@ -46,35 +113,16 @@ class ClassifyEvaluation:
 
     def rows(self) -> Tensor:
         """What this process saw, (images, columns) float64."""
-        width = _COLUMNS + (len(self.class_names) if self.predictions else 0)
+        width = _COLUMNS + (len(self.class_names) if self.whole else 0)
         return torch.cat(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.float64)
 
     def compute(self, sums: Tensor, rows: list[Tensor]) -> EvalResult:
-        """Over the rows of all processes: accuracy, the mean of the classes' recalls, the mean of their F1, top-5
-        accuracy where there are more than five classes, the calibration error, mean cross entropy, and the count.
-
-        scikit-learn computes what it has a name for.
-        """
-        from sklearn.metrics import f1_score
-
+        """Over the rows of all processes: the metrics, and the count of images."""
         table = torch.cat(rows)
         table = table[table[:, _INDEX].argsort()]
-        count = len(table)
-        loss, first, five = table[:, 1 : _FIVE + 1].sum(0).div(count).tolist()
-        target, predicted = (table[:, column].long().numpy() for column in (_TARGET, _PREDICTED))
-        details = _tables(target, predicted, self.class_names)
-        found = [row["recall"] for row in details["classes"] if row["images"]]
-        right, confidence = (table[:, column].numpy() for column in (_FIRST, _CONFIDENCE))
-        metrics = {
-            "accuracy": first,
-            "balanced_accuracy": float(np.mean(found)),
-            "macro_f1": float(f1_score(target, predicted, average="macro", zero_division=0.0)),
-            "calibration_error": calibration_error(confidence, right),
-        }
-        if len(self.class_names) > 5:
-            metrics["top5"] = five
-        metrics |= {"loss": loss, "count": float(count)}
-        return EvalResult(metrics, details, self._predictions(table) if self.predictions else [])
+        outputs = ClassificationOutputs(table, self.class_names)
+        metrics = compute_metrics(self.metrics, outputs) | {"count": float(len(table))}
+        return EvalResult(metrics, outputs.tables, self._predictions(table) if self.predictions else [])
 
     def _predictions(self, table: Tensor) -> list[dict[str, Any]]:
         names = self.class_names
@@ -124,3 +172,37 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.float64
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(BINS)]
     return float(sum(gaps) / len(confidence))
+
+
+@register_metric("loss", of=ClassificationOutputs, higher_is_better=False, form="number")
+def _loss(outputs: ClassificationOutputs) -> float:
+    """Mean cross entropy."""
+    return outputs.means[0]
+
+
+@register_metric("accuracy", of=ClassificationOutputs)
+def _accuracy(outputs: ClassificationOutputs) -> float:
+    return outputs.means[1]
+
+
+@register_metric("top5", "top-5", of=ClassificationOutputs)
+def _top5(outputs: ClassificationOutputs) -> float:
+    return outputs.means[2]
+
+
+@register_metric("balanced_accuracy", of=ClassificationOutputs)
+def _balanced_accuracy(outputs: ClassificationOutputs) -> float:
+    """The mean of the recalls of the classes that there are."""
+    return float(np.mean([row["recall"] for row in outputs.tables["classes"] if row["images"]]))
+
+
+@register_metric("macro_f1", "macro F1", of=ClassificationOutputs)
+def _macro_f1(outputs: ClassificationOutputs) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(outputs.target, outputs.predicted, average="macro", zero_division=0.0))
+
+
+@register_metric("calibration_error", of=ClassificationOutputs, higher_is_better=False)
+def _calibration_error(outputs: ClassificationOutputs) -> float:
+    return calibration_error(outputs.confidence, outputs.right)

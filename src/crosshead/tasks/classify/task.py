@@ -9,10 +9,14 @@ from torch import Tensor, nn
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.labelled import TrainingBatches
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.classify.evaluation import ClassifyEvaluation
+from crosshead.tasks.classify.evaluation import (
+    METRICS,
+    ClassificationOutputs,
+    ClassifyEvaluation,
+    own_metrics,
+)
 from crosshead.tasks.classify.loss import class_weights, focal_loss
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault
-from crosshead.tasks.metrics import selecting
 from crosshead.tasks.protocol import Step
 
 
@@ -31,8 +35,8 @@ class ClassifyTask(LabelledTask):
                 "two at least; data.root is to be the folder above them"
             )
         super().__init__(recipe, info, classes)
-        known = ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error", "loss")
-        self.primary = selecting(recipe.task.select_by, (*known, "top5") if classes > 5 else known)
+        own = own_metrics(classes)
+        self.choose(own, ClassificationOutputs, without=[name for name in METRICS if name not in own])
         self.label_smoothing, self.focal_gamma = recipe.task.label_smoothing, recipe.task.focal_gamma
         self.class_weights: Tensor | None = None
 
@@ -74,7 +78,7 @@ class ClassifyTask(LabelledTask):
         return self.blank_batch(torch.zeros(1, dtype=torch.int64))
 
     def evaluation(self, *, predictions: bool = False) -> ClassifyEvaluation:
-        return ClassifyEvaluation(self.info.class_names, predictions=predictions)
+        return ClassifyEvaluation(self.info.class_names, self.metrics, predictions=predictions)
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None

@@ -17,12 +17,17 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.coco_numbers import NUMBERS
 from crosshead.tasks.detect.drawing import overlay
-from crosshead.tasks.detect.evaluation import DetectEvaluation, metric_name
+from crosshead.tasks.detect.evaluation import (
+    DetectEvaluation,
+    DetectionOutputs,
+    MaskOutputs,
+    metric_name,
+    own_metrics,
+)
 from crosshead.tasks.detect.results import answer, in_own_pixels
 from crosshead.tasks.detect.windows import detect
-from crosshead.tasks.metrics import selecting
+from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
 
 # Of the recipe's augmentation what is for pictures with one label, or with maps.
@@ -35,7 +40,6 @@ _LOSSES = {
     "faster_rcnn": ("objectness", "proposals", "classes", "boxes"),
     "mask_rcnn": ("objectness", "proposals", "classes", "boxes", "masks"),
 }
-_SIZED = {"s": (0, "small"), "m": (1, "medium"), "l": (2, "large")}  # what box_aps ... box_arl are of
 _MOST = 100  # objects that an answer holds unless another number is asked for
 
 
@@ -70,8 +74,10 @@ class DetectTask:
         self.kinds = ("mask", "box") if self.masked else ("box",)
         self.losses = _LOSSES[self.settings.name]
         self.shown = tuple(metric_name(kind, number) for kind in self.kinds for number in ("AP", "AP50"))
-        judged = tuple(metric_name(kind, number) for kind in self.kinds for number in NUMBERS)
-        self.primary = selecting(recipe.task.select_by, judged)
+        self.evaluates = MaskOutputs if self.masked else DetectionOutputs
+        own = own_metrics(self.kinds)
+        self.primary, self.metrics = chosen_metrics(recipe.task, own, self.evaluates)
+        self.shown += tuple(name for name in self.metrics if name not in own)
 
     def build_model(self, *, from_weights: bool = True) -> nn.Module:
         backbone = models.build_backbone(
@@ -136,10 +142,8 @@ class DetectTask:
         return detect(model, batch.images, _sizes(batch), self.recipe.task.window)  # type: ignore[arg-type]
 
     def undefined(self, held: Contents) -> str | None:
-        kind = _SIZED.get(self.primary.name[-1])
-        if kind is None:
-            return None if held.counts.any() else "no object (crowds are not judged)"
-        return None if held.sizes[kind[0]] else f"no {kind[1]} object (crowds are not judged)"
+        lacking = self.primary.lacks(self.evaluates, held)
+        return lacking if held.counts.any() else lacking or "no object (crowds are not judged)"
 
     def limits(self, held: Contents) -> list[str]:
         if held.most <= (limit := self.recipe.task.max_detections):
@@ -157,7 +161,9 @@ class DetectTask:
             raise ValueError(
                 "a table of predictions is for one row a picture; `crosshead predict` writes what is found in each"
             )
-        return DetectEvaluation(self.info.class_names, self.kinds, self.recipe.task.max_detections)
+        return DetectEvaluation(
+            self.info.class_names, self.kinds, self.recipe.task.max_detections, self.metrics
+        )
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         """Backbone and pyramid: how much the heads compute depends on what they find."""

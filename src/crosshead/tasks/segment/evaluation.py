@@ -1,21 +1,59 @@
 """Judging a segmenter by one table of all pixels: how many of each class were taken for which."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crosshead.data.base import IGNORED, Batch
+from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult
+
+METRICS = ("miou", "mean_accuracy", "pixel_accuracy")
+
+
+@dataclass(frozen=True)
+class SegmentationOutputs:
+    """``confusion`` (classes, classes) int64: how many pixels of all images are of one class, and were said to be of
+    another."""
+
+    confusion: Tensor
+    class_names: tuple[str, ...]
+
+    @cached_property
+    def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
+        table = self.confusion
+        right, there, said = (each.double() for each in (table.diagonal(), table.sum(1), table.sum(0)))
+        return right, there, said
+
+    @property
+    def iou(self) -> Tensor:
+        """(classes,), NaN of a class that is neither in the maps nor in what was said."""
+        right, there, said = self._counts
+        return right / (there + said - right)
+
+    @property
+    def accuracy(self) -> Tensor:
+        """(classes,), NaN of a class that is not in the maps."""
+        right, there, _ = self._counts
+        return right / there
+
+    @property
+    def pixel_accuracy(self) -> float:
+        right, there, _ = self._counts
+        return float(right.sum() / there.sum())
 
 
 class SegmentEvaluation:
     """A confusion matrix, rows what is there and columns what was said, and a count of images: whole numbers, whose sum
     does not depend on which process saw what."""
 
-    def __init__(self, class_names: tuple[str, ...]) -> None:
-        self.class_names = class_names
+    def __init__(self, class_names: tuple[str, ...], metrics: Sequence[str] = METRICS) -> None:
+        self.class_names, self.metrics = class_names, metrics
         self._sums = torch.zeros(len(class_names) ** 2 + 1, dtype=torch.int64)
 
     def update(self, predictions: list[Tensor], batch: Batch) -> None:
@@ -33,24 +71,36 @@ class SegmentEvaluation:
         return None
 
     def compute(self, sums: Tensor, rows: list[Any]) -> EvalResult:
-        """Means over the classes that there are: mIoU over those in the maps or in what was said, mean accuracy over
-        those in the maps."""
+        """Over the pixels of all processes: the metrics, the count of images, and a row a class."""
         classes = len(self.class_names)
         table = sums[:-1].reshape(classes, classes)
-        right, there, said = (each.double() for each in (table.diagonal(), table.sum(1), table.sum(0)))
-        iou, accuracy = right / (there + said - right), right / there
-        metrics = {
-            "miou": _mean(iou),
-            "mean_accuracy": _mean(accuracy),
-            "pixel_accuracy": float(right.sum() / there.sum()),
-            "count": float(sums[-1]),
-        }
-        each = zip(self.class_names, iou.tolist(), accuracy.tolist(), table.sum(1).tolist(), strict=True)
+        outputs = SegmentationOutputs(table, self.class_names)
+        metrics = compute_metrics(self.metrics, outputs) | {"count": float(sums[-1])}
+        iou, accuracy = outputs.iou.tolist(), outputs.accuracy.tolist()
         per_class = [
             {"class": name, "iou": _known(one), "accuracy": _known(other), "pixels": pixels}
-            for name, one, other, pixels in each
+            for name, one, other, pixels in zip(
+                self.class_names, iou, accuracy, table.sum(1).tolist(), strict=True
+            )
         ]
         return EvalResult(metrics, {"classes": per_class, "confusion": table.tolist()})
+
+
+@register_metric("miou", "mIoU", of=SegmentationOutputs)
+def _miou(outputs: SegmentationOutputs) -> float:
+    """The mean over the classes that are in the maps or in what was said."""
+    return _mean(outputs.iou)
+
+
+@register_metric("mean_accuracy", of=SegmentationOutputs)
+def _mean_accuracy(outputs: SegmentationOutputs) -> float:
+    """The mean over the classes that are in the maps."""
+    return _mean(outputs.accuracy)
+
+
+@register_metric("pixel_accuracy", of=SegmentationOutputs)
+def _pixel_accuracy(outputs: SegmentationOutputs) -> float:
+    return outputs.pixel_accuracy
 
 
 def _mean(values: Tensor) -> float:

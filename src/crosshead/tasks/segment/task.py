@@ -22,10 +22,10 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.metrics import selecting
+from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
 from crosshead.tasks.segment.drawing import as_png, class_map, overlay
-from crosshead.tasks.segment.evaluation import SegmentEvaluation
+from crosshead.tasks.segment.evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
 from crosshead.tasks.segment.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
@@ -43,7 +43,7 @@ class SegmentTask:
     these weights in all processes.
     """
 
-    shown = ("miou", "pixel_accuracy")
+    shown: tuple[str, ...] = ("miou", "pixel_accuracy")
     counts = ("pixel_accuracy",)
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
@@ -63,7 +63,8 @@ class SegmentTask:
                 "often"
             )
         self.recipe, self.info, self.settings = recipe, info, recipe.model.segmenter
-        self.primary = selecting(recipe.task.select_by, ("miou", "mean_accuracy", "pixel_accuracy"))
+        self.primary, self.metrics = chosen_metrics(recipe.task, METRICS, SegmentationOutputs)
+        self.shown = (*self.shown, *(name for name in self.metrics if name not in METRICS))
         self.weights = self._class_weights()
         upernet = self.settings.name == "upernet"
         self.losses = ("cross_entropy", "auxiliary") if upernet else ("cross_entropy",)
@@ -192,7 +193,11 @@ class SegmentTask:
         return found
 
     def undefined(self, held: Contents) -> str | None:
-        return None if held.counts.any() else "no pixel that has a class"
+        return (
+            self.primary.lacks(SegmentationOutputs, held)
+            if held.counts.any()
+            else "no pixel that has a class"
+        )
 
     def limits(self, held: Contents) -> list[str]:
         return []
@@ -205,7 +210,7 @@ class SegmentTask:
             raise ValueError(
                 "a table of predictions is for one row a picture; `crosshead predict` writes maps"
             )
-        return SegmentEvaluation(self.info.class_names)
+        return SegmentEvaluation(self.info.class_names, self.metrics)
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         return model, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)

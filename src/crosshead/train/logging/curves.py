@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from crosshead.tasks.metrics import METRICS, Metric
+from crosshead.tasks.metrics import METRICS, Metric, metric_named
 from crosshead.train.files import replace_file
 from crosshead.train.logging.files import EVENTS_FILE, METRICS_FILE, read_lines, read_metrics
 
@@ -83,7 +83,7 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
 def read_curve(folder: Path) -> Curve:
     """The curve in a run's log; an empty one where nothing was logged yet."""
     name = _shown(folder)
-    curve = Curve(METRICS[name])
+    curve = Curve(metric_named(name))
     epochs: dict[int, list[Point]] = {}
     for record in read_metrics(folder / METRICS_FILE)[0]:
         if record["kind"] == "step":
@@ -105,7 +105,7 @@ def _shown(folder: Path) -> str:
     """The metric that the run's task shows first, as its last start says; runs of 0.1 say none."""
     starts = [record for record in read_lines(folder / EVENTS_FILE) if record.get("kind") == "start"]
     names = [start["shown"][0] for start in starts if start.get("shown")]
-    return names[-1] if names and names[-1] in METRICS else "accuracy"
+    return names[-1] if names else "accuracy"
 
 
 def _mean(points: list[Point]) -> Point:

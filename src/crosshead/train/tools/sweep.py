@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from crosshead.files import read_json
 from crosshead.recipe import Recipe, RecipeError, load_recipe
-from crosshead.tasks.metrics import METRICS
+from crosshead.tasks.metrics import metric_named
 from crosshead.train.distributed import groups as distributed
 from crosshead.train.events import Callback
 from crosshead.train.files import replace_file
@@ -260,7 +260,7 @@ def tabulate(variants: Sequence[Variant]) -> list[Row]:
 
 def _row(label: str, results: dict[int, Result], failed: list[int]) -> Row:
     runs = list(results.values())
-    metric = METRICS[runs[0].shown[0] if runs else "accuracy"]
+    metric = metric_named(runs[0].shown[0] if runs else "accuracy")
     validation = [run.validation.get(metric.name, math.nan) for run in runs]
     test = [run.test.get(metric.name, math.nan) for run in runs if run.test]
     return Row(
@@ -290,7 +290,7 @@ def as_cells(row: Row) -> dict[str, Any]:
         "parameters": _number(row.parameters, ","),
         "GMACs": _number(row.gmacs, ".4g"),
         "images/s": _number(row.images_per_second, ",.0f"),
-        "measure": METRICS[row.metric].label,
+        "measure": metric_named(row.metric).label,
         "validation": _mean(row, row.validation_mean, row.validation_std),
         "test": _mean(row, row.test_mean, row.test_std),
     }
@@ -303,7 +303,7 @@ def _number(value: float | None, form: str) -> str:
 def _mean(row: Row, mean: float | None, std: float | None) -> str:
     if mean is None:
         return "-"
-    percent = METRICS[row.metric].form == "percent"
+    percent = metric_named(row.metric).form == "percent"
     mean_text, std_text = (
         f"{100 * value:.2f}" if percent else f"{value:.4f}" for value in (mean, std or 0.0)
     )
