@@ -5,7 +5,7 @@ import timm
 import torch
 
 from crosshead.models.pyramid import Maps
-from crosshead.models.segmenters import build_segmenter, classes_at_full_size, full_size
+from crosshead.models.segmenters import build_segmenter, full_size
 from models.dense_cases import images, small_maps
 
 NAMES = ("semantic_fpn", "upernet", "linear")
@@ -51,14 +51,6 @@ def test_a_plain_vit_takes_semantic_fpn_and_a_linear_head():
         assert not [n for n, p in model.named_parameters() if p.grad is None]
     with pytest.raises(ValueError, match="a backbone of three stages or more, got 1"):
         segmenter("upernet", maps())
-
-
-@torch.no_grad()
-def test_classes_a_few_at_a_time_are_those_of_all_at_once():
-    logits = torch.randn(2, 7, 5, 6, generator=torch.Generator().manual_seed(0))
-    want = full_size(logits, 4, (17, 22)).argmax(1)
-    for at_once in (1, 3, 7, 100):
-        assert torch.equal(classes_at_full_size(logits, 4, (17, 22), at_once=at_once), want)
 
 
 def test_bad_input_is_named():

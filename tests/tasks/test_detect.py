@@ -1,22 +1,23 @@
 """Detection: losses, masks in the pictures' own pixels, shares of an evaluation, windows, answers and drawings."""
 
 import json
+from copy import copy
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 import crosshead.data.datasets.scenes as scenes
 from crosshead.data.base import Batch
 from crosshead.data.coco.rle import RLE, decode, encode, encode_within, parse
-from crosshead.models.detectors import paste_masks
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import METRICS, DetectTask
 from crosshead.tasks.coco_numbers import NUMBERS, Predictions
 from crosshead.tasks.detect.evaluation import DetectEvaluation
 from crosshead.tasks.detect.results import answer, in_own_pixels, masks_of
-from crosshead.tasks.detect.windows import detect
+from crosshead.tasks.windows import detect
 from opening import open_data
 from tolerances import OUTPUT, assert_close
 
@@ -95,7 +96,7 @@ def test_masks_are_pasted_as_torchvision_does():
         [[3.2, 4.1, 20.7, 30.9], [0, 0, 50, 40], [45, 35, 50, 40], [7, 7, 7, 7], [0, 12, 2, 13], [10, 0, 11, 40],
          [49.5, 39.5, 50, 40]]
     )  # fmt: skip
-    want = paste_masks(probabilities, boxes, (40, 50)).numpy()
+    want = (paste_masks_in_image(probabilities, boxes, (40, 50), padding=1)[:, 0] >= 0.5).numpy()
     got = np.stack([decode(mask) for mask in masks_of(probabilities, boxes, (40, 50))])
     assert np.array_equal(got, want) and want.any((1, 2)).sum() >= 5
 
@@ -314,8 +315,6 @@ def test_what_does_not_fit_together_is_refused(splits):
     with pytest.raises(ValueError, match="have no boxes"):
         DetectTask(detect_recipe(), splits.info).evaluation_batches(digits)
 
-    class Unmasked(type(splits.train)):
-        masked = False
-
+    (unmasked := copy(splits.train)).masked = False
     with pytest.raises(ValueError, match="have no masks"):
-        DetectTask(detect_recipe(), splits.info).evaluation_batches(Unmasked(splits.train.scenes))
+        DetectTask(detect_recipe(), splits.info).evaluation_batches(unmasked)

@@ -13,9 +13,9 @@ from crosshead.data.base import Batch, DatasetInfo
 from crosshead.models.segmenters import full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import SegmentTask
-from crosshead.tasks.segment.drawing import class_map
+from crosshead.tasks.drawing import class_map
 from crosshead.tasks.segment.evaluation import SegmentEvaluation
-from crosshead.tasks.segment.windows import classes_at, starts, windowed_logits
+from crosshead.tasks.windows import classes_at, starts, windowed_logits
 from map_files import map_folder
 from opening import open_data
 from tolerances import OUTPUT, assert_close
@@ -134,8 +134,11 @@ def test_windows_cover_the_whole_picture(size):
 def test_classes_at_the_pictures_own_size():
     logits = torch.randn(2, 11, 6, 8)
     grown = F.interpolate(full_size(logits, 4, (22, 30)), size=(33, 45), mode="bilinear")
-    found = torch.stack(classes_at(logits, 4, (22, 30), (33, 45), at_once=4))
-    assert torch.equal(found, grown.argmax(1))
+    for at_once in (1, 3, 4, 11, 100):
+        found = torch.stack(classes_at(logits, 4, (22, 30), (33, 45), at_once=at_once))
+        assert torch.equal(found, grown.argmax(1))
+    same = torch.stack(classes_at(logits, 4, (22, 30), (22, 30)))
+    assert torch.equal(same, full_size(logits, 4, (22, 30)).argmax(1))
 
 
 def test_batches_are_a_function_of_seed_epoch_and_index(tmp_path):

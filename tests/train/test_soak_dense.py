@@ -16,7 +16,7 @@ from test_segment_runs import upernet_recipe
 from test_soak import after_a_while, kill_many, steps_to_repeat
 
 import crosshead.data.datasets.scenes as scenes
-from crosshead.data.datasets.scenes_objects import SceneObjects
+from crosshead.data.datasets.scenes import SceneObjects
 from crosshead.data.decode.images import BrokenImage
 from crosshead.train import EXIT_STOPPED, train
 from crosshead.train.logging.files import METRICS_FILE
@@ -131,7 +131,7 @@ def test_pictures_whose_objects_cannot_be_read(tmp_path, attempt, monkeypatch):
     broken, read = set(random.Random(attempt).sample(range(12), 3)), SceneObjects.sample
 
     def sample(self, i):
-        if self.scenes.split == "train" and int(self.scenes.ids[i]) in broken:
+        if self.split == "train" and int(self.ids[i]) in broken:
             raise BrokenImage(self.name(i), "run lengths that don't fill the picture")
         return read(self, i)
 

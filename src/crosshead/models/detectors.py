@@ -332,15 +332,6 @@ def _init_for_training(tower: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
-def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Probabilities within boxes (n, 1, m, m) and the boxes (n, 4) -> masks (n, height, width), bool."""
-    paste = need("torchvision.models.detection.roi_heads").paste_masks_in_image
-    if not len(masks):
-        return torch.zeros(0, *size, dtype=torch.bool, device=masks.device)
-    out: Tensor = paste(masks, boxes, size, padding=1)[:, 0] >= threshold
-    return out
-
-
 def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> Detector:
     """``retinanet``, ``faster_rcnn`` or ``mask_rcnn`` with the options of its class; ``pyramid`` are those of the
     pyramid, whose extra levels are the paper's unless they say otherwise.
@@ -362,4 +353,4 @@ def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> D
     return known[name](Pyramid(maps, **levels), num_classes, **options)
 
 
-__all__ = ["RCNN", "Detector", "RetinaNet", "build_detector", "paste_masks"]
+__all__ = ["RCNN", "Detector", "RetinaNet", "build_detector"]

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -160,21 +159,6 @@ def full_size(logits: Tensor, stride: int, size: Sequence[int]) -> Tensor:
     sides = [side * stride for side in logits.shape[-2:]]
     grown = F.interpolate(logits, size=sides, mode="bilinear", align_corners=False)
     return grown[..., : size[0], : size[1]]
-
-
-def classes_at_full_size(logits: Tensor, stride: int, size: Sequence[int], *, at_once: int = 8) -> Tensor:
-    """The most likely class of each pixel, (B, height, width) int64; never more than ``at_once`` classes at full size.
-
-    Of 150 classes on 1024 x 2048 pixels all at once would take 1.2 GiB a picture.
-    """
-    best = logits.new_full((len(logits), *size), -math.inf)
-    chosen = torch.zeros(best.shape, dtype=torch.int64, device=logits.device)
-    for first in range(0, logits.shape[1], at_once):
-        values, indices = full_size(logits[:, first : first + at_once], stride, size).max(1)
-        better = values > best
-        best = torch.where(better, values, best)
-        chosen = torch.where(better, indices + first, chosen)
-    return chosen
 
 
 def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> Segmenter:

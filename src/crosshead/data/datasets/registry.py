@@ -24,8 +24,7 @@ from crosshead.data.datasets.image_folder import LAYOUT, open_folder
 from crosshead.data.datasets.listed import LAYOUT as LISTED
 from crosshead.data.datasets.listed import open_listed
 from crosshead.data.datasets.looking import settle_data
-from crosshead.data.datasets.scenes_objects import open_scenes
-from crosshead.data.datasets.scenes_semantic import open_scenes_semantic
+from crosshead.data.datasets.scenes import open_scenes, open_scenes_semantic
 from crosshead.plugins import Registry
 from crosshead.recipe.schema import DataConfig, Recipe
 

@@ -1,4 +1,4 @@
-"""``scenes``: handwritten digits on photographs, for detection, instance and semantic segmentation.
+"""``scenes`` and ``scenes-semantic``: handwritten digits on photographs, with boxes and masks, or with maps.
 
 Made from what comes with scikit-learn: its digits (Alpaydin, Kaynak, 1998) and its two photographs. Digits and
 photographs are split before any scene is made: no digit, and no part of a photograph, is in two splits.
@@ -6,17 +6,22 @@ photographs are split before any scene is made: no digit, and no part of a photo
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crosshead.data.base import IGNORED, Splits, dataset_info
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.rle import encode
-from crosshead.data.datasets.held_out import stratified_split
+from crosshead.data.datasets.held_out import HoldOut, stratified_split
 from crosshead.data.random import Indices, keys, uniforms
+from crosshead.data.transforms.pipeline import image_size
+from crosshead.recipe.schema import DataConfig
 
 CLASSES = tuple("0123456789")
+SPLITS = ("train", "validation", "test")
 LENGTHS = {"train": 8192, "validation": 128, "test": 512}
 # Where each split's strip of a photograph begins and ends, as shares of its width.
 STRIPS = {"train": (0.0, 0.65), "validation": (0.65, 0.8), "test": (0.8, 1.0)}
@@ -35,23 +40,28 @@ class Scenes:
     those of validation and test are the same for every run.
     """
 
-    class_names = CLASSES
-
     def __init__(self, split: str, size: tuple[int, int], seed: int, ids: Indices | None = None) -> None:
         self.split, self.size = split, size
         self.seed = seed if split == "train" else 0
         self.ids = np.arange(LENGTHS[split]) if ids is None else ids
 
+    @property
+    def targets(self) -> list[str]:
+        return [self.name(i) for i in range(len(self))]
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def load(self, i: int) -> Image.Image:
+        return self.scene(i)[0]
 
     def name(self, i: int) -> str:
         return f"scenes/{self.split}[{self.ids[i]}]"
 
-    def subset(self, indices: Indices) -> "Scenes":
-        return Scenes(self.split, self.size, self.seed, self.ids[indices])
+    def subset(self, indices: Indices) -> Self:
+        return type(self)(self.split, self.size, self.seed, self.ids[indices])
 
-    def sample(self, i: int) -> tuple[Image.Image, Objects]:
+    def scene(self, i: int) -> tuple[Image.Image, Objects]:
         """The picture, mode RGB, and the digits on it, masks included."""
         own = keys(f"scenes {self.split}", self.seed, 0, [int(self.ids[i])])
         draws = iter(uniforms(own, _DRAWS)[0].tolist())
@@ -71,6 +81,50 @@ class Scenes:
             found.append(int(labels[which]))
         picture = Image.fromarray((canvas * 255 + 0.5).astype(np.uint8))
         return picture, _objects(self.size, masks, whole, found)
+
+
+class SceneObjects(Scenes):
+    """Scenes whose objects are the digits; mostly hidden ones are crowds, which need not be found."""
+
+    counted = "objects"
+    masked = True
+    made_to_size = True  # by data.image_size
+
+    def sample(self, i: int) -> tuple[Image.Image, Objects]:
+        return self.scene(i)
+
+    def picture_id(self, i: int) -> int:
+        return int(self.ids[i]) + 1
+
+
+class SceneMaps(Scenes):
+    """Scenes whose pixels are background, a digit's, or no class's where a digit is mostly hidden."""
+
+    counted = "pixels"
+
+    def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        picture, objects = self.scene(i)
+        return picture, _classes_of(objects)
+
+
+def open_scenes(data: DataConfig, *, hold: HoldOut) -> Splits:
+    """Scenes of ``data.image_size``; those of validation and test are the same for every seed."""
+    train, validation, test = (SceneObjects(split, image_size(data), hold.seed) for split in SPLITS)
+    return Splits(train, validation, test, dataset_info(data, CLASSES, MEAN, STD))
+
+
+def open_scenes_semantic(data: DataConfig, *, hold: HoldOut) -> Splits:
+    """The same scenes with a map of classes each."""
+    train, validation, test = (SceneMaps(split, image_size(data), hold.seed) for split in SPLITS)
+    return Splits(train, validation, test, dataset_info(data, ("background", *CLASSES), MEAN, STD))
+
+
+def _classes_of(objects: Objects) -> NDArray[np.uint8]:
+    """(height, width): 0 where there is no object, an object's label + 1, ``IGNORED`` where it need not be found."""
+    classes = np.zeros(objects.size, np.uint8)
+    for mask, label, crowd in zip(objects.whole_masks(), objects.labels, objects.crowd, strict=True):
+        classes[mask] = IGNORED if crowd else label + 1
+    return classes
 
 
 @cache

@@ -17,7 +17,6 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.detect.drawing import overlay
 from crosshead.tasks.detect.evaluation import (
     DetectEvaluation,
     DetectionOutputs,
@@ -26,9 +25,10 @@ from crosshead.tasks.detect.evaluation import (
     own_metrics,
 )
 from crosshead.tasks.detect.results import answer, in_own_pixels
-from crosshead.tasks.detect.windows import detect
+from crosshead.tasks.drawing import draw_objects
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
+from crosshead.tasks.windows import detect
 
 # Of the recipe's augmentation what is for pictures with one label, or with maps.
 _FOR_OTHERS = (
@@ -205,7 +205,7 @@ class DetectTask:
         return found or [f"nothing that scores {self.recipe.task.score_threshold:g} or more"]
 
     def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
-        return {"drawn": overlay(picture, answer)}
+        return {"drawn": draw_objects(picture, answer)}
 
 
 def _check_size(recipe: Recipe) -> None:

@@ -22,11 +22,11 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
-from crosshead.tasks.segment.drawing import as_png, class_map, overlay
 from crosshead.tasks.segment.evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
-from crosshead.tasks.segment.windows import classes_at, windowed_logits
+from crosshead.tasks.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
 # Of the recipe's augmentation what is for pictures with one label.
@@ -254,4 +254,4 @@ class SegmentTask:
         """The map, and the picture with the segments on it, by what their files' names end in."""
         classes = class_map(answer)
         names = dict(enumerate(self.info.class_names))
-        return {"map": as_png(classes), "drawn": overlay(picture, classes, names)}
+        return {"map": as_png(classes), "drawn": draw_segments(picture, classes, names)}
