@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
-from crosshead.data.base import Splits
+from crosshead.data.base import ImageSet, Splits
 from crosshead.data.datasets.contents import BINARY, LOOKED, Contents, contents
+from crosshead.data.datasets.looking import spread
+from crosshead.data.decode.images import BrokenImage
 from crosshead.tasks import Task
 
 _NAMED = 8
+_TRIED = 32  # pictures, before a split counts as one that can't be read
 _KINDS = {"images": "picture", "pixels": "pixel", "objects": "object"}
 
 
@@ -15,12 +18,15 @@ def check_contents(task: Task, splits: Splits) -> tuple[str, ...]:
     with more objects than are judged. Of maps and packed objects up to ``LOOKED`` of a split are read.
 
     Raises:
-        ValueError: there is nothing to learn from, or the metric that selects can't be told of the validation split.
+        ValueError: no picture can be read, there is nothing to learn from, or the metric that selects can't be told of
+            the validation split.
     """
     names = splits.info.class_names
     notes = []
     for name, images in splits.parts().items():
         split = "training" if name == "train" else name
+        if split != "test":
+            _refuse_unreadable(images, split)
         held = contents(images, len(names))
         if held is None:
             continue
@@ -32,6 +38,20 @@ def check_contents(task: Task, splits: Splits) -> tuple[str, ...]:
             notes.append(f"{split}: {BINARY}")
         notes += [f"{split}: {note}" for note in task.limits(held)]
     return tuple(notes)
+
+
+def _refuse_unreadable(images: ImageSet, split: str) -> None:
+    """One that can be read is enough, and as a rule the first: the others are named where they are used."""
+    first: BrokenImage | None = None
+    places = spread(len(images), _TRIED)
+    for i in places:
+        try:
+            images.load(i)
+            return
+        except BrokenImage as broken:
+            first = first or broken
+    if first is not None:
+        raise ValueError(f"{split}: none of the {len(places)} pictures looked at can be read. {first}")
 
 
 def _nothing(task: Task, held: Contents, split: str) -> str | None:

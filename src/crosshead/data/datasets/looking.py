@@ -71,14 +71,14 @@ def look_at(images: ImageSet, decoding: Decoding) -> Look:
 
 
 def _inspected(images: ImageSet, decoding: Decoding) -> Iterator[Inspected]:
-    for i in _spread(len(images), LOOKED_AT):
+    for i in spread(len(images), LOOKED_AT):
         try:
             yield inspect_image(images.source(i), name=images.name(i), decoding=decoding)  # type: ignore[attr-defined]
         except BrokenImage:  # is named where it is used
             continue
 
 
-def _spread(length: int, count: int) -> list[int]:
+def spread(length: int, count: int) -> list[int]:
     """At most ``count`` of 0 ... length - 1, evenly."""
     return sorted({k * length // count for k in range(count)}) if length else []
 
@@ -113,7 +113,7 @@ def _statistics(images: ImageSet, channels: int) -> tuple[dict[str, list[float]]
     """Mean and standard deviation of each channel in 0 ... 1, every picture weighing the same; of how many."""
     means, squares = [], []
     reason = "there are none"
-    for i in _spread(len(images), _MEASURED):
+    for i in spread(len(images), _MEASURED):
         try:
             picture = images.load(i)
         except BrokenImage as broken:
