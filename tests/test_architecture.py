@@ -27,12 +27,14 @@ MAY_IMPORT = {
     "tasks": {"plugins", "recipe", "data", "models"},
     "train": {"files", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"recipe", "tasks", "train"},
+    "export": {"data", "models", "tasks", "train"},
     "cli": {
         "text",
         "heads",
         "pages",
         "probes",
         "compare",
+        "export",
         "recipe",
         "data",
         "tasks",
@@ -48,6 +50,8 @@ INSIDE = {
     "data": "random decode coco base transforms datasets batching tools",
     "train": "files result events precheck design paired_init distributed logging run_folder checkpoint loop inference "
     "resolve contents run tools",
+    "export": "about answers resize prepare segments objects runtime graphs programs precision checks onnx_file "
+    "sources judged",
 }
 
 

@@ -7,6 +7,7 @@ and ``--help`` needs neither torch nor timm.
 
 import importlib
 import sys
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -109,5 +110,6 @@ def _is_the_command_line() -> bool:
     return program == "-m" or PurePath(program).stem == "crosshead"
 
 
-if not _is_the_command_line():
+# Without torch there are no models, and exported ones run all the same (``crosshead.export.runtime``).
+if not _is_the_command_line() and find_spec("torch") is not None:
     importlib.import_module(".models", __name__)

@@ -9,7 +9,14 @@ from crosshead.text import printable
 __all__ = ["main"]
 
 EXIT_USER_ERROR = 2
-_EXTRAS = {"wandb": "wandb", "mlflow": "mlflow"}  # all else comes with training
+_EXTRAS = {
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+}  # all else comes with training
+EXIT_BAD_NUMBERS = 65  # as ``train.EXIT_BAD_NUMBERS``, which torch is needed to import
 EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
 
 

@@ -45,7 +45,7 @@ class Detector(OnBackbone):
             head.register_forward_hook(self._note)
 
     def _note(self, head: nn.Module, inputs: Any, outputs: Any) -> None:
-        if not self.training:
+        if not self.training and not torch.compiler.is_compiling():  # a graph asks no numbers
             self._unsound = self._unsound or not all(
                 bool(each.isfinite().all()) for each in _tensors(outputs)
             )

@@ -6,18 +6,22 @@ import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from crosshead.cli import EXIT_BAD_NUMBERS
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 from crosshead.cli.arguments.use import split_keys, used_with
 
 if TYPE_CHECKING:
-    from crosshead.tasks import Task
+    from PIL import Image
+
+    from crosshead.data.decode.decoding import Decoding
     from crosshead.train.inference import LoadedRun
 
 _EPILOG = """\
 examples:
   crosshead predict runs/digits_mohsa seven.png
+  crosshead predict digits.onnx seven.png                   a file of crosshead export; needs no PyTorch
   crosshead predict runs/pets photos/ --top 3 --json > predictions.json
   crosshead predict runs/ade20k_upernet street.jpg --out maps/
   crosshead predict runs/coco huge.tif task.score_threshold=0.05 task.window=1024 --top 500
@@ -28,12 +32,17 @@ def register(commands: Commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="name what is in pictures",
-        usage="crosshead predict RUN IMAGE|FOLDER ... [KEY=VALUE ...] [options]",
+        usage="crosshead predict RUN|FILE.onnx IMAGE|FOLDER ... [KEY=VALUE ...] [options]",
         description="Prints the most probable classes of each picture, or the share of each class in it where a run\n"
         "tells pixels apart; folders are searched through. KEY=VALUE changes how the run is used.",
         epilog=_EPILOG,
     )
-    parser.add_argument("words", nargs="*", metavar="RUN IMAGE ...", help="the folder of a run, and pictures")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RUN|FILE.onnx IMAGE ...",
+        help="the folder of a run, or a file of crosshead export, and pictures",
+    )
     parser.add_argument(
         "--top", type=int, metavar="N", help="how many classes (default: 5) or objects (100) of a picture"
     )
@@ -65,38 +74,87 @@ def run_command(args: argparse.Namespace) -> int:
         overrides.append(f"task.window={args.window}")
     if len(words) < 2:
         raise ValueError(
-            "expected the folder of a run and at least one picture: crosshead predict RUN IMAGE ..."
+            "expected the folder of a run and at least one picture: crosshead predict RUN|FILE.onnx IMAGE ..."
         )
     for name, number in (("--top", args.top), ("--batch-size", args.batch_size)):
         if number is not None and number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number}")
+    if words[0].lower().endswith(".onnx"):
+        return _predict(args, find_pictures(words[1:]), _of_file(args, words[0], overrides), None)
     (run, checkpoint), places = find_checkpoint(words[0]), words[1:]
     files = find_pictures(places)
 
-    from crosshead.tasks.protocol import NOT_FINITE
-    from crosshead.train import EXIT_BAD_NUMBERS
     from crosshead.train.inference import load_run
 
     recipe = used_with(run, overrides)
     trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
-    show = _JsonPrinter() if args.json else _TextPrinter(trained.task)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
-    broken = faults = 0
+    return _predict(args, files, _OfRun(trained), drawings)
+
+
+def _predict(
+    args: argparse.Namespace, files: list[Path], predictor: "Predictor", drawings: "_Drawings | None"
+) -> int:
+    show = _JsonPrinter() if args.json else _TextPrinter(predictor)
+    broken = 0
+    faults: list[str] = []
     for start in range(0, len(files), args.batch_size):
         some = files[start : start + args.batch_size]
-        for file, answer in zip(some, predict_files(trained, some, args.top), strict=True):
+        for file, answer in zip(some, predict_files(predictor, some, args.top), strict=True):
             if drawings is not None and not answer.keys() & {"error", "fault"}:
                 answer |= drawings.save(file, answer)
             broken += "error" in answer
-            faults += "fault" in answer
+            faults += [answer["fault"]] if "fault" in answer else []
             show(answer)
     show.end()
     if broken:
         raise ValueError(f"{broken} of {len(files)} pictures could not be read")
     if faults:
-        print(f"of {faults} of {len(files)} pictures nothing can be said: {NOT_FINITE}", file=sys.stderr)
+        print(f"of {len(faults)} of {len(files)} pictures nothing can be said: {faults[0]}", file=sys.stderr)
         return EXIT_BAD_NUMBERS
     return 0
+
+
+class Predictor(Protocol):
+    """What answers: a run's model with its task, or an exported file."""
+
+    @property
+    def decoding(self) -> "Decoding": ...
+
+    def preprocess(self, picture: "Image.Image") -> Any: ...
+
+    def predictions_of(self, pictures: list[Any], *, top: int | None = None) -> list[dict[str, Any]]: ...
+
+    def format_lines(self, answer: dict[str, Any]) -> list[str]: ...
+
+
+class _OfRun:
+    def __init__(self, trained: "LoadedRun") -> None:
+        from crosshead.data.decode.decoding import Decoding
+
+        task, self._model = trained.task, trained.model
+        self.decoding, self.preprocess, self.format_lines, self._predict = (
+            Decoding.of(trained.recipe.data),
+            task.preprocess,
+            task.format_lines,
+            task.predictions_of,
+        )
+
+    def predictions_of(self, pictures: list[Any], *, top: int | None = None) -> list[dict[str, Any]]:
+        return self._predict(self._model, pictures, top=top)
+
+
+def _of_file(args: argparse.Namespace, file: str, overrides: list[str]) -> Predictor:
+    for name, given in (("--out", args.out), ("--checkpoint", args.checkpoint), ("--device", args.device)):
+        if given is not None:
+            raise ValueError(f"{name} is for a run, and {file} is an exported file; leave it out")
+    if overrides:
+        raise ValueError(
+            f"{overrides[0]}: an exported file is used as it was exported; leave it out, or predict with the run"
+        )
+    from crosshead.export.runtime import OnnxModel
+
+    return OnnxModel(file)
 
 
 def find_pictures(places: list[str]) -> list[Path]:
@@ -119,24 +177,24 @@ def find_pictures(places: list[str]) -> list[Path]:
     return files
 
 
-def predict_files(trained: "LoadedRun", files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
+def predict_files(predictor: Predictor, files: list[Path], top: int | None) -> Iterator[dict[str, Any]]:
     """One answer a file, in order: what the model says, or the error where it can't be read."""
-    from crosshead.data.decode.decoding import Decoding, judge_white
+    from crosshead.data.decode.decoding import judge_white
     from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 
-    task, decoding = trained.task, Decoding.of(trained.recipe.data)
+    decoding = predictor.decoding
     readable: list[Any] = []
     answers: list[dict[str, Any]] = []
     for file in files:
         try:
             picture = decode_image(file, decoding=decoding)
-            readable.append(task.preprocess(picture))
+            readable.append(predictor.preprocess(picture))
             answers.append({"image": display_name(file)})
             if wrong := judge_white(picture.info.get("highest", 0), decoding):
                 print(f"warning: {display_name(file)}: {wrong}", file=sys.stderr)
         except BrokenImage as error:
             answers.append({"image": display_name(file), "error": error.reason})
-    found = iter(task.predictions_of(trained.model, readable, top=top) if readable else [])
+    found = iter(predictor.predictions_of(readable, top=top) if readable else [])
     for answer in answers:
         yield answer if "error" in answer else {**answer, **next(found)}
 
@@ -184,8 +242,8 @@ class _Drawings:
 
 
 class _TextPrinter:
-    def __init__(self, task: "Task") -> None:
-        self._task = task
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
 
     def __call__(self, answer: dict[str, Any]) -> None:
         if "error" in answer:
@@ -195,7 +253,7 @@ class _TextPrinter:
         if "fault" in answer:
             print("  -")
             return
-        for line in self._task.format_lines(answer):
+        for line in self._predictor.format_lines(answer):
             print(f"  {line}")
         for what in ("map", "drawn"):
             if what in answer:

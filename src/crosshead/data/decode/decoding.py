@@ -1,13 +1,14 @@
 """How the values of a picture become 8 bits a channel: what is white, which channels there are, which way is up."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.recipe.schema import DataConfig
+if TYPE_CHECKING:  # a picture is decoded where there is neither torch nor pydantic
+    from crosshead.recipe.schema import DataConfig
 
 # What cameras of 8, 10, 12, 14 and 16 bits reach.
 LEVELS = (255, 1023, 4095, 16383, 65535)
@@ -25,7 +26,7 @@ class Decoding:
     exif: Literal["apply", "ignore"] = "apply"
 
     @classmethod
-    def of(cls, data: DataConfig) -> "Decoding":
+    def of(cls, data: "DataConfig") -> "Decoding":
         return cls(data.max_megapixels, data.channels, data.white_level, data.value_range, data.exif)
 
     @property

@@ -5,14 +5,14 @@ import json
 import pytest
 import timm
 import torch
-from dense_cases import small_maps
 from torch import nn
 
 from crosshead import swap_attention
-from crosshead.models import exporting
+from crosshead.export import programs
+from crosshead.export.programs import ABOUT, TOLERANCE, export_model
 from crosshead.models.detectors import build_detector
-from crosshead.models.exporting import ABOUT, TOLERANCE, export_model
 from crosshead.models.segmenters import build_segmenter
+from models.dense_cases import small_maps
 from tolerances import OUTPUT, assert_close
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatc
             tensor.mul_(1.01)
         return program
 
-    monkeypatch.setattr(exporting.torch.export, "load", other)
+    monkeypatch.setattr(programs.torch.export, "load", other)
     with pytest.raises(ValueError, match="differs from the model by"):
         export_model(model, kept, size=(32, 32))
     assert kept.read_bytes() == b"before" and [each.name for each in tmp_path.iterdir()] == ["kept.pt2"]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from .detectors import Detector
-from .pyramid import Maps, Pyramid
+from crosshead.models.detectors import Detector
+from crosshead.models.pyramid import Maps, Pyramid
 
 Part = Literal["whole", "backbone", "pyramid"]
 ABOUT = "about.json"  # in the file, for ``torch.export.load(file, extra_files={ABOUT: ""})``
@@ -70,7 +70,7 @@ def export_model(
     """
     if file.suffix != ".pt2":
         raise ValueError(f"{file}: the name of an exported program must end in .pt2")
-    module = _part_of(model, part).eval()
+    module = part_of(model, part).eval()
     shapes = _Shapes(module, part, size, channels)
     with torch.no_grad():
         shapes.check_size()
@@ -107,7 +107,7 @@ def export_model(
     )
 
 
-def _part_of(model: nn.Module, part: Part) -> nn.Module:
+def part_of(model: nn.Module, part: Part) -> nn.Module:
     if part not in get_args(Part):
         raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}")
     if part == "whole":

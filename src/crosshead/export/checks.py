@@ -1,0 +1,99 @@
+"""Whether a file computes what the model does: on several numbers and sizes of pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from crosshead.export.about import About
+from crosshead.export.prepare import normalised
+from crosshead.export.resize import resized
+
+# Of an output's largest entry. That of fp16 is what rounding to 11 bits in a dozen layers comes to; int8 is judged by
+# its answers.
+TOLERANCE = {"fp32": 1e-4, "fp16": 3e-2, "int8": float("inf")}
+BATCHES = (1, 2, 5)
+Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+
+
+@dataclass
+class Compared:
+    """The largest ``difference`` over an output's largest entry, and the (batch, height, width) that it is over."""
+
+    difference: float = 0.0
+    shapes: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Images:
+    """Images of any number and size to compare on: real pictures (C, h, w) uint8 resized to it, or noise."""
+
+    def __init__(self, about: About, pictures: Sequence[NDArray[np.uint8]] = ()) -> None:
+        self.about, self.pictures = about, list(pictures)
+
+    def of(self, batch: int, height: int, width: int) -> tuple[NDArray[Any], Tensor]:
+        """As the file takes them, and as the model does."""
+        if self.pictures:
+            some = [self.pictures[i % len(self.pictures)] for i in range(batch)]
+            pixels = np.stack([resized(each, (height, width), "bilinear") for each in some])
+        else:
+            numbers = np.random.default_rng([batch, height, width])
+            pixels = numbers.integers(0, 256, (batch, self.about.channels, height, width), np.uint8)
+        seen = np.stack([normalised(each, self.about) for each in pixels])
+        return (pixels if self.about.input == "pixels" else seen), torch.from_numpy(seen)
+
+
+@torch.no_grad()
+def compare(
+    model: nn.Module,
+    run: Run,
+    images: Images,
+    shapes: Sequence[tuple[int, int, int]],
+    precision: str = "fp32",
+) -> Compared:
+    """Of ``model`` and a file that is run by ``run``; ``model`` takes normalised images.
+
+    Raises:
+        ValueError: they differ by more than ``TOLERANCE``, or in their outputs' shapes.
+    """
+    compared = Compared()
+    for shape in shapes:
+        given, seen = images.of(*shape)
+        wanted = [each.float().numpy() for each in outputs_of(model(seen))]
+        try:
+            found = run(given)
+        except Exception as error:  # ONNX Runtime's exceptions have no class in common
+            raise ValueError(
+                f"ONNX Runtime fails on images of {_named(shape)}: {first_line(error)}"
+            ) from None
+        for got, want in zip(found, wanted, strict=True):
+            if got.shape != want.shape:
+                raise ValueError(
+                    f"on images of {_named(shape)} its output is {got.shape}, the model's {want.shape}"
+                )
+            largest = max(float(np.abs(want).max()), float(np.finfo(np.float32).tiny))
+            apart = float(np.abs(got.astype(np.float64) - want).max()) / largest
+            if not apart <= TOLERANCE[precision] or not np.isfinite(got).all():
+                raise ValueError(
+                    f"on images of {_named(shape)} it differs from the model by {apart:.1e} of the largest output, and "
+                    f"{TOLERANCE[precision]:g} is allowed"
+                )
+            compared.difference = max(compared.difference, apart)
+        compared.shapes.append(shape)
+    return compared
+
+
+def outputs_of(result: Any) -> list[Tensor]:
+    return [result] if isinstance(result, Tensor) else list(result)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _named(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))

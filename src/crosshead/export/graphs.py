@@ -1,0 +1,129 @@
+"""What of a model becomes a graph: the modules that are traced, and what is to be said of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosshead.models.detectors import RCNN, Detector, RetinaNet
+from crosshead.models.pyramid import Maps
+
+
+class Pixels(nn.Module):
+    """uint8 images (B, C, H, W), normalised, then the model."""
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model((images.float() / 255 - self.mean) / self.std)
+
+
+class Probabilities(nn.Module):
+    """The model, and of its logits (B, N) the probabilities."""
+
+    def __init__(self, model: nn.Module, each_for_itself: bool) -> None:
+        super().__init__()
+        self.model, self.each_for_itself = model, each_for_itself
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        out: Tensor = logits.sigmoid() if self.each_for_itself else logits.softmax(-1)
+        return out
+
+
+class DenseAnchors(nn.Module):
+    """RetinaNet up to its raw outputs: of every anchor the logits (B, N, classes), and the box (B, N, 4) that it is
+    moved to, not cut off at the picture's edges."""
+
+    def __init__(self, model: RetinaNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        net: Any = self.model.net
+        levels = self.model.pyramid(images)
+        outputs = net.head(levels)
+        anchors = torch.cat([self._anchors(level, i) for i, level in enumerate(levels)])
+        return outputs["cls_logits"], _moved(anchors, outputs["bbox_regression"], net.box_coder)
+
+    def _anchors(self, level: Tensor, i: int) -> Tensor:
+        """(h * w * per location, 4) of one level; in torchvision's order."""
+        generator: Any = self.model.net.anchor_generator
+        base = generator.generator.cell_anchors[i].to(level)
+        stride = generator.strides[i]
+        rows = torch.arange(level.shape[-2], dtype=torch.float32)[:, None, None] * stride
+        columns = torch.arange(level.shape[-1], dtype=torch.float32)[None, :, None] * stride
+        # Sums, not broadcast_tensors: that asks while tracing whether a side is 1.
+        everywhere = torch.zeros(level.shape[-2], level.shape[-1], 1)
+        rows, columns = rows + everywhere, columns + everywhere
+        at = torch.stack([columns, rows, columns, rows], -1)
+        return (at + base).reshape(-1, 4)
+
+
+def _moved(anchors: Tensor, deltas: Tensor, coder: Any) -> Tensor:
+    """torchvision's ``BoxCoder.decode_single``, of a batch."""
+    sides = anchors[:, 2:] - anchors[:, :2]
+    centers = anchors[:, :2] + 0.5 * sides
+    weights = deltas.new_tensor(coder.weights)
+    deltas = deltas / weights
+    centers = deltas[..., :2] * sides + centers
+    half = 0.5 * deltas[..., 2:].clamp(max=coder.bbox_xform_clip).exp() * sides
+    return torch.cat([centers - half, centers + half], -1)
+
+
+def dense_anchors(model: RetinaNet) -> DenseAnchors:
+    net: Any = model.net
+    net.anchor_generator.generator.set_cell_anchors(torch.float32, torch.device("cpu"))
+    return DenseAnchors(model)
+
+
+def whole(model: nn.Module) -> nn.Module:
+    """What of a model is exported as "whole"; ValueError for one that can't be."""
+    if isinstance(model, RetinaNet):
+        return dense_anchors(model)
+    if isinstance(model, RCNN):
+        raise ValueError(
+            f"{type(model).__name__} can't be exported whole: how many boxes go from its first stage to its second "
+            "depends on the picture, and a graph has no such shapes; export its backbone (--backbone), or backbone "
+            "and pyramid (--pyramid), and run the heads in PyTorch; of the detectors retinanet goes whole"
+        )
+    return model
+
+
+def output_names(model: nn.Module, part: str) -> list[str] | None:
+    """None: as many as there are levels."""
+    if part != "whole":
+        return None
+    return ["logits", "boxes"] if isinstance(model, Detector) else ["logits"]
+
+
+def step_of(module: nn.Module) -> int:
+    """What sides of images are multiples of where they vary."""
+    maps = next((each for each in module.modules() if isinstance(each, Maps)), None)
+    if maps is not None:
+        return maps.multiple
+    for each in module.modules():
+        info = getattr(each, "feature_info", None)
+        if info:
+            return max(int(stage["reduction"]) for stage in info)
+    return 1
+
+
+def periods_of(module: nn.Module) -> int:
+    """After how many steps of a side its remainders by landmarks and windows have all been seen."""
+    found = [2]
+    for each in module.modules():
+        for name in ("landmarks", "window_size", "agent_num"):
+            value = getattr(each, name, None)
+            interaction = getattr(getattr(each, "interaction", None), name, None)
+            for number in (value, interaction):
+                number = max(number) if isinstance(number, tuple | list) and number else number
+                if isinstance(number, int):
+                    found.append(number)
+    return max(found)
