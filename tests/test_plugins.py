@@ -1,6 +1,9 @@
 """What other packages offer: found by entry points, loaded when it is asked for, and harmless when it is broken."""
 
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 import timm
@@ -10,7 +13,8 @@ from crosshead.cli import main
 from crosshead.data.datasets.registry import DATASETS
 from crosshead.layers import INTERACTIONS
 from crosshead.plugins import Registry
-from crosshead.tasks import TASKS
+from crosshead.tasks import METRICS, TASKS
+from crosshead.train.result import Result
 from outside import install
 
 GROUP = "crosshead.things"
@@ -22,7 +26,7 @@ GOOD = "from test_plugins import THINGS\nTHINGS.add('good', 5)\n"
 def place(tmp_path, monkeypatch):
     """A folder of packages; what they register and import is gone afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    registries = (THINGS, DATASETS, INTERACTIONS, TASKS)
+    registries = (THINGS, DATASETS, INTERACTIONS, METRICS, TASKS)
     before, modules = [dict(each) for each in registries], set(sys.modules)
     yield tmp_path
     for registry, members in zip(registries, before, strict=True):
@@ -92,3 +96,39 @@ def test_a_broken_package_costs_the_list_of_data_sets_nothing(place, capsys):
         line.startswith("broken") and "bad 1.2" in line and "ZeroDivisionError" in line for line in lines
     )
     assert sum(line.startswith(("digits", "voc")) for line in lines) == 2
+
+
+def example() -> tuple[dict[str, str], dict[str, dict[str, str]], list[str]]:
+    """The package that CONTRIBUTING.md shows: its files, its entry points, and the words of its command."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = text[text.index("## From another package") :].partition("\n## ")[0]
+    files = dict(re.findall(r"`([a-z_/]+\.[a-z]+)`:\n\n```[a-z]+\n(.*?)```", text, re.DOTALL))
+    points = tomllib.loads(files.pop("pyproject.toml"))["project"]["entry-points"]
+    command = re.search(r"    crosshead (.*)", text)
+    assert command is not None and len(files) == 3
+    return files, points, command[1].split()
+
+
+def test_the_example_of_another_package_trains(place, monkeypatch, capsys):
+    files, points, words = example()
+    install(place, "my_package", files | {"my_package/__init__.py": ""}, points)
+    monkeypatch.chdir(place)
+    assert "my_package.kappa" not in sys.modules
+    assert main([*words, "data.batch_size=16", "log.progress=lines"]) == 0
+    run = place / "runs" / "digits"
+    result = Result.load(run)
+    assert result.metric == "kappa" and "kappa" in result.shown and result.validation["kappa"] <= 1
+    assert "Cohen's kappa" in capsys.readouterr().out
+    assert main(["eval", str(run), "--split", "validation"]) == 0
+    assert "Cohen's kappa" in capsys.readouterr().out
+    assert main(["data", "list"]) == 0 and "stripes" in capsys.readouterr().out
+
+
+def test_names_that_nobody_offers_are_refused_where_they_are_asked_for(capsys):
+    for key, wrong in (("task.name", "clasify"), ("task.select_by", "acuracy"), ("task.metrics", "kapa")):
+        value = f"[{wrong}]" if key == "task.metrics" else wrong
+        assert main(["train", "digits", f"{key}={value}"]) == 2
+        said = capsys.readouterr().err
+        assert key in said and repr(wrong) in said and "known are" in said
+    assert main(["train", "digits", "task.metrics=[miou]"]) == 2
+    assert "task.metrics is 'miou'; this task and data give accuracy, " in capsys.readouterr().err
