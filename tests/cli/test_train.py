@@ -1,6 +1,7 @@
 """``crosshead train``: what a run leaves behind, what it says, and what it refuses."""
 
 import json
+import sys
 
 import pytest
 
@@ -134,3 +135,11 @@ def test_lines_tell_the_first_step_at_once_and_end_a_long_silence(capsys, monkey
     said = capsys.readouterr().out
     assert [line.split()[3].partition("/")[0] for line in said.splitlines()] == ["1", "3", "40"]
     assert "loss 2.0000 (epoch's mean 1.5000)" in said
+
+
+def test_a_closed_output_stops_no_run(tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):  # as Python sees `>&- 2>&-`
+        monkeypatch.setattr(sys, name, None)
+    words = ["digits", "train.steps=1", "data.validation=0.9", "train.device=cpu", f"output={tmp_path}"]
+    assert main(["train", *words]) == 0
+    assert main(["eval", str(tmp_path / "digits")]) == 0

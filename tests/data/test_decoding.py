@@ -69,6 +69,27 @@ def four_bands(pixels: np.ndarray, *, alpha: bool = False) -> bytes:
     return file.getvalue()
 
 
+def many_bands(channels: int) -> bytes:
+    """2 x 2 pixels of 8 bits, all zero."""
+    body = bytes(4 * channels)
+    bits, extra = 8 + len(body), 8 + len(body) + 2 * channels
+    entries = [(256, 3, 1, 2), (257, 3, 1, 2), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 1)]
+    entries += [(273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, 2), (279, 4, 1, len(body)), (284, 3, 1, 1)]
+    entries.append((338, 3, channels - 1, extra))
+    at = extra + 2 * (channels - 1)
+    listed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    numbers = struct.pack(f"<{channels}H", *[8] * channels) + bytes(2 * (channels - 1))
+    return (
+        b"II*\0"
+        + struct.pack("<I", at)
+        + body
+        + numbers
+        + struct.pack("<H", len(entries))
+        + listed
+        + bytes(4)
+    )
+
+
 def some(channels: int, most: int, dtype: type = np.uint16) -> np.ndarray:
     return np.random.default_rng(0).integers(0, most + 1, (5, 7, channels)).astype(dtype)
 
@@ -153,6 +174,16 @@ def test_a_fourth_channel_that_is_no_transparency_is_learned_or_refused() -> Non
     with pytest.raises(BrokenImage, match=r"3 channels, and data\.channels is 4"):
         decode_image(png16(some(3, 9)), decoding=Decoding(channels=4))
     assert inspect_image(four_bands(pixels, alpha=True)).tagged_alpha
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_more_channels_than_are_read_are_named_as_that(tmp_path: Path, channels: int) -> None:
+    content = many_bands(channels)
+    (tmp_path / "a.tif").write_bytes(content)
+    for source in (content, tmp_path / "a.tif"):
+        for wanted in (3, 4):
+            with pytest.raises(BrokenImage, match=r"a TIFF of a kind that is not read.*one to four channels"):
+                decode_image(source, decoding=Decoding(channels=wanted))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])

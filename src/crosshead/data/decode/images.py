@@ -43,6 +43,7 @@ _UNREAD = {
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SAMPLES, _EXTRA_SAMPLES = 277, 338  # TIFF's
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how its files begin, large ones too
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _USUAL = Decoding()
 _UPRIGHT = {
@@ -184,10 +185,24 @@ def _decoded(
         except Image.DecompressionBombError as error:
             raise BrokenImage(label, f"refused before decoding: {_one_line(error)}") from None
         except UnidentifiedImageError:
-            reason = f"not a picture in a known format ({', '.join(FORMATS)}), or cut off in its header"
-            raise BrokenImage(label, reason) from None
+            raise BrokenImage(label, _unknown(source)) from None
         except Exception as error:  # decoders fail with every kind of exception on hostile bytes
             raise BrokenImage(label, f"can't be decoded: {_one_line(error)}") from None
+
+
+def _unknown(source: str | os.PathLike[str] | bytes) -> str:
+    """Why Pillow knows no such picture."""
+    if isinstance(source, bytes):
+        head = source[:4]
+    else:
+        with open(source, "rb") as file:
+            head = file.read(4)
+    if head in _TIFF:
+        return (
+            "a TIFF of a kind that is not read, or cut off in its header: those are with one to four channels of 8 or "
+            "16 bits, or one of 32 or of floating-point numbers; write it as one of them, or as several pictures"
+        )
+    return f"not a picture in a known format ({', '.join(FORMATS)}), or cut off in its header"
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
