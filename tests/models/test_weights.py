@@ -269,3 +269,11 @@ def test_weights_beside_something_hostile_are_read_and_it_is_not_run(tmp_path):
     torch.save(OrderedDict(model=state(), args=hostile), tmp_path / "a.pth")
     check(tmp_path / "a.pth")
     assert not (tmp_path / "created").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model = nn.Linear(2, 2)
+    tensors = model.state_dict() | {"bias": torch.tensor([0.0, float("nan")])}
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"1 of the 2 tensors hold NaN, bias for one.*earlier checkpoint"):
+        load_weights(model, tmp_path / "w.safetensors")

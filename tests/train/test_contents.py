@@ -157,6 +157,18 @@ def test_a_metric_that_validation_does_not_define_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no two numbers that differ, so that R² is undefined"):
         notes(listed(tmp_path / "one", "regress", "value", ["5"], select_by="r2"))
     assert notes(listed(tmp_path / "mae", "regress", "value", ["5"])) == ()
+    file = tmp_path / "mae" / "labels.csv"
+    for numbers, words in (
+        ("1111", "one and the same number"),
+        (("1e300", "-1e300", "0", "1"), "too far apart"),
+    ):
+        rows = [row.split(",") for row in file.read_text().splitlines()]
+        at = rows[0].index("value")
+        for row, number in zip(rows[1:], numbers, strict=False):
+            row[at] = number
+        file.write_text("\n".join(map(",".join, rows)) + "\n")
+        with pytest.raises(ValueError, match=words):
+            notes(recipe_of("regress", tmp_path / "mae", "csv"))
     with pytest.raises(ValueError, match=r"no label, so that mean average precision is undefined"):
         notes(listed(tmp_path / "labels", "multilabel", "labels", ["", ""]))
     some = listed(tmp_path / "some", "multilabel", "labels", ["red"])

@@ -68,6 +68,13 @@ class Weights:
                 "expected those of the model, depth, widths, image size and overlap schedule of the recipe"
                 + self._hint()
             )
+        if wrong := [
+            name for name, each in weights.items() if each.is_floating_point() and each.isnan().any()
+        ]:
+            raise ValueError(
+                f"{self.file}: {len(wrong)} of the {len(weights)} tensors hold NaN, {wrong[0]} for one: the training "
+                "that they are of went wrong; take an earlier checkpoint"
+            )
         anew = [name for name in own if weights[name] is own[name]]
         if anew:
             _logger.warning("%s: %s is for other classes and starts anew", self.file, ", ".join(anew))

@@ -59,6 +59,8 @@ def _nothing(task: Task, held: Contents, split: str) -> str | None:
     hint = f". {BINARY[0].upper()}{BINARY[1:]}" if held.two_valued else ""
     if split == "training":
         one = held.two_valued and len(held.counts) > 1
+        if held.values == 1:
+            return f"training: {_where(held)} one and the same number: there is nothing to learn"
         if held.values or (held.counts.any() and not one):
             return None
         what = _KINDS[held.counted]

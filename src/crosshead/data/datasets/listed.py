@@ -61,7 +61,14 @@ def open_listed(data: DataConfig, *, hold: HoldOut) -> Splits:
     info = dataset_info(data, class_names, IMAGENET_MEAN, IMAGENET_STD)
     if kind == "value":
         numbers = np.asarray(sets["train"].targets, dtype=np.float64)
-        info = replace(info, scale=(float(numbers.mean()), float(numbers.std()) or 1.0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = float(numbers.mean()), float(numbers.std()) or 1.0
+        if not np.isfinite(scale).all():
+            raise ValueError(
+                f"{root / TABLE}: numbers from {numbers.min():g} to {numbers.max():g} are too far apart for a mean and "
+                "a standard deviation; learn their logarithms, say"
+            )
+        info = replace(info, scale=scale)
     return Splits(sets["train"], sets["validation"], sets.get("test"), info, held_out)
 
 
