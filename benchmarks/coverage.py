@@ -1,22 +1,26 @@
-"""The share of timm's pretrained models whose attention can be replaced, and what happens to every class of it.
+"""The share of timm's, torchvision's and transformers' models whose attention can be replaced, class by class.
 
-python benchmarks/coverage.py [--markdown docs/coverage.md] [--only 'vit_*']
+python benchmarks/coverage.py [--markdown docs/coverage.md] [--only 'vit_*'] [--of timm torchvision transformers]
 
 Every architecture with pretrained weights is built on the meta device, without memory and without weights. Counted are
-tags (``vit_small_patch16_dinov3.lvd1689m``), as users name them, whose models have attention of several heads; a tag is
-served when at least one of its model's attention modules can overlap its heads. Classes count once a tag. Nothing is
-downloaded.
+timm's tags (``vit_small_patch16_dinov3.lvd1689m``), torchvision's classifiers and transformers' types of models of
+pictures alone, as users name them, that have attention of several heads; one is served when at least one of its
+attention modules can overlap its heads. Classes count once a tag, classifier or type. Nothing is downloaded.
 """
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
 
 import timm
 import torch
 from torch import nn
 
-from crosshead.layers import HOSTS, Overlap, from_attention
+from crosshead.layers import Overlap, from_attention
+from crosshead.layers.registry import host_of
 from crosshead.swap import attention_modules
 
 # Why classes without a host have none; the rest is "no host yet".
@@ -66,62 +70,126 @@ def main() -> None:
     )
     parser.add_argument("--markdown", type=Path, help="where to write the table")
     parser.add_argument("--only", default="*", help="a pattern of models")
+    parser.add_argument("--of", nargs="+", choices=SOURCES, default=list(SOURCES), help="whose models")
     given = parser.parse_args()
 
-    tags: dict[str, list[str]] = defaultdict(list)
-    for tag in timm.list_models(given.only, pretrained=True):
-        tags[tag.split(".")[0]].append(tag)
-    with_attention = served = 0
-    classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # tags that have it, tags where it is served
-    whys: dict[str, str] = {}
-    for architecture, named in tags.items():
-        found = classify(architecture)
-        if not found:
-            continue
-        with_attention += len(named)
-        served += len(named) * any(why is None for why in found.values())
-        for name, why in found.items():
-            classes[name][0] += len(named)
-            classes[name][1] += len(named) * (why is None)
-            if why is not None:
-                whys[name] = why
-    text = report(with_attention, served, classes, whys)
+    text = HEADING + "".join(counted(source, given.only) for source in given.of)
     print(text)
     if given.markdown:
         given.markdown.write_text(text)
 
 
-def classify(architecture: str) -> dict[str, str | None]:
+# A name, how many tags it stands for, and what builds it.
+Models = Iterator[tuple[str, int, Callable[[], nn.Module]]]
+
+
+def of_timm(only: str) -> Models:
+    tags: dict[str, int] = defaultdict(int)
+    for tag in timm.list_models(only, pretrained=True):
+        tags[tag.split(".")[0]] += 1
+    for architecture, count in tags.items():
+        yield architecture, count, lambda name=architecture: timm.create_model(name)
+
+
+def of_torchvision(only: str) -> Models:
+    import torchvision
+
+    for name in torchvision.models.list_models(module=torchvision.models, include=only):
+        yield name, 1, lambda name=name: torchvision.models.get_model(name, weights=None)
+
+
+def of_transformers(only: str) -> Models:
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    transformers.logging.set_verbosity_error()
+    for config in MODEL_MAPPING:
+        try:
+            cls = MODEL_MAPPING[config]
+            cls = cls[0] if isinstance(cls, tuple) else cls
+            of_pictures = cls.main_input_name == "pixel_values" and set(cls.input_modalities) == {"image"}
+        except (
+            ImportError,
+            ValueError,
+        ):  # wants a package that is not there, or a class of theirs that isn't
+            continue
+        if of_pictures and fnmatch(config.model_type, only):
+            yield config.model_type, 1, lambda cls=cls, config=config: cls(config())
+
+
+SOURCES = {
+    "timm": (of_timm, "pretrained tags"),
+    "torchvision": (of_torchvision, "classifiers"),
+    "transformers": (of_transformers, "types of models of pictures"),
+}
+
+
+def counted(source: str, only: str) -> str:
+    """The part of the report about one package."""
+    models, unit = SOURCES[source]
+    with_attention = served = 0
+    classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # tags that have it, tags where it is served
+    whys: dict[str, str] = {}
+    for name, count, build in models(only):
+        found = classify(name, build)
+        if not found:
+            continue
+        with_attention += count
+        served += count * any(why is None for why in found.values())
+        for cls, why in found.items():
+            classes[cls][0] += count
+            classes[cls][1] += count * (why is None)
+            if why is not None:
+                whys[cls] = why
+    return report(source, unit, with_attention, served, classes, whys)
+
+
+def classify(name: str, build: Callable[[], nn.Module]) -> dict[str, str | None]:
     """Every class of attention in a model, and why it is not served, or None where it is."""
     try:
         with torch.device("meta"):
-            model = timm.create_model(architecture)
+            model = build()
     except Exception as error:  # a model that can't be built so is told, and not counted
-        print(f"{architecture}: not built on the meta device: {type(error).__name__}: {error}")
+        print(f"{name}: not built on the meta device: {type(error).__name__}: {str(error).splitlines()[:1]}")
         return {}
     found: dict[str, str | None] = {}
     for _, module in attention_modules(model):
         if not has_heads(module):
             continue
-        name = f"{type(module).__module__.removeprefix('timm.')}.{type(module).__name__}"
+        name = shown(type(module))
         why = refusal(module)
         found[name] = why if name not in found or found[name] is not None else None
     return found
 
 
+def shown(cls: type[nn.Module]) -> str:
+    """A class as the table names it."""
+    where = cls.__module__.removeprefix("timm.").removeprefix("torchvision.models.")
+    if where.startswith("transformers.models."):
+        where = where.split(".")[2]
+    return f"{where}.{cls.__name__}"
+
+
 def _why(cls: type[nn.Module]) -> str:
     name = f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
-    return WHY.get(name) or WHY.get(cls.__name__) or "no host yet"
+    why = WHY.get(name) or WHY.get(cls.__name__)
+    if why is None and cls.__module__.startswith("transformers."):
+        from crosshead.layers.hosts.transformers import unknown_names
+
+        unknown = unknown_names(cls)
+        return f"says {', '.join(unknown)}" if unknown else "does not use the common interface"
+    return why or "no host yet"
 
 
 def has_heads(module: nn.Module) -> bool:
     """Whether a module that looks like attention has heads, and weights to make something of tokens with."""
-    counted = isinstance(getattr(module, "num_heads", None), int) or type(module) in HOSTS
-    return counted and "pos_embed" not in type(module).__module__
+    names = ("num_heads", "num_attention_heads")
+    counts = any(isinstance(getattr(module, name, None), int) for name in names)
+    return (counts or host_of(type(module)) is not None) and "pos_embed" not in type(module).__module__
 
 
 def refusal(module: nn.Module) -> str | None:
-    if type(module) not in HOSTS:
+    if host_of(type(module)) is None:
         return _why(type(module))
     try:
         from_attention(module, Overlap(1))
@@ -130,17 +198,31 @@ def refusal(module: nn.Module) -> str | None:
     return None
 
 
-def report(with_attention: int, served: int, classes: dict[str, list[int]], whys: dict[str, str]) -> str:
+HEADING = """# Which attention can be replaced
+
+A model is served where at least one of its attention modules can have interacting heads. Written by
+`python benchmarks/coverage.py --markdown docs/coverage.md`; `no host yet` means that nobody wrote it. A class of
+transformers has a host where its `forward` says nothing that this library doesn't know; what it says beside is named.
+"""
+
+
+def report(
+    source: str,
+    unit: str,
+    with_attention: int,
+    served: int,
+    classes: dict[str, list[int]],
+    whys: dict[str, str],
+) -> str:
     rows = sorted(classes.items(), key=lambda item: -item[1][0])
     share = served / max(with_attention, 1)
     lines = [
-        "# Which attention can be replaced",
         "",
-        f"Of timm {timm.__version__}'s {with_attention} pretrained tags with multi-head attention {served} are "
-        f"served ({share:.0%}): at least one of the model's attention modules can have interacting heads. Written by "
-        "`python benchmarks/coverage.py --markdown docs/coverage.md`; `no host yet` means that nobody wrote it.",
+        f"## {source} {import_module(source).__version__}",
         "",
-        "| class | tags | served | why not |",
+        f"Of {with_attention} {unit} with multi-head attention {served} are served ({share:.0%}).",
+        "",
+        f"| class | {unit.split()[-1] if source != 'transformers' else 'types'} | served | why not |",
         "| --- | ---: | ---: | --- |",
     ]
     lines += [f"| `{name}` | {tags} | {ok} | {whys.get(name, '')} |" for name, (tags, ok) in rows]

@@ -43,7 +43,7 @@ class MultiheadHost(InteractingAttention, nn.MultiheadAttention):
 
     @classmethod
     def attends_to_itself(cls, attn: nn.Module, parent: nn.Module, name: str) -> bool:
-        if isinstance(parent, nn.TransformerDecoderLayer) and name == "multihead_attn":
+        if name == "multihead_attn" and hasattr(parent, "self_attn"):  # PyTorch's decoder layer, and DETR's
             return False
         return not _CROSSING.search(f"{type(parent).__name__} {name}")
 

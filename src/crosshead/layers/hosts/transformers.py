@@ -19,7 +19,7 @@ from ..capabilities import Capability
 from ..qkv import Heads
 from .parts import head_bias, weights_beside
 
-_TAKES = {"hidden_states", "attention_mask", "position_embeddings", "kwargs"}
+_TAKES = {"hidden_states", "attention_mask", "position_embeddings"}
 # All that such a forward says: attributes, methods and functions.
 _SAYS = {
     "ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward", "config", "_attn_implementation",
@@ -146,21 +146,34 @@ def host_for(attention: type[nn.Module]) -> type[TransformersHost] | None:
         from .transformers_swin_v2 import SwinV2OfTransformers
 
         return _of_class(SwinV2OfTransformers, attention)
-    forward: Any = inspect.unwrap(attention.forward)
-    code: CodeType = forward.__code__
-    says = set(code.co_names)
-    passed = {name for const in code.co_consts if isinstance(const, tuple) for name in const}
-    takes = {*code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]} - {"kwargs"}
-    if not ({"get_interface", "q_proj"} <= says <= _SAYS and takes <= _TAKES and passed <= _PASSES):
+    code = _code_of(attention)
+    says, takes = set(code.co_names), _taken(code)
+    turning = "position_embeddings" in takes
+    by_interface = {"get_interface", "q_proj"} <= says and turning == ("apply_rotary_pos_emb" in says)
+    if unknown_names(attention) or not by_interface:
         return None
     rotates = sys.modules[attention.__module__].__dict__.get("apply_rotary_pos_emb")
-    turning = "position_embeddings" in takes
-    if turning != ("apply_rotary_pos_emb" in says):
-        return None
     parts: dict[str, Any] = {"projection": "o_proj" if "o_proj" in says else "out_proj"}
     if rotates is not None and turning:
         parts["rotates"] = staticmethod(rotates)
     return _of_class(TransformersHost, attention, **parts)
+
+
+def unknown_names(attention: type[nn.Module]) -> list[str]:
+    """What the ``forward`` of one of transformers' classes says, takes or passes on that this host doesn't know."""
+    code = _code_of(attention)
+    passed = {name for const in code.co_consts if isinstance(const, tuple) for name in const}
+    return sorted({*code.co_names} - _SAYS | _taken(code) - _TAKES | {str(name) for name in passed} - _PASSES)
+
+
+def _code_of(attention: type[nn.Module]) -> CodeType:
+    forward: Any = inspect.unwrap(attention.forward)
+    found: CodeType = forward.__code__
+    return found
+
+
+def _taken(code: CodeType) -> set[str]:
+    return {*code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]}
 
 
 def _of_class(

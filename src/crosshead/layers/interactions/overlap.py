@@ -79,8 +79,9 @@ class Overlap(Interaction):
                 borrow_gain=gain,
             )
         shared: dict[str, Any] = dict(scale=heads.scale, dropout_p=heads.dropout_p)
-        if heads.rotate is not None:
-            q, k, v = overlapped_windows(layer, self.overlap, heads)
+        apart = self.overlap == 0 and heads.qkv is None  # nothing is borrowed: there is no need to pack them
+        if heads.rotate is not None or apart:
+            q, k, v = heads.split() if apart else overlapped_windows(layer, self.overlap, heads)
             bias = heads.logits_bias()
             bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
             out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)
