@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosshead.data.datasets.mapped import BeyondClasses
+from crosshead.data.datasets.dense import BeyondClasses
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.tools.check import check_images
 from crosshead.data.tools.pack import pack

@@ -42,8 +42,8 @@ class Images:
         if self.inspected.trained is None or isinstance(self.source, list):
             yield from self._pictures()
             return
+        from crosshead.data.batching.dense import padded
         from crosshead.data.batching.loader import evaluation_loader
-        from crosshead.data.batching.objects import padded
 
         task, channels = self.inspected.trained.task, self.inspected.trained.info.channels
         for batch in evaluation_loader(task.evaluation_batches(self.source)):

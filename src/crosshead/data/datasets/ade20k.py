@@ -5,7 +5,7 @@ from pathlib import Path
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
-from crosshead.data.datasets.mapped import pair_folders
+from crosshead.data.datasets.map_files import pair_folders
 from crosshead.data.decode.images import display_name
 from crosshead.files import read_text
 from crosshead.recipe.schema import DataConfig

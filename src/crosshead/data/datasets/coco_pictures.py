@@ -16,8 +16,8 @@ from crosshead.data.coco.instances import POLYGONS, Instances
 from crosshead.data.coco.library import coco_library
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.reader import Read, read_instances
+from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.datasets.image_folder import is_folder, refused_links
-from crosshead.data.datasets.objects import ObjectDataset
 from crosshead.data.decode.archives import leaves_archive
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosshead.data.base import IGNORED, ImageSet
 from crosshead.data.coco.objects import Objects
-from crosshead.data.datasets.mapped import SegmentationDataset
-from crosshead.data.datasets.objects import ObjectDataset
+from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.data.decode.images import BrokenImage
 
 LOOKED = 256  # maps, or packed files of objects, that are read of a split: a second or two
@@ -107,7 +106,7 @@ def _labels(images: ImageSet, classes: int) -> Contents:
 
 
 def _pixels(images: SegmentationDataset, classes: int) -> Contents:
-    count = len(cast(ImageSet, images))
+    count = len(images)
     looked, levels = _spread(count), np.zeros(256, np.int64)
     for numbers in _readable(images.numbers, looked):
         levels += np.bincount(numbers.ravel(), minlength=256)

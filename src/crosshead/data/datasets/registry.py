@@ -9,10 +9,9 @@ from crosshead.data.datasets import (
     cifar,
     coco,
     coco_folder,
+    dense_shards,
     imagenet,
     map_folder,
-    map_shards,
-    object_shards,
     shards,
     tiny_imagenet,
     voc,
@@ -84,15 +83,15 @@ register_dataset("voc", f"2,913 pictures with a map of 21 classes: {voc.LAYOUT}"
 register_dataset("map-folder", f"your own pictures with maps: {map_folder.LAYOUT}")(
     map_folder.open_map_folder
 )
-register_dataset("map-shards", f"pictures with maps in tar files: {map_shards.LAYOUT}")(
-    map_shards.open_map_shards
+register_dataset("map-shards", f"pictures with maps in tar files: {dense_shards.MAPS}")(
+    dense_shards.open_map_shards
 )
 register_dataset("coco", f"123,287 pictures with objects of 80 classes: {coco.LAYOUT}")(coco.open_coco)
 register_dataset("coco-folder", f"your own pictures with objects: {coco_folder.LAYOUT}")(
     coco_folder.open_coco_folder
 )
-register_dataset("object-shards", f"pictures with objects in tar files: {object_shards.LAYOUT}")(
-    object_shards.open_object_shards
+register_dataset("object-shards", f"pictures with objects in tar files: {dense_shards.OBJECTS}")(
+    dense_shards.open_object_shards
 )
 register_dataset("csv", f"pictures that a table names: {LISTED}")(open_listed)
 register_dataset("folder", f"your own pictures: {LAYOUT}")(open_folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root, refused_links
-from crosshead.data.datasets.mapped import MappedImages, check_missing
+from crosshead.data.datasets.map_files import MappedImages, check_missing
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import display_name
 from crosshead.files import read_text

@@ -15,8 +15,7 @@ from torch.utils.data import Dataset
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
 from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.contents import BINARY, contents, label_counts, object_counts
-from crosshead.data.datasets.mapped import BeyondClasses, MapSet
-from crosshead.data.datasets.objects import ObjectSet
+from crosshead.data.datasets.dense import BeyondClasses, MapSet, ObjectSet
 from crosshead.data.decode.decoding import Bands, Decoding
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig

@@ -7,12 +7,10 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from crosshead.data.base import FileImages, ImageSet, Splits
-from crosshead.data.datasets import map_shards, object_shards
-from crosshead.data.datasets.mapped import SegmentationDataset
-from crosshead.data.datasets.objects import ObjectDataset
+from crosshead.data.base import FileImages, ImageSet
+from crosshead.data.datasets.dense import DenseDataset, ObjectDataset, SegmentationDataset
+from crosshead.data.datasets.dense_shards import describe_dense
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.datasets.shards import CLASSES, OBJECTS_SUFFIX, Sample, write_index
 from crosshead.data.decode.archives import ArchivedImages
@@ -54,7 +52,7 @@ def pack(
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
     for images in parts.values():
-        if not isinstance(images, FileImages | ArchivedImages | SegmentationDataset | ObjectDataset):
+        if not isinstance(images, FileImages | ArchivedImages | DenseDataset):
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
     _make_empty(out)
     total, done = sum(len(images) for images in parts.values()), 0
@@ -79,22 +77,11 @@ def pack(
             writer.close()
         samples[part] = writers[0].samples_written
         shards[part] = sum(writer.shards_written for writer in writers)
-    dataset, file, described = _description(splits)
+    dataset, file, described = "shards", CLASSES, list(splits.info.class_names)
+    if isinstance(splits.train, DenseDataset):
+        dataset, file, described = describe_dense(splits)
     _write_whole(out / file, json.dumps(described, ensure_ascii=False).encode())
     return PackReport(samples, shards, tuple(broken), dataset)
-
-
-def _description(splits: Splits) -> tuple[str, str, Any]:
-    """The name of the data set that reads the shards, and what stands in which file beside them."""
-    names = list(splits.info.class_names)
-    if isinstance(splits.train, SegmentationDataset):
-        described = {"classes": names, "zero_is_ignored": splits.train.zero_is_ignored}
-        return "map-shards", map_shards.DESCRIPTION, described
-    if isinstance(splits.train, ObjectDataset):
-        ids = splits.info.class_ids or tuple(range(len(names)))
-        described = object_shards.description(splits.train, splits.info.class_names, ids)
-        return "object-shards", object_shards.DESCRIPTION, described
-    return "shards", CLASSES, names
 
 
 def _make_empty(out: Path) -> None:
@@ -109,7 +96,7 @@ def _make_empty(out: Path) -> None:
 
 def _places(out: Path, images: ImageSet) -> list[Path]:
     """Where the shards lie: those of pictures with maps or with objects in two folders."""
-    if not isinstance(images, SegmentationDataset | ObjectDataset):
+    if not isinstance(images, DenseDataset):
         return [out]
     places = [out / "images", out / ("maps" if isinstance(images, SegmentationDataset) else "objects")]
     for place in places:

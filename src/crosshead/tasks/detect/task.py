@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from crosshead import models
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
-from crosshead.data.batching.objects import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.batching.dense import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.datasets.contents import Contents
-from crosshead.data.datasets.objects import ObjectSet
+from crosshead.data.datasets.dense import ObjectSet
 from crosshead.data.transforms.objects import whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector

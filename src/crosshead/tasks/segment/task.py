@@ -13,10 +13,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from crosshead import models
 from crosshead.data.base import IGNORED, Batch, DatasetInfo, ImageSet
-from crosshead.data.batching.mapped import EvaluationMaps, TrainingMaps
+from crosshead.data.batching.dense import EvaluationMaps, TrainingMaps
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.data.datasets.contents import Contents
-from crosshead.data.datasets.mapped import MapSet
+from crosshead.data.datasets.dense import MapSet
 from crosshead.data.transforms.maps import whole_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps
