@@ -177,7 +177,8 @@ def _why(cls: type[nn.Module]) -> str:
         from crosshead.layers.hosts.transformers import unknown_names
 
         unknown = unknown_names(cls)
-        return f"says {', '.join(unknown)}" if unknown else "does not use the common interface"
+        more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
+        return f"says {', '.join(unknown[:4])}{more}" if unknown else "does not use the common interface"
     return why or "no host yet"
 
 
@@ -218,7 +219,7 @@ def report(
     share = served / max(with_attention, 1)
     lines = [
         "",
-        f"## {source} {import_module(source).__version__}",
+        f"## {source} {import_module(source).__version__.partition('+')[0]}",
         "",
         f"Of {with_attention} {unit} with multi-head attention {served} are served ({share:.0%}).",
         "",

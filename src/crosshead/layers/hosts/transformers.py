@@ -146,6 +146,8 @@ def host_for(attention: type[nn.Module]) -> type[TransformersHost] | None:
         from .transformers_swin_v2 import SwinV2OfTransformers
 
         return _of_class(SwinV2OfTransformers, attention)
+    if not hasattr(inspect.unwrap(attention.forward), "__code__"):  # nothing to read
+        return None
     code = _code_of(attention)
     says, takes = set(code.co_names), _taken(code)
     turning = "position_embeddings" in takes
