@@ -20,7 +20,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 Case = tuple[Callable[..., Tensor], list[Tensor]]

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from crosshead.data.batching.objects import TrainingObjects, padded
+from crosshead.data.datasets.objects import ObjectSet
 from PIL import Image, features
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -35,10 +37,8 @@ from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import DatasetInfo
 from crosshead.data.batching.loader import training_loader
-from crosshead.data.batching.objects import TrainingObjects, padded
 from crosshead.data.coco.objects import Objects
 from crosshead.data.coco.rle import encode
-from crosshead.data.datasets.objects import ObjectSet
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.random import Indices
 from crosshead.data.transforms import objects as transforms
@@ -52,13 +52,15 @@ from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import RunInfo
-from crosshead.train.logging.files import CallbackList, JsonLines
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.logging.callbacks import CallbackList
+from crosshead.train.logging.files import JsonLines
+from crosshead.train.loop.build import Training
+from crosshead.train.loop.devices import tune_allocator
 from crosshead.train.loop.lengths import TrainingLength
-from crosshead.train.loop.loop import Loop
+from crosshead.train.loop.loaders import DataLoaders, EvalSplit
 from crosshead.train.loop.optim import build_optimizer, build_schedule
-from crosshead.train.loop.run import EvalSplit, Run, Source
 from crosshead.train.loop.signals import StopRequest
+from crosshead.train.loop.trainer import Trainer
 from input_pipeline import QUALITY, Stopwatches, picture
 from interleave import RESULTS, compare, conditions, report, require_close
 
@@ -159,23 +161,22 @@ class Engine(Side):
         info = RunInfo(folder, "", "", "", "cpu", "fp32", 1, 0, 0.0, 0, 0, 0, 1, 1, 1, 0, "mask_ap", ())
         callbacks.on_start(info)
         world = World()
-        source = Source(lambda epoch, start: self.batches(images, epoch), EvalSplit(lambda: [], 0), None)
+        loaders = DataLoaders(
+            lambda epoch, start: self.batches(images, epoch), EvalSplit(lambda: [], 0), None
+        )
         saver = Saver(CheckpointStore(folder), recipe.checkpoint, {}, active=True)
-        watchdog = Watchdog(world, 600)
+        training = Training(
+            recipe, self.task, lengths, self.state, self.model, self.set_rate, world, Watchdog(world, 600)
+        )
         # The stop request is not entered: a signal ends the benchmark.
-        self.loop = Loop(
-            Run(
-                recipe, self.task, source, lengths, self.state, self.model, self.set_rate, saver, callbacks,
-                StopRequest(), world, watchdog,
-            )
-        )  # fmt: skip
+        self.trainer = Trainer(training, loaders=loaders, saver=saver, callback=callbacks, stop=StopRequest())
 
     def batches(self, images: ObjectSet, epoch: int) -> Any:
         return training_loader(self.task.training_batches(images, seed=0, epoch=epoch))
 
     def turn(self) -> None:
         self.state.progress.samples = 0
-        self.loop.train_epoch()
+        self.trainer.train_epoch()
         self.state.progress.epoch += 1
 
 

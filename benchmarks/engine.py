@@ -30,13 +30,15 @@ from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import EndRecord, RunInfo
-from crosshead.train.logging.files import CallbackList, JsonLines, TensorBoard
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.logging.callbacks import CallbackList
+from crosshead.train.logging.files import JsonLines, TensorBoard
+from crosshead.train.loop.build import Training
+from crosshead.train.loop.devices import tune_allocator
 from crosshead.train.loop.lengths import TrainingLength
-from crosshead.train.loop.loop import Loop
+from crosshead.train.loop.loaders import DataLoaders, EvalSplit
 from crosshead.train.loop.optim import build_optimizer, build_schedule
-from crosshead.train.loop.run import EvalSplit, Run, Source
 from crosshead.train.loop.signals import StopRequest
+from crosshead.train.loop.trainer import Trainer
 from interleave import RESULTS, Timing, compare, conditions, report
 
 PLAIN = ["train.precision=fp32", "train.device=cpu", "train.epochs=999"]
@@ -108,7 +110,7 @@ class Checked(Side):
     def __init__(self, folder: Path, recipe: str, batch: int, classes: int, steps: int) -> None:
         super().__init__(recipe, batch, classes, steps)
         count = sum(map(len, self.batches))
-        source = Source(lambda epoch, start: self.batches, EvalSplit(lambda: [], 0), None)
+        loaders = DataLoaders(lambda epoch, start: self.batches, EvalSplit(lambda: [], 0), None)
         lengths = TrainingLength(batch, count, self.recipe.train.epochs * steps)
         self.state = TrainState(self.model, self.optimizer, self.ema, None)
         every = self.recipe.log.every_steps
@@ -118,25 +120,24 @@ class Checked(Side):
         )
         saver = Saver(CheckpointStore(folder), self.recipe.checkpoint, {}, active=True)
         world = World()
-        run = Run(
+        training = Training(
             self.recipe,
             self.task,
-            source,
             lengths,
             self.state,
             self.model,
             self.set_rate,
-            saver,
-            self.callbacks,
-            StopRequest(),  # not entered: a signal ends the benchmark
             world,
             Watchdog(world, 600),
         )
-        self.loop = Loop(run)
+        # The stop request is not entered: a signal ends the benchmark.
+        self.trainer = Trainer(
+            training, loaders=loaders, saver=saver, callback=self.callbacks, stop=StopRequest()
+        )
 
     def turn(self) -> None:
         self.state.progress.samples = 0
-        self.loop.train_epoch()
+        self.trainer.train_epoch()
 
     def close(self) -> None:
         self.callbacks.on_end(EndRecord("finished", "", None))

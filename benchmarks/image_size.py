@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crosshead.layers import interactive_attention_layer
 from crosshead.ops.interactive import naive_interactive_attention
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interactive import flops as operator_flops
 from interactive import peak_bytes
 from interleave import RESULTS, compare, conditions, require_close

@@ -33,7 +33,7 @@ from crosshead.data.random import Indices
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from crosshead.train.loop.optim import build_optimizer
 from interleave import RESULTS, conditions
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from crosshead import swap_attention
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 MODELS = {"vit_micro_patch2_32": (32, 3, 32), "vit_tiny_patch16_224": (8, 3, 224)}  # batch, channels, side

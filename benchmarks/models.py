@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import crosshead.models  # noqa: F401 - registers the models
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 
 MODELS = [

@@ -19,7 +19,7 @@ from torch import Tensor
 import crosshead.models  # noqa: F401 - registers the models
 from crosshead.ops.overlap import naive_overlapped_attention as naive
 from crosshead.ops.overlap.fast import packed_attention as overlapped_attention
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 from packed import of_packed
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from crosshead.layers import overlapped_talking_head_attention_layer
 from crosshead.ops.talking import naive_talking_heads_attention
 from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 from packed import of_packed
 

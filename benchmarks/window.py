@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crosshead.layers import InteractingAttention, overlapped_window_attention_layer
 from crosshead.ops.overlap import naive_overlapped_attention
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop.devices import tune_allocator
 from interleave import RESULTS, Timing, compare, conditions, report, require_close
 from packed import of_packed
 

@@ -12,20 +12,21 @@ ROOT = Path(crosshead.__file__).parent
 # A room, and the rooms that it may import from.
 MAY_IMPORT = {
     "files": set(),
+    "formats": set(),
     "text": set(),
     "plugins": set(),
     "ops": set(),
     "layers": {"plugins", "ops"},
     "swap": {"ops", "layers"},
-    "models": {"files", "ops", "layers", "swap"},
+    "models": {"files", "formats", "ops", "layers", "swap"},
     "probes": {"layers", "swap"},
     "pages": {"heads", "layers"},
     "heads": {"ops", "layers", "swap", "models"},
     "saved": {"models", "train"},
-    "recipe": {"files", "layers"},
+    "recipe": {"files", "formats", "layers"},
     "data": {"files", "text", "plugins", "recipe"},
     "tasks": {"plugins", "recipe", "data", "models"},
-    "train": {"files", "text", "ops", "recipe", "data", "tasks", "models"},
+    "train": {"files", "formats", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"recipe", "tasks", "train"},
     "export": {"data", "models", "tasks", "train"},
     "cli": {
@@ -48,8 +49,7 @@ MAY_IMPORT = {
 # The files and folders of a room, from the bottom up: each may import from those before it, and from itself.
 INSIDE = {
     "data": "random decode coco base transforms datasets batching tools",
-    "train": "files result events precheck design paired_init distributed logging run_folder checkpoint loop inference "
-    "resolve contents run tools",
+    "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
     "export": "about answers resize prepare segments objects runtime graphs programs precision checks onnx_file "
     "sources judged",
 }

@@ -14,7 +14,7 @@ from crosshead.data.datasets.registry import DATASETS
 from crosshead.layers import INTERACTIONS
 from crosshead.plugins import Registry
 from crosshead.tasks import METRICS, TASKS
-from crosshead.train.result import Result
+from crosshead.train.events import Result
 from outside import install
 
 GROUP = "crosshead.things"

@@ -4,8 +4,8 @@ import json
 
 from crosshead.recipe import load_recipe
 from crosshead.recipe.compose import dump_recipe
-from crosshead.train.design import DESIGN_FILE
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.events import RESULT_FILE, Result
+from crosshead.train.run_folder.design import DESIGN_FILE
 from crosshead.train.run_folder.folder import RECIPE_FILE, VERSIONS_FILE
 
 

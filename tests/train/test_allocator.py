@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from crosshead.train.loop import allocator
-from crosshead.train.loop.allocator import tune_allocator
+from crosshead.train.loop import devices
+from crosshead.train.loop.devices import tune_allocator
 
 on_glibc = sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
@@ -25,11 +25,11 @@ def test_takes_effect_on_glibc():
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD"])
 def test_the_users_choice_stands(monkeypatch, name):
     monkeypatch.setenv(name, "1")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("the allocator was touched"))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: pytest.fail("the allocator was touched"))
     assert tune_allocator() == "environment"
 
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: pytest.fail("the allocator was touched"))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda _: pytest.fail("the allocator was touched"))
     assert tune_allocator() == "default"

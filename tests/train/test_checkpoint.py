@@ -9,6 +9,8 @@ import pytest
 import torch
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
+import crosshead
+from crosshead.formats import FORMAT
 from crosshead.train import train
 from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
 from crosshead.train.files import MANIFEST, write_manifest
@@ -185,7 +187,8 @@ def _sha256(path):
 
 
 def test_the_state_is_plain_json(store):
-    assert json.loads((store.path(4) / "state.json").read_text()) == {"step": 4}
+    held = json.loads((store.path(4) / "state.json").read_text())
+    assert held == {"format": FORMAT, "crosshead": crosshead.__version__, "step": 4}
 
 
 def plain_file(path):

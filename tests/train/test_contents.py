@@ -14,7 +14,7 @@ from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
 from crosshead.train import train
-from crosshead.train.contents import check_contents
+from crosshead.train.precheck import check_contents
 
 
 def recipe_of(task, root, name, **more):

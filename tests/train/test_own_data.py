@@ -70,7 +70,7 @@ def test_a_split_that_would_judge_on_trained_pictures_is_refused(stopped, tmp_pa
 
 
 def test_a_run_of_before_keeps_its_split_by_place_and_refuses_other_pictures(tmp_path, monkeypatch):
-    from crosshead.train import run
+    from crosshead.train import prepare
     from crosshead.train.checkpoint import memory
 
     root, folder = tmp_path / "pets", tmp_path / "run"
@@ -78,7 +78,7 @@ def test_a_run_of_before_keeps_its_split_by_place_and_refuses_other_pictures(tmp
     with monkeypatch.context() as patch:  # as before: by place, and nothing kept
         opened = memory.open_splits
         patch.setattr(memory, "open_splits", lambda recipe, *_, **__: opened(recipe, by_place=True))
-        patch.setattr(run, "write_pictures", lambda *_: None)
+        patch.setattr(prepare, "write_pictures", lambda *_: None)
         train(pets(root), folder=folder, callback=StopAfter(3))
     assert not (folder / PICTURES_FILE).exists()
     before = held(folder, root)

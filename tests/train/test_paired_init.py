@@ -8,8 +8,8 @@ from runs import tiny_recipe
 
 from crosshead import swap_attention
 from crosshead.train import train
-from crosshead.train.design import read_design, tensor_digests
-from crosshead.train.paired_init import build_paired
+from crosshead.train.loop.model import build_paired
+from crosshead.train.run_folder.design import read_design, tensor_digests
 
 
 def vit(mlp_ratio=2.0, kind=None):

@@ -17,10 +17,10 @@ from crosshead.train import EXIT_STOPPED, EXIT_UNSAVED, train
 from crosshead.train.checkpoint import saver as saving
 from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.checkpoint.store import CheckpointStore, step_in
+from crosshead.train.events import RESULT_FILE, Result
 from crosshead.train.files import verify
 from crosshead.train.loop import finish as outcome
-from crosshead.train.loop.loop import Loop
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.loop.trainer import Trainer
 
 LEAN, ALL = 6, pytest.mark.soak
 
@@ -199,15 +199,15 @@ def test_a_finished_run_that_is_not_whole_is_not_told_as_finished(recipe, whole,
 
 def test_checkpoints_that_are_deleted_under_a_run_are_written_again(recipe, tmp_path, monkeypatch):
     folder = tmp_path / "run"
-    original = Loop.run
+    original = Trainer.fit
 
-    def deleted(loop):
-        finished = original(loop)
-        loop.saver.finish()
+    def deleted(trainer):
+        finished = original(trainer)
+        trainer.saver.finish()
         shutil.rmtree(folder / "checkpoints")
         return finished
 
-    monkeypatch.setattr(Loop, "run", deleted)
+    monkeypatch.setattr(Trainer, "fit", deleted)
     watcher = Watcher()
     result = train(recipe, folder=folder, callback=watcher)
     assert result.weights is not None and result.weights.exists()

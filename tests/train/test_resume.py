@@ -12,7 +12,7 @@ from crosshead.data.datasets.registry import open_splits
 from crosshead.tasks import ClassifyTask
 from crosshead.train import StepRecord, train
 from crosshead.train.checkpoint.store import CheckpointStore
-from crosshead.train.result import RESULT_FILE
+from crosshead.train.events import RESULT_FILE
 
 
 @pytest.mark.parametrize("step", [1, 5, 14])

@@ -19,7 +19,7 @@ from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import Result, evaluate_run, train
 from crosshead.train.checkpoint.store import CheckpointStore, read_tensors
 from crosshead.train.loop import devices
-from crosshead.train.loop.measure import count_gmacs
+from crosshead.train.loop.model import count_gmacs
 from crosshead.train.run_folder.folder import free_folders, last_folder
 
 

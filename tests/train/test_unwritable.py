@@ -15,9 +15,9 @@ from crosshead.train import EXIT_UNSAVED, load_run, train
 from crosshead.train.checkpoint import rescue
 from crosshead.train.checkpoint import saver as saving
 from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
+from crosshead.train.events import RESULT_FILE
 from crosshead.train.inference import find_weights
 from crosshead.train.loop import finish as outcome
-from crosshead.train.result import RESULT_FILE
 from crosshead.train.tools.doctor import examine
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from crosshead.recipe import Recipe, RecipeError, load_recipe
-from crosshead.train.design import read_design
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.events import RESULT_FILE, Result
+from crosshead.train.run_folder.design import read_design
 from crosshead.train.run_folder.folder import RECIPE_FILE, VERSIONS_FILE
 
 # What a recipe says of where a run lies and how it is told, and what seeds change.

@@ -25,6 +25,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import Tensor, nn
 
 from crosshead.files import read_json
+from crosshead.formats import NewerFormat, numbered, read_numbered
 
 from ..swap import apply_interactions, check_no_adapters, interactions_of
 from .transformers_models import built, described, is_named, is_theirs
@@ -107,7 +108,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     # The configuration last: a folder with one is whole.
     _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
-    _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2)))
+    _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(numbered(config), indent=2)))
     return folder
 
 
@@ -156,13 +157,15 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
     """
     folder = Path(folder)
     try:
-        config = read_json(folder / CONFIG)
+        config = read_numbered(read_json(folder / CONFIG), folder / CONFIG)
         weights = load_file(folder / WEIGHTS)
+    except NewerFormat:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"{folder} holds no saved model: {error}; expected what crosshead.save wrote"
         ) from error
-    if not isinstance(config, dict) or not {"architecture", "model_args", "pretrained_cfg"} <= config.keys():
+    if not {"architecture", "model_args", "pretrained_cfg"} <= config.keys():
         raise ValueError(
             f"{folder / CONFIG} is not of crosshead.save, which writes architecture, model_args and pretrained_cfg; a "
             "folder in timm's format is for timm.create_model('local-dir:FOLDER', pretrained=True)"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crosshead.files import regular
+from crosshead.formats import check_comment
 from crosshead.recipe.check import check_key, check_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.recipe.yaml import (
@@ -181,6 +182,7 @@ def _read(path: Path) -> Document:
         raise RecipeError(f"{path}: not text in UTF-8; a recipe is a YAML file") from None
     except OSError as error:
         raise RecipeError(f"{path}: can't be read: {error.strerror}") from None
+    check_comment(text, path)
     document = read_document(text, str(path))
     if not isinstance(document.data, dict):
         came = "nothing" if document.data is None else type(document.data).__name__

@@ -13,9 +13,7 @@ from typing import Any
 
 from crosshead.data.batching.workers import WorkersLost
 from crosshead.ops.renamed import warn_of
-from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
-from crosshead.train.inference import LoadedRun, evaluate_run, find_weights, load_run
-from crosshead.train.result import (
+from crosshead.train.events import (
     EXIT_BAD_NUMBERS,
     EXIT_FINISHED,
     EXIT_HUNG,
@@ -23,8 +21,15 @@ from crosshead.train.result import (
     EXIT_UNSAVED,
     EXIT_WORKERS_LOST,
     BadNumbers,
+    Callback,
+    EndRecord,
+    EvalRecord,
+    EventRecord,
     Result,
+    RunInfo,
+    StepRecord,
 )
+from crosshead.train.inference import LoadedRun, evaluate_run, find_weights, load_run
 from crosshead.train.run import train
 
 __all__ = [

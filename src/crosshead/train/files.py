@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from crosshead.files import read_json, regular
+from crosshead.formats import numbered, read_numbered
 
 MANIFEST = "manifest.json"
 Wanted = Callable[[Collection[str]], Iterable[str]]  # of the files that are there, those that will be read
@@ -49,7 +50,8 @@ def write_manifest(folder: Path, digests: dict[str, str]) -> None:
         name: {"sha256": digest, "bytes": (folder / name).stat().st_size}
         for name, digest in sorted(digests.items())
     }
-    text = json.dumps({"format": 1, "files": files, "sha256": _digest_of(files)}, indent=2)
+    listed = numbered({"files": files})
+    text = json.dumps({**listed, "sha256": _digest_of(listed)}, indent=2)
     write_file(folder / MANIFEST, text.encode())
 
 
@@ -58,12 +60,13 @@ def listed_in(folder: Path) -> dict[str, tuple[str, int]]:
 
     Raises:
         Damaged: the manifest is missing, unreadable or changed.
+        NewerFormat: a later version wrote it.
     """
     try:
         manifest = read_json(folder / MANIFEST)
-        files = manifest["files"]
-        listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
-        whole = manifest["sha256"] == _digest_of(files)
+        digest = manifest.pop("sha256")
+        # Format 1 has the digest of its list alone.
+        whole = digest == _digest_of(manifest["files"] if manifest["format"] == 1 else manifest)
     except NotADirectoryError:
         raise Damaged("a plain file, and no folder") from None
     except FileNotFoundError:
@@ -74,6 +77,11 @@ def listed_in(folder: Path) -> dict[str, tuple[str, int]]:
         raise Damaged(f"{MANIFEST} is not readable") from None
     if not whole:
         raise Damaged(f"{MANIFEST} was changed")
+    files = read_numbered(manifest, folder / MANIFEST)["files"]
+    try:
+        listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in files.items()}
+    except (KeyError, TypeError, AttributeError):
+        raise Damaged(f"{MANIFEST} is not readable") from None
     if outside := [name for name in listed if not _is_plain(name)]:
         raise Damaged(f"{MANIFEST} names {outside[0]!r}, which is not in the folder")
     return listed

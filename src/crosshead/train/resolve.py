@@ -69,7 +69,7 @@ def as_recorded(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
     again."""
     if not state:
         return recipe
-    before = {"white_level": 65535} | state["recipe"]["data"]  # runs of before it was a key
+    before = state["recipe"]["data"]
     open_ = ["white_level"] if recipe.data.white_level == "auto" else []
     if recipe.data.channels not in (1, 3):
         open_ += [key for key in ("mean", "std") if getattr(recipe.data, key) is None]

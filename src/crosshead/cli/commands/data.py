@@ -85,8 +85,7 @@ def check_data(args: argparse.Namespace) -> int:
         print_report(report)
         _print_broken(report.broken)
     if args.words[0] not in dataset_names():  # what is learned is known: training would refuse this
-        from crosshead.train.contents import check_contents
-        from crosshead.train.precheck import precheck
+        from crosshead.train.precheck import check_contents, precheck
 
         try:
             check_contents(precheck(recipe, splits), splits)

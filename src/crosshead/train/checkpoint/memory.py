@@ -53,7 +53,7 @@ class Memory:
 
     def check(self, state: dict[str, Any], context: dict[str, Any]) -> None:
         """ValueError where a run that has not kept its pictures can't be told from which it has learned."""
-        known = self.kept is not None or not context["held_out"] or "data" not in state
+        known = self.kept is not None or not context["held_out"] or state["data"] is None
         if not known and (part := other_pictures(state["data"], context["data"])):
             raise ValueError(
                 f"there are other {part} pictures than at the checkpoint, and this run has no list of those that it "
@@ -93,7 +93,7 @@ def as_context(info: DatasetInfo) -> dict[str, Any]:
 
 def _info(state: dict[str, Any], folder: Path) -> DatasetInfo | None:
     try:
-        return info_of(state["info"]) if "info" in state else read_info(folder)
+        return read_info(folder) if state["info"] is None else info_of(state["info"])
     except (OSError, ValueError, KeyError, TypeError):  # of a version that had it in the folder alone
         return None
 

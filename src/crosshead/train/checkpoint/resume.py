@@ -244,7 +244,7 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
     if changed:
         message = f"the recipe has changed, so this is not the same run any more: {listed}"
         events.append(EventRecord("recipe_changed", message, step, {"keys": list(changed)}))
-    if "data" in state and (words := describe_changes(state["data"], context["data"])):
+    if state["data"] is not None and (words := describe_changes(state["data"], context["data"])):
         message = (
             f"the data has changed: {words}. The weights go on, the order of the pictures is new, and the best so "
             "far was chosen on the validation pictures of then"

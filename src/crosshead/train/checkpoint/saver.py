@@ -1,7 +1,9 @@
-"""When a checkpoint is due, and what is kept."""
+"""When a checkpoint is due, and what is kept. A thread writes it, while training goes on."""
 
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,6 @@ from torch import Tensor
 from crosshead.recipe.schema import CheckpointConfig
 from crosshead.train.checkpoint.state import Progress, TrainState
 from crosshead.train.checkpoint.store import CheckpointStore
-from crosshead.train.checkpoint.writer import BackgroundWriter, Written, failure
 from crosshead.train.distributed.sharding import is_sharded
 from crosshead.train.events import EventRecord
 from crosshead.train.files import Damaged
@@ -28,6 +29,43 @@ class Copy:
     best_step: int | None
     tensors: dict[str, dict[str, Tensor]]
     values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished job. ``error`` says why there is no checkpoint; ``untidy`` what failed after it was there."""
+
+    step: int
+    seconds: float
+    error: str | None
+    untidy: str | None
+
+
+class BackgroundWriter:
+    """Runs one job at a time, in order. A second one waits for the first, so copies never pile up in memory."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._job: Future[Written] | None = None
+
+    def submit(self, job: Callable[[], Written]) -> list[Written]:
+        """Start ``job`` when the one before has ended; returns what that came to."""
+        before = self.wait()
+        self._job = self._pool.submit(job)
+        return before
+
+    def poll(self) -> list[Written]:
+        """What has ended since the last look."""
+        return self.wait() if self._job is not None and self._job.done() else []
+
+    def wait(self) -> list[Written]:
+        if self._job is None:
+            return []
+        job, self._job = self._job, None
+        return [job.result()]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True)
 
 
 class Saver:
@@ -162,7 +200,7 @@ class Saver:
         try:
             self.store.write(copy.step, copy.tensors, copy.values)
         except (OSError, Damaged, MemoryError) as problem:
-            error = failure(problem)
+            error = _failure(problem)
         else:
             self._unwritten = None
             untidy = self._tidy(copy)
@@ -179,7 +217,7 @@ class Saver:
             doing = "older ones could not be deleted"
             self.store.prune(self.config.keep_last, best_step)
         except OSError as problem:
-            return f"{doing}: {failure(problem)}"
+            return f"{doing}: {_failure(problem)}"
         self._untidy = None
         return None
 
@@ -197,3 +235,12 @@ def _event(written: Written) -> EventRecord:
         message += f", but {written.untidy}. Training goes on, and this is tried again after the next one"
         return EventRecord("tidying_failed", message, written.step, details)
     return EventRecord("checkpoint", message, written.step, details)
+
+
+def _failure(error: OSError | Damaged | MemoryError) -> str:
+    """What to say about work on a checkpoint that failed."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error} ({error.filename or 'while writing'})"
+    return f"what was written does not read back: {error}"

@@ -22,6 +22,7 @@ import safetensors.torch
 from torch import Tensor
 
 from crosshead.files import read_json
+from crosshead.formats import numbered, older_state, read_numbered
 from crosshead.train.checkpoint.state import EMA, MODEL
 from crosshead.train.files import Damaged, Wanted, flush_folder, verify, write_file, write_manifest
 from crosshead.train.run_folder.folder import CHECKPOINTS_FOLDER
@@ -88,7 +89,7 @@ class CheckpointStore:
                 f"{name}.safetensors": write_file(aside / f"{name}.safetensors", safetensors.torch.save(each))
                 for name, each in tensors.items()
             }
-            digests[STATE] = write_file(aside / STATE, json.dumps(state, indent=1).encode())
+            digests[STATE] = write_file(aside / STATE, json.dumps(numbered(state), indent=1).encode())
             write_manifest(aside, digests)
             verify(aside)
             flush_folder(aside)
@@ -232,7 +233,7 @@ def _put_back(place: Path) -> None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    return read_json(path / STATE)
+    return read_numbered(read_json(path / STATE), path / STATE, older_state)
 
 
 def step_in(path: Path) -> int | None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from crosshead.train.distributed.groups import World
-from crosshead.train.result import EXIT_HUNG
+from crosshead.train.events import EXIT_HUNG
 
 
 class Phase(IntEnum):

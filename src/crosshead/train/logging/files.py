@@ -1,12 +1,11 @@
-"""Those who watch every run: the logs on disk. And the audience that keeps a failing one from stopping training."""
+"""The logs on disk that every run has."""
 
 import contextlib
 import json
 import math
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosshead.files import parse_json, read_bytes
-from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
+from crosshead.train.events import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
 from crosshead.train.files import replace_file
 
 _MOST = 1 << 32  # bytes of a log
@@ -154,45 +153,6 @@ class TensorBoard:
 
     def on_end(self, record: EndRecord) -> None:
         self._writer.close()
-
-
-class CallbackList:
-    """Hands every record to all callbacks. One that cannot write is reported, once in a run, and asked again next
-    time."""
-
-    def __init__(self, callbacks: Iterable[Callback]) -> None:
-        self._callbacks = list(callbacks)
-        self._failed: set[int] = set()
-
-    def on_start(self, info: RunInfo) -> None:
-        self._tell(lambda each: each.on_start(info), info.start_step)
-
-    def on_step(self, record: StepRecord) -> None:
-        self._tell(lambda each: each.on_step(record), record.step)
-
-    def on_eval(self, record: EvalRecord) -> None:
-        self._tell(lambda each: each.on_eval(record), record.step)
-
-    def on_event(self, record: EventRecord) -> None:
-        self._tell(lambda each: each.on_event(record), record.step)
-
-    def on_end(self, record: EndRecord) -> None:
-        self._tell(lambda each: each.on_end(record), -1)
-
-    def _tell(self, call: Callable[[Callback], None], step: int) -> None:
-        for place, callback in enumerate(self._callbacks):
-            try:
-                call(callback)
-            except OSError as error:
-                if place not in self._failed:
-                    self._failed.add(place)
-                    self._report(type(callback).__name__, error, step)
-
-    def _report(self, name: str, error: OSError, step: int) -> None:
-        message = f"the log {name} could not be written ({error}); training goes on without it until it can"
-        with contextlib.suppress(OSError):  # of a terminal that is gone
-            print(message, file=sys.stderr, flush=True)
-        self.on_event(EventRecord("log_failed", message, step))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,8 @@
 """What takes training steps: model, average, optimizer, loss scaling and rates, alike in a run and in a forecast."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -14,20 +17,33 @@ from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.devices import grad_scaler
 from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
-from crosshead.train.loop.run import Training
-from crosshead.train.paired_init import build_paired
 
 
-def build_model(recipe: Recipe, task: Task, *, from_weights: bool) -> nn.Module:
-    """The model of a recipe as training starts with it, on the CPU."""
-    if recipe.train.paired_init:
-        model = build_paired(lambda: task.build_model(from_weights=from_weights), recipe.train.seed)
-    else:
-        torch.manual_seed(recipe.train.seed)
-        model = task.build_model(from_weights=from_weights)
-    if recipe.train.grad_checkpointing:
-        _checkpoint_activations(model, recipe.model.name)
-    return model
+@dataclass(frozen=True)
+class Training:
+    """What takes steps, in one of a run's processes. ``network`` is the state's model, wrapped for several processes or
+    not; ``set_rate(step)`` sets the learning rate of a step and gives it."""
+
+    recipe: Recipe
+    task: Task
+    lengths: TrainingLength
+    state: TrainState
+    network: nn.Module
+    set_rate: Callable[[int], float]
+    world: World
+    watchdog: Watchdog
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left."""
+        return self.lengths.is_over(self.state.progress, self.recipe.train.patience)
+
+    @property
+    def epochs(self) -> float:
+        """The progress in epochs; the last one may be a part where the length is given in steps."""
+        progress, lengths = self.state.progress, self.lengths
+        begun = progress.epoch + progress.samples / lengths.samples_per_epoch
+        return min(begun, lengths.total_steps / lengths.steps_per_epoch)
 
 
 def build_training(
@@ -83,13 +99,6 @@ def _build_state(model: nn.Module, recipe: Recipe, device: torch.device, world: 
     total_batch = recipe.data.batch_size * recipe.train.accumulation_steps * world.size
     optimizer = build_optimizer(model, recipe.optimizer, total_batch)
     return TrainState(model, optimizer, ema, grad_scaler(recipe.train, device))
-
-
-def _checkpoint_activations(model: nn.Module, name: str) -> None:
-    switch = getattr(model, "set_grad_checkpointing", None)
-    if not callable(switch):
-        raise ValueError(f"model {name!r} cannot recompute activations; set train.grad_checkpointing=false")
-    switch(True)
 
 
 def _wrap(model: nn.Module, device: torch.device, world: World) -> nn.Module:

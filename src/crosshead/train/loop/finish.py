@@ -15,77 +15,83 @@ from crosshead.train.checkpoint.rescue import RescuedState
 from crosshead.train.checkpoint.saver import RETRY_PAUSES_S
 from crosshead.train.checkpoint.state import TrainState, load_weights
 from crosshead.train.checkpoint.store import CheckpointStore, judged
-from crosshead.train.events import Callback, EvalRecord, EventRecord, RunInfo
+from crosshead.train.events import RESULT_FILE, Callback, EvalRecord, EventRecord, Result, RunInfo
 from crosshead.train.files import Damaged, replace_file, verify
 from crosshead.train.logging.confusion import CONFUSION_FILE, draw_confusion
 from crosshead.train.logging.curves import draw_curves
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.loop.run import EvalSplit, Run
-from crosshead.train.result import RESULT_FILE, Result
+from crosshead.train.loop.loaders import EvalSplit
+from crosshead.train.loop.trainer import Trainer
 
 
-def stopped_result(run: Run, info: RunInfo, seconds: float) -> Result:
+def stopped_result(trainer: Trainer, info: RunInfo, seconds: float) -> Result:
     """What a run that was asked to stop has come to; nothing is tested."""
-    progress = run.state.progress
+    progress = trainer.state.progress
     step = progress.step if progress.best_step is None else progress.best_step
-    return _result("stopped", run.state, info, run.epochs, seconds, step, None, progress.best, {})
+    return _result(
+        "stopped", trainer.state, info, trainer.training.epochs, seconds, step, None, progress.best, {}
+    )
 
 
-def unsaved_result(run: Run, info: RunInfo, seconds: float, left: RescuedState) -> Result:
+def unsaved_result(trainer: Trainer, info: RunInfo, seconds: float, left: RescuedState) -> Result:
     """What is left of a run whose last checkpoint could not be written: the best of what is there."""
-    progress, best = run.state.progress, run.state.progress.best_step
+    progress, best = trainer.state.progress, trainer.state.progress.best_step
     step, weights = progress.step, left.weights
     validation = progress.latest if best == step and weights is not None else {}
-    found = None if best is None or best == left.copy.step else run.saver.reading.find(best, judged)
+    found = None if best is None or best == left.copy.step else trainer.saver.reading.find(best, judged)
     if best is not None and found is not None:
         step, validation = best, progress.best
-        weights = found / f"{run.state.evaluated_weights}.safetensors"
-    return _result("unsaved", run.state, info, run.epochs, seconds, step, weights, validation, {})
+        weights = found / f"{trainer.state.evaluated_weights}.safetensors"
+    return _result(
+        "unsaved", trainer.state, info, trainer.training.epochs, seconds, step, weights, validation, {}
+    )
 
 
-def finished_result(run: Run, info: RunInfo, seconds: float) -> Result:
+def finished_result(trainer: Trainer, info: RunInfo, seconds: float) -> Result:
     """Load the weights that were best on the validation split into the run's state and test them, once."""
-    state = run.state
-    step, weights, validation, notes = run.world.run_on_rank0(lambda: _select(state, run.saver.store))
+    state = trainer.state
+    step, weights, validation, notes = trainer.world.run_on_rank0(lambda: _select(state, trainer.saver.store))
     for note in notes:
-        run.callback.on_event(note)
-    tensors = run.world.run_on_rank0(lambda: safetensors.torch.load_file(weights))
+        trainer.callback.on_event(note)
+    tensors = trainer.world.run_on_rank0(lambda: safetensors.torch.load_file(weights))
     load_weights(state.evaluated_model, tensors, str(weights))
-    if run.source.test is not None:
-        judged = _test(run, run.source.test, step)
+    if trainer.loaders.test is not None:
+        judged = _test(trainer, trainer.loaders.test, step)
         if judged is None:
             words = "stopping in the middle of the test, which will be repeated"
-            run.callback.on_event(EventRecord("signal", words, step, {"name": run.stop.name}))
-            return stopped_result(run, info, seconds)
+            trainer.callback.on_event(EventRecord("signal", words, step, {"name": trainer.stop.name}))
+            return stopped_result(trainer, info, seconds)
         test, details = judged.metrics, {"split": "test", **judged.details}
     else:
         known = step == state.progress.best_step and state.progress.details
         test, details = {}, {"split": "validation", **state.progress.details} if known else {}
-    result = _result("finished", state, info, run.epochs, seconds, step, weights, validation, test)
+    result = _result(
+        "finished", state, info, trainer.training.epochs, seconds, step, weights, validation, test
+    )
     return replace(result, details=details)
 
 
-def _test(run: Run, held: EvalSplit, step: int) -> EvalResult | None:
+def _test(trainer: Trainer, held: EvalSplit, step: int) -> EvalResult | None:
     """What the weights of ``step`` find on the test split, told to the callbacks; None where the run is to stop."""
-    started, state = time.perf_counter(), run.state
+    started, state = time.perf_counter(), trainer.state
     eval_result = evaluate(
-        run.task,
+        trainer.task,
         state.evaluated_model,
         held.batches(),
         images=held.images,
-        world=run.world,
-        precision=run.recipe.train.precision,
-        stopped=lambda: run.stop.name is not None,
-        beat=partial(run.watchdog.beat, state.progress.step),
+        world=trainer.world,
+        precision=trainer.recipe.train.precision,
+        stopped=lambda: trainer.stop.name is not None,
+        beat=partial(trainer.watchdog.beat, state.progress.step),
     )
     if eval_result is None:
         return None
     spent, kind = time.perf_counter() - started, state.evaluated_weights
-    epoch = min(run.epochs, step / run.lengths.steps_per_epoch)
-    run.callback.on_eval(EvalRecord(step, epoch, "test", kind, eval_result.metrics, spent, False))
+    epoch = min(trainer.training.epochs, step / trainer.lengths.steps_per_epoch)
+    trainer.callback.on_eval(EvalRecord(step, epoch, "test", kind, eval_result.metrics, spent, False))
     if eval_result.fault is not None:
         words = f"the test is no judgement: {eval_result.fault}"
-        run.callback.on_event(EventRecord("no_judgement", words, step))
+        trainer.callback.on_event(EventRecord("no_judgement", words, step))
     return eval_result
 
 

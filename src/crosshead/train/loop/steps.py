@@ -17,8 +17,8 @@ from crosshead.data.random import key
 from crosshead.tasks import Step
 from crosshead.train.distributed.sharding import whole
 from crosshead.train.distributed.watchdog import Phase
+from crosshead.train.loop.build import Training
 from crosshead.train.loop.devices import autocast
-from crosshead.train.loop.run import Training
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,17 @@ def _unmarked(part: str) -> AbstractContextManager[object]:
 class TrainStep:
     """Makes optimizer steps on the run's state. ``part(name)`` is entered around each of ``PARTS`` of a step."""
 
-    def __init__(self, run: Training, part: Part = _unmarked) -> None:
-        self.run, self.state, self.task, self.recipe = run, run.state, run.task, run.recipe
+    def __init__(self, training: Training, part: Part = _unmarked) -> None:
+        self.training, self.state = training, training.state
+        self.task, self.recipe = training.task, training.recipe
         self.part = part
-        self.device = next(run.state.model.parameters()).device
+        self.device = next(training.state.model.parameters()).device
         self.memory_format = (
-            torch.channels_last if run.recipe.train.channels_last else torch.contiguous_format
+            torch.channels_last if training.recipe.train.channels_last else torch.contiguous_format
         )
-        self.parameters = [p for p in run.state.model.parameters() if p.requires_grad]
+        self.parameters = [p for p in training.state.model.parameters() if p.requires_grad]
         # Running statistics change in the forward pass, before anyone knows whether the step is good.
-        self.buffers = [b for b in run.state.model.buffers() if b.is_floating_point()]
+        self.buffers = [b for b in training.state.model.buffers() if b.is_floating_point()]
 
     def __call__(self, batches: Sequence[Batch], requests: Callable[[], Requests]) -> StepOutcome:
         """Take the step that ``batches``, one for each accumulation, ask for.
@@ -82,7 +83,7 @@ class TrainStep:
         parts = []
         for micro, batch in enumerate(batches):
             seed_model(
-                self.device, self.recipe.train.seed, self.state.progress.step, micro, self.run.world.rank
+                self.device, self.recipe.train.seed, self.state.progress.step, micro, self.training.world.rank
             )
             with self.part("data"):
                 moved = batch.to(self.device, self.memory_format)
@@ -102,7 +103,7 @@ class TrainStep:
         if any(part is None for part in parts):
             return None
         sums = [sum(part[name] for part in parts if part is not None) for name in self.task.losses]
-        everywhere = self.run.world.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
+        everywhere = self.training.world.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
         return dict(zip(self.task.losses, everywhere, strict=True))
 
     def _backward(
@@ -115,14 +116,14 @@ class TrainStep:
         processes, so what is summed over all of them is divided by their mean share.
         """
         exchange: AbstractContextManager[object] = nullcontext()
-        network = self.run.network
+        network = self.training.network
         if isinstance(network, FSDPModule):
             network.set_requires_gradient_sync(synchronise)
         elif not synchronise and isinstance(network, DistributedDataParallel):
             exchange = network.no_sync()
         step = self.state.progress.step
         with exchange:
-            self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
+            self.training.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro)
             with self.part("forward"), autocast(self.recipe.train.precision, self.device):
                 if len(batch):
                     found = self.task.step(network, batch)
@@ -132,7 +133,7 @@ class TrainStep:
                     )
                     zeros = {name: loss * 0 for name, loss in found.losses.items()}
                     found = Step(zeros, dict.fromkeys(self.task.counts, torch.zeros((), device=self.device)))
-            self.run.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)
+            self.training.watchdog.beat(step, Phase.FORWARD_BACKWARD, 2 * micro + 1)
             with self.part("backward"):
                 scaled = self._mean(found.losses, units)
                 (scaled if self.state.scaler is None else self.state.scaler.scale(scaled)).backward()
@@ -144,7 +145,9 @@ class TrainStep:
         if units is None:
             shares = [loss / wanted for loss in losses.values()]
         else:
-            shares = [loss / (max(units[name], 1.0) / self.run.world.size) for name, loss in losses.items()]
+            shares = [
+                loss / (max(units[name], 1.0) / self.training.world.size) for name, loss in losses.items()
+            ]
         return reduce(torch.add, shares)
 
     def _gradient_norm(self) -> Tensor:
@@ -170,7 +173,7 @@ class TrainStep:
         bad_gradient = not math.isfinite(norm_value)
         judged = [*loss_sums, *count_sums, *left_out, images, own_fault, bad_gradient]
         numbers = torch.tensor([*judged, asked.stop, asked.save, asked.events], dtype=torch.float64)
-        agreed = iter(self.run.world.sum(numbers).tolist())
+        agreed = iter(self.training.world.sum(numbers).tolist())
         loss_sums, count_sums, left_out = ([next(agreed) for _ in each] for each in (names, counted, counted))
         count, bad_losses, bad_gradients, stop, save, events = agreed
         skipped = bad_losses > 0 or bad_gradients > 0

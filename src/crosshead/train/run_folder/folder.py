@@ -15,6 +15,7 @@ import torch
 
 from crosshead.data.base import DatasetInfo
 from crosshead.files import read_json
+from crosshead.formats import as_comment, numbered, older_classes, read_numbered
 from crosshead.recipe.compose import dump_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.text import printable
@@ -95,15 +96,16 @@ def make_writable(folder: Path) -> None:
 
 def describe_run(folder: Path, recipe: Recipe, info: DatasetInfo) -> None:
     """Put the resolved recipe, the versions and the classes into ``folder``."""
-    replace_file(folder / RECIPE_FILE, dump_recipe(recipe).encode())
+    replace_file(folder / RECIPE_FILE, (as_comment() + dump_recipe(recipe)).encode())
     replace_file(folder / VERSIONS_FILE, _json(versions()))
-    replace_file(folder / CLASSES_FILE, _json(asdict(info)))
-    replace_file(folder / LAUNCH_FILE, _json(_launch()))
+    replace_file(folder / CLASSES_FILE, _json(numbered(asdict(info))))
+    replace_file(folder / LAUNCH_FILE, _json(numbered(_launch())))
 
 
 def read_info(folder: Path) -> DatasetInfo:
     """The classes and statistics that a run was trained with."""
-    return info_of(read_json(folder / CLASSES_FILE))
+    file = folder / CLASSES_FILE
+    return info_of(read_numbered(read_json(file), file, older_classes))
 
 
 def info_of(values: dict[str, Any]) -> DatasetInfo:
@@ -114,8 +116,8 @@ def info_of(values: dict[str, Any]) -> DatasetInfo:
         channels=values["channels"],
         mean=tuple(values["mean"]),
         std=tuple(values["std"]),
-        scale=None if values.get("scale") is None else tuple(values["scale"]),
-        class_ids=None if values.get("class_ids") is None else tuple(values["class_ids"]),
+        scale=None if values["scale"] is None else tuple(values["scale"]),
+        class_ids=None if values["class_ids"] is None else tuple(values["class_ids"]),
     )
 
 
@@ -178,7 +180,7 @@ def _launch() -> dict[str, Any]:
 
 def _launch_of(folder: Path) -> dict[str, Any] | None:
     try:
-        return read_json(folder / LAUNCH_FILE)
+        return read_numbered(read_json(folder / LAUNCH_FILE), folder / LAUNCH_FILE)
     except (OSError, ValueError):
         return None
 

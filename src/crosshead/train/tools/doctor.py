@@ -14,10 +14,10 @@ from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train.checkpoint.memory import splits_of_run
 from crosshead.train.checkpoint.store import BEST, CheckpointStore, read_state, step_of
+from crosshead.train.events import RESULT_FILE
 from crosshead.train.files import Damaged, verify
 from crosshead.train.logging.files import METRICS_FILE, read_metrics
 from crosshead.train.loop.finish import result_of
-from crosshead.train.result import RESULT_FILE
 from crosshead.train.run_folder.folder import (
     RECIPE_FILE,
     VERSIONS_FILE,
@@ -238,7 +238,7 @@ def _advice(folder: Path, newest: Path | None, recipe: Recipe | None) -> str:
     epochs = recipe.train.epochs if recipe is not None else None
     steps = recipe.train.steps if recipe is not None else None
     patience = recipe.train.patience if recipe is not None else None
-    waited = patience is not None and progress.get("since_best", 0) >= patience
+    waited = patience is not None and progress["since_best"] >= patience
     through = epochs is not None and progress["epoch"] >= epochs
     if steps is not None:  # the length in place of epochs
         through = progress["step"] >= steps

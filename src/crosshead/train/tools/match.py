@@ -8,8 +8,7 @@ from typing import Any, Literal
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
-from crosshead.train.loop.build import build_model
-from crosshead.train.loop.measure import count_gmacs, count_parameters
+from crosshead.train.loop.model import build_model, count_gmacs, count_parameters
 from crosshead.train.resolve import resolve
 from crosshead.train.tools.profile import Trial
 

@@ -20,15 +20,14 @@ from crosshead.data.batching.loader import training_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
-from crosshead.train.contents import check_contents
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
-from crosshead.train.loop.allocator import tune_allocator
-from crosshead.train.loop.build import build_model, build_training
-from crosshead.train.loop.devices import choose_device, deterministic_algorithms
+from crosshead.train.loop.build import build_training
+from crosshead.train.loop.devices import choose_device, deterministic_algorithms, tune_allocator
 from crosshead.train.loop.lengths import TrainingLength
+from crosshead.train.loop.model import build_model
 from crosshead.train.loop.steps import PARTS, Part, Requests, TrainStep
-from crosshead.train.precheck import precheck
+from crosshead.train.precheck import check_contents, precheck
 from crosshead.train.resolve import check_presumed_weights, resolve
 
 STEP = "training step"
@@ -56,7 +55,7 @@ class Trial:
         self.training = build_training(recipe, self.task, model, self.lengths, self.device, world, watchdog)
         self.training.network.train()
         self.part = part or (lambda name: nullcontext())
-        self.stepper = TrainStep(self.training, self.part)
+        self.train_step = TrainStep(self.training, self.part)
 
     def steps(self) -> Iterator[int]:
         """Takes steps without end, epoch after epoch; gives each one's number of images."""
@@ -68,7 +67,7 @@ class Trial:
                     with self.part("data"):
                         batches = next(groups)
                     self.training.set_rate(progress.step)
-                    outcome = self.stepper(batches, Requests)
+                    outcome = self.train_step(batches, Requests)
                     progress.step += 1
                 yield outcome.images
 

@@ -11,13 +11,13 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from crosshead.files import read_json
+from crosshead.formats import NewerFormat
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.tasks.metrics import metric_named
 from crosshead.train.distributed import groups as distributed
-from crosshead.train.events import Callback
+from crosshead.train.events import RESULT_FILE, BadNumbers, Callback, Result
 from crosshead.train.files import replace_file
 from crosshead.train.resolve import resolve
-from crosshead.train.result import RESULT_FILE, BadNumbers, Result
 from crosshead.train.run import train
 from crosshead.train.run_folder.folder import RECIPE_FILE
 from crosshead.train.tools.side_by_side import side_by_side
@@ -218,6 +218,8 @@ def _outcome(folder: Path, announce: Callable[[str], None] = lambda line: None) 
             continue
         try:
             return read(folder)
+        except NewerFormat:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             announce(
                 f"{folder / file} is damaged ({type(error).__name__}: {error}): this run is gone on with"

@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, an evaluation after each, and a checkpoint whenever one is due."""
+"""Epochs of steps, an evaluation after each, and a checkpoint whenever one is due."""
 
 import math
 import time
@@ -7,31 +7,43 @@ from functools import partial
 from itertools import islice
 
 from crosshead.data.base import Batch
+from crosshead.train.checkpoint.saver import Saver
 from crosshead.train.distributed.watchdog import Phase
-from crosshead.train.events import EvalRecord, EventRecord, StepRecord
+from crosshead.train.events import BadNumbers, Callback, EvalRecord, EventRecord, StepRecord
+from crosshead.train.loop.build import Training
 from crosshead.train.loop.evaluate import evaluate
-from crosshead.train.loop.run import Run
+from crosshead.train.loop.lengths import Throughput
+from crosshead.train.loop.loaders import DataLoaders
+from crosshead.train.loop.signals import StopRequest
 from crosshead.train.loop.steps import Requests, StepOutcome, TrainStep, describe_bad
-from crosshead.train.loop.throughput import Throughput
-from crosshead.train.result import BadNumbers
 
 _MOST_UNJUDGED = 3  # validations in a row without a judgement: weights that are not finite stay so
 
 
-class Loop:
+class Trainer:
     """Trains a run's state to the end of the recipe, or until it is asked to stop."""
 
-    def __init__(self, run: Run) -> None:
-        self.context, self.recipe, self.state, self.saver = run, run.recipe, run.state, run.saver
-        self.callback, self.stop, self.world, self.watchdog = run.callback, run.stop, run.world, run.watchdog
-        self.lengths, self.stepper = run.lengths, TrainStep(run)
-        self.throughput = Throughput(run.lengths.steps_left(run.state.progress))
+    def __init__(
+        self,
+        training: Training,
+        *,
+        loaders: DataLoaders,
+        saver: Saver,
+        callback: Callback,
+        stop: StopRequest,
+    ) -> None:
+        self.training, self.loaders, self.saver = training, loaders, saver
+        self.callback, self.stop = callback, stop
+        self.recipe, self.task, self.state = training.recipe, training.task, training.state
+        self.lengths, self.world, self.watchdog = training.lengths, training.world, training.watchdog
+        self.train_step = TrainStep(training)
+        self.throughput = Throughput(training.lengths.steps_left(training.state.progress))
         self._named: set[str] = set()
         self._since = time.perf_counter()
 
-    def run(self) -> bool:
+    def fit(self) -> bool:
         """True when the last epoch is done, False when stopped before; either way the state is saved."""
-        while not self.context.over:
+        while not self.training.over:
             if not self.train_epoch():
                 self._save()
                 return False
@@ -80,12 +92,12 @@ class Loop:
     def train_epoch(self) -> bool:
         """Take the epoch's remaining steps; False when asked to stop."""
         progress = self.state.progress
-        self.context.network.train()
+        self.training.network.train()
         for batches in self._groups():
             started = time.perf_counter()
-            rate = self.context.set_rate(self.lengths.place(progress))
+            rate = self.training.set_rate(self.lengths.place(progress))
             events = self._broken_images(batches)
-            outcome = self.stepper(batches, partial(self._requests, bool(events)))
+            outcome = self.train_step(batches, partial(self._requests, bool(events)))
             self._count(outcome)
             self.state.clock.images += outcome.images
             self.state.clock.seconds += time.perf_counter() - started + self._waited
@@ -110,7 +122,7 @@ class Loop:
         samples = self.lengths.samples_in(progress.epoch)
         if progress.samples >= samples:
             return
-        batches = iter(self.context.source.training(progress.epoch, progress.samples))
+        batches = iter(self.loaders.training(progress.epoch, progress.samples))
         while progress.samples < samples:
             started = time.perf_counter()
             self.watchdog.beat(progress.step, Phase.DATA)
@@ -155,7 +167,7 @@ class Loop:
         self.callback.on_step(
             StepRecord(
                 step=progress.step,
-                epoch=self.context.epochs,
+                epoch=self.training.epochs,
                 lr=rate,
                 loss=outcome.loss,
                 epoch_loss=progress.epoch_loss / progress.epoch_steps if progress.epoch_steps else math.nan,
@@ -223,7 +235,7 @@ class Loop:
             if not self._validate():
                 return False
         progress.next_epoch()
-        if self.context.over and not last:
+        if self.training.over and not last:
             self._tell(
                 "note", f"training ends: {progress.since_best} evaluations in a row without a better one"
             )
@@ -241,9 +253,9 @@ class Loop:
 
     def _validate(self) -> bool:
         progress, started = self.state.progress, time.perf_counter()
-        held = self.context.source.validation
+        held = self.loaders.validation
         eval_result = evaluate(
-            self.context.task,
+            self.task,
             self.state.evaluated_model,
             held.batches(),
             images=held.images,
@@ -260,7 +272,7 @@ class Loop:
                 name=self.stop.name,
             )
             return False
-        metrics, primary = eval_result.metrics, self.context.task.primary
+        metrics, primary = eval_result.metrics, self.task.primary
         # For all processes: where a best could not be written, the leading one alone knows that it is another.
         best = self.world.run_on_rank0(lambda: primary.selects(metrics, progress.best))
         progress.validated, progress.unjudged = (
@@ -274,7 +286,7 @@ class Loop:
         self.callback.on_eval(
             EvalRecord(
                 progress.step,
-                self.context.epochs,
+                self.training.epochs,
                 "validation",
                 self.state.evaluated_weights,
                 metrics,

@@ -12,6 +12,7 @@ from crosshead.data.base import Splits
 from crosshead.data.batching.order import samples_per_epoch
 from crosshead.data.datasets.fingerprint import describe_images
 from crosshead.files import read_json
+from crosshead.formats import NewerFormat, numbered, read_numbered
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
 from crosshead.train.files import replace_file
@@ -47,13 +48,16 @@ def describe_design(
 
 
 def write_design(folder: Path, design: dict[str, Any]) -> None:
-    replace_file(folder / DESIGN_FILE, (json.dumps(design, indent=1) + "\n").encode())
+    replace_file(folder / DESIGN_FILE, (json.dumps(numbered(design), indent=1) + "\n").encode())
 
 
 def read_design(folder: Path) -> dict[str, Any] | None:
     """None where a run has none, as those of before have not."""
+    file = folder / DESIGN_FILE
     try:
-        return read_json(folder / DESIGN_FILE)
+        return read_numbered(read_json(file), file)
+    except NewerFormat:
+        raise
     except (OSError, ValueError):
         return None
 
