@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crosshead.ops.dcmha import composed_attention, naive_composed_attention
+from crosshead.ops.iha import interleaved_attention, naive_interleaved_attention
 from crosshead.ops.interactive import interactive_attention, naive_interactive_attention
 from crosshead.ops.knocking import knock, naive_knock
 from crosshead.ops.overlap import naive_overlapped_attention as naive_overlapped
@@ -157,6 +158,7 @@ def others() -> dict[str, Form]:
         "re-attention": Form(
             partial(normed, reattention), partial(normed, naive_reattention), [*heads, (4, 4), (4,), (4,)]
         ),
+        "interleaved": Form(interleaved_attention, naive_interleaved_attention, [*heads, *[(4, 4, 2)] * 4]),
         "knocking": Form(partial(stacked, knock), partial(stacked, naive_knock), [*heads, (3, 24, 24)]),
     }
 

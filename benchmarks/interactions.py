@@ -35,6 +35,8 @@ KINDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("talking", "talking", "preserve", {}),
     ("reattention", "reattention", "paper", {}),
     ("dcmha", "dcmha", "preserve", {}),
+    ("iha, 1 pseudo-head", "iha", "preserve", {"pseudo_heads": 1}),
+    ("iha, 2 pseudo-heads", "iha", "preserve", {"pseudo_heads": 2}),
     ("imhsa, 7 x 7 landmarks", "imhsa", "paper", {"landmarks": 7}),
 ]
 

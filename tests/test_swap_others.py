@@ -63,7 +63,8 @@ MODELS = {
         )
     ),
 }
-GRIDS = ["torchvision's ViT", "ViT", "DeiT", "DINOv2", "DINOv2, registers", "CLIP", "SigLIP", "TimmWrapper"]
+# Those of transformers' Swin are windows whose sizes its attention does not say.
+GRIDS = [name for name in MODELS if name not in ("Swin", "Swin v2", "EoMT")]
 WHOLE = [name for name in MODELS if name != "EoMT"]  # its queries stand among the tokens
 OURS = [name for name in MODELS if "torchvision" not in name]
 

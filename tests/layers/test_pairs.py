@@ -112,11 +112,6 @@ def test_registering_twice_or_wrongly_is_refused():
     ("attn", "interaction", "message"),
     [
         (
-            WindowAttention(24, 3, window_size=3),
-            Interactive(2),
-            "imhsa needs grid, which WindowAttention does not",
-        ),
-        (
             TalkingHeadAttn(24, 3),
             Interactive(2),
             "imhsa can't carry talking heads, which TalkingHeadAttn brings",
@@ -127,6 +122,12 @@ def test_registering_twice_or_wrongly_is_refused():
 def test_a_pair_that_cannot_be_is_named(attn, interaction, message):
     with pytest.raises(ValueError, match=message):
         from_attention(attn, interaction, init="paper")
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_grid_that_no_host_brings_is_named():
+    with pytest.raises(ValueError, match="imhsa needs grid, which OneProjection does not"):
+        from_attention(OneProjection(), Interactive(2), init="paper")
 
 
 def test_an_option_that_is_none_is_named_with_the_options():
@@ -177,8 +178,6 @@ def test_talking_heads_start_as_what_was_there(attn, call, overlap):
 )
 def test_weights_are_those_that_meet_the_values(attn, interaction):
     """Chosen rows are rows of the whole, and the whole times V is what the projection gets."""
-    if isinstance(attn, WindowAttention) and isinstance(interaction, Interactive):
-        pytest.skip("windows have no grid of the whole image")
     layer = from_attention(attn, interaction, init="paper").eval()
     for name in interaction.learned:
         if isinstance(part := getattr(layer, name, None), nn.Module | nn.Parameter):

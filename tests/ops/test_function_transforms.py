@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from crosshead.ops import overlap
 from crosshead.ops import talking as talk
+from crosshead.ops.iha import interleaved_attention, naive_interleaved_attention
 from crosshead.ops.interactive import interactive_attention, naive_interactive_attention
 from crosshead.ops.overlap import products
 from crosshead.ops.overlap.windowed import packed_window_attention
@@ -86,6 +87,11 @@ FORMS = {
         )
         for backend in ("stored", "recompute", "auto")
     },
+    "interleaved": (
+        partial(interleaved_attention, is_causal=True),
+        partial(naive_interleaved_attention, is_causal=True),
+        [(B, H, N, D)] * 3 + [(H, H, 2)] * 4,
+    ),
 }
 every_form = pytest.mark.parametrize("form", FORMS)
 

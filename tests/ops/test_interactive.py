@@ -11,6 +11,7 @@ import crosshead.ops.interactive.fast as fast
 import crosshead.ops.interactive.landmarks as landmarks
 import crosshead.ops.interactive.tiled as tiled
 from crosshead.ops.interactive import attention_factors, interactive_attention, naive_interactive_attention
+from crosshead.ops.interactive.naive import cell_spans
 from golden_files import load_golden
 from tolerances import GOLDEN_GRADIENT, GOLDEN_OUTPUT, GRADIENT, OUTPUT, assert_close
 
@@ -501,3 +502,119 @@ def test_padding_takes_no_part():
         interactive_attention(q, k, v, (4, 4), attn_mask=mask.expand(2, 3, 17, 17), num_prefix_tokens=1)
     with pytest.raises(ValueError, match="backend='recompute' takes no mask"):
         interactive_attention(q, k, v, (4, 4), **given, backend="recompute")
+
+
+def parted_windows():
+    """Two windows: one whole; the other shifted along both axes, of four parts, two of them without a whole cell."""
+    row, column = torch.arange(16) // 4, torch.arange(16) % 4
+    place = torch.stack([torch.zeros(16), (row >= 3) * 2 + (column >= 1)])
+    return (place[:, :, None] == place[:, None]).unsqueeze(1)
+
+
+def rotations(grid, cells, width):
+    """Each pair of channels turned by its own angles a row and a column; landmarks in the middle of their cells."""
+
+    def turned_at(rows, columns):
+        rates = torch.linspace(0.1, 1.0, width // 2, dtype=torch.float64)
+        angles = rows[:, None] * rates + columns[:, None] * rates.flip(0)
+
+        def turn(x):
+            pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+            return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+        return turn
+
+    def middles(length, count):
+        return [(a + b - 1) / 2 for a, b in cell_spans(length, count)]
+
+    places = [(r, c) for r in range(grid[0]) for c in range(grid[1])]
+    cell_places = [(r, c) for r in middles(grid[0], cells[0]) for c in middles(grid[1], cells[1])]
+    return tuple(turned_at(*torch.tensor(at, dtype=torch.float64).unbind(1)) for at in (places, cell_places))
+
+
+ADDED = {
+    "bias": lambda: dict(attn_bias=torch.randn(3, 16, 16, dtype=torch.float64)),
+    "bias of images": lambda: dict(attn_bias=torch.randn(2, 1, 16, 16, dtype=torch.float64)),
+    "parts": lambda: dict(attn_mask=parted_windows()),
+    "rotations": lambda: dict(rotate=rotations((4, 4), (3, 2), 6)),
+    "parts, bias": lambda: dict(
+        attn_mask=parted_windows(), attn_bias=torch.randn(3, 16, 16, dtype=torch.float64)
+    ),
+    "padding, bias, rotations": lambda: dict(
+        attn_mask=(torch.arange(16) < 11).view(1, 1, 1, 16),
+        attn_bias=torch.randn(3, 16, 16, dtype=torch.float64),
+        rotate=rotations((4, 4), (3, 2), 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ADDED)
+def test_what_is_added_reaches_landmarks(what):
+    """Against the equations, in every gradient; and it matters."""
+    torch.manual_seed(0)
+    operands = [torch.randn(2, 3, 16, 6, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    operands += [torch.randn(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    added = ADDED[what]()
+    if (bias := added.get("attn_bias")) is not None:
+        operands.append(bias.requires_grad_())
+
+    def run(function, q, k, v, mix_query, mix_key, *bias):
+        given = added | ({"attn_bias": bias[0]} if bias else {})
+        mixes = dict(mix_query=mix_query, mix_key=mix_key)
+        return function(q, k, v, (4, 4), landmarks=(3, 2), **mixes, **given)
+
+    asking = slice(0, 11) if what.startswith("padding") else slice(None)
+    got, want = (
+        run(function, *operands)[:, :, asking]
+        for function in (interactive_attention, naive_interactive_attention)
+    )
+    assert_close(got, want, OUTPUT[torch.float64])
+    upstream = torch.randn(got.shape, dtype=torch.float64)
+    grads, wants = (torch.autograd.grad(x, operands, upstream) for x in (got, want))
+    for grad, wanted in zip(grads, wants, strict=True):
+        assert_close(grad, wanted, GRADIENT[torch.float64])
+    plain = interactive_attention(
+        *operands[:3], (4, 4), landmarks=(3, 2), mix_query=operands[3], mix_key=operands[4]
+    )
+    assert (plain[:, :, asking] - want).abs().max() > 1e-2
+    mixes = dict(mix_query=operands[3], mix_key=operands[4])
+    factors = attention_factors(*operands[:2], (4, 4), landmarks=(3, 2), **mixes, **added)
+    assert_close((factors.effective_map() @ operands[2])[:, :, asking], want, OUTPUT[torch.float64])
+
+
+def test_nothing_passes_between_parts():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 16, 6, dtype=torch.float64)
+    mask = parted_windows()
+    factors = attention_factors(q, k, (4, 4), landmarks=2, attn_mask=mask)
+    assert factors.effective_map().masked_select(~mask).abs().max() == 0
+    assert_close(factors.effective_map().sum(-1), torch.ones(2, 3, 16), OUTPUT[torch.float64])
+
+
+def test_gradcheck_of_what_is_added():
+    q, k, v = torch.randn(3, 2, 1, 4, 2, dtype=torch.float64).requires_grad_()
+    bias = torch.randn(1, 4, 4, dtype=torch.float64, requires_grad=True)
+    place = torch.tensor([[0, 0, 0, 0], [0, 0, 1, 1]])
+    mask = (place[:, :, None] == place[:, None]).unsqueeze(1)
+    turns = rotations((2, 2), (1, 2), 2)
+
+    def added(*given):
+        return interactive_attention(
+            *given[:3], (2, 2), landmarks=(1, 2), attn_bias=given[3], attn_mask=mask, rotate=turns
+        )
+
+    assert torch.autograd.gradcheck(added, (q, k, v, bias))
+    assert torch.autograd.gradgradcheck(added, (q, k, v, bias))
+
+
+def test_what_cannot_be_added_is_named():
+    q = torch.randn(1, 2, 16, 4)
+    band = (torch.arange(16)[:, None] - torch.arange(16)).abs().lt(3).view(1, 1, 16, 16)
+    with pytest.raises(
+        ValueError, match=r"4 groups that see one another .* got one that parts them otherwise"
+    ):
+        interactive_attention(q, q, q, (4, 4), attn_mask=band)
+    with pytest.raises(ValueError, match=r"attn_bias must be \(..., N, N\) = \(..., 16, 16\)"):
+        interactive_attention(q, q, q, (4, 4), attn_bias=torch.zeros(2, 1, 16))
+    with pytest.raises(ValueError, match="backend='recompute' takes no mask, bias or rotation"):
+        interactive_attention(q, q, q, (4, 4), attn_bias=torch.zeros(16, 16), backend="recompute")

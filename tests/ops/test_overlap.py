@@ -352,3 +352,13 @@ def test_the_packed_form_serves_for_one_more_version():
     with pytest.warns(FutureWarning, match="attn_bias"):
         of_windows = ops.overlapped_window_attention
     assert torch.equal(of_windows(x, 3, bias), overlapped_attention(x, 3, attn_bias=bias))
+
+
+def test_a_mask_of_one_axis_is_one_of_keys():
+    """check_mask lets it pass, and PyTorch's attention alone would not take it."""
+    qkv = torch.randn(2, 7, 3, 2, 4, dtype=torch.float64)
+    keys = torch.arange(7) > 2
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    got = ops.overlapped_attention(q, k, v, 1, attn_mask=keys)
+    want = ops.naive_overlapped_attention(q, k, v, 1, attn_mask=keys)
+    assert_close(got, want, OUTPUT[torch.float64])

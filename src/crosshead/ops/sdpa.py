@@ -29,6 +29,7 @@ def fused_attention(
 
     Not under dropout: what PyTorch's kernel dropped cannot be dropped again.
     """
+    attn_mask = None if attn_mask is None else torch.atleast_2d(attn_mask)  # PyTorch takes no fewer axes
     out = F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     if dropout_p > 0.0 or torch.compiler.is_compiling() or not out.requires_grad:
         return out
@@ -49,8 +50,28 @@ def plain_attention(
     scale: float,
 ) -> Tensor:
     """The same by PyTorch's one kernel that follows everything (``modes.py``)."""
+    attn_mask = None if attn_mask is None else torch.atleast_2d(attn_mask)
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
+
+
+def joined_mask(
+    attn_bias: Tensor | None, attn_mask: Tensor | None, is_causal: bool, tokens: int
+) -> Tensor | None:
+    """Bias and mask as one mask, with the causal part, of as many tokens, where there is a bias."""
+    if attn_bias is None:
+        return attn_mask
+    if is_causal and attn_mask is not None:
+        raise ValueError("attn_mask and is_causal exclude each other; put the causal part into attn_mask")
+    if is_causal:
+        attn_mask = torch.ones(tokens, tokens, dtype=torch.bool, device=attn_bias.device).tril()
+    if attn_mask is None:
+        return attn_bias
+    if attn_mask.dtype != torch.bool:
+        return attn_bias + attn_mask
+    bias, mask = torch.broadcast_tensors(attn_bias, attn_mask)
+    out: Tensor = bias.masked_fill(~mask, -torch.inf)
+    return out
 
 
 class _DifferentiableAgain(torch.autograd.Function):

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from ..heads.attention_layers import HeadLayer, head_layers
 from ..heads.calls import Call, reading
-from ..layers.interactions.inspectable import AnyMixing, LandmarkMixing, MapMixing, TokenMixing
+from ..layers.interactions.inspectable import (
+    AnyMixing,
+    LandmarkMixing,
+    MapMixing,
+    PseudoHeadMixing,
+    TokenMixing,
+)
 from ..layers.qkv import Mixing
 
 
@@ -57,9 +63,16 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
             f"block {layer.block} is called with a mask of its model's, which the page does not know"
         )
     mixing = layer.inspected.mixing(view, heads)
-    if isinstance(mixing, LandmarkMixing) and places.windows > 1:
+    if isinstance(mixing, LandmarkMixing) and (
+        places.windows > 1 or heads.rotate is not None or heads.bias is not None
+    ):
         raise ValueError(
-            f"block {layer.block} attends to landmarks within windows, which the page does not know; choose others "
+            f"block {layer.block} attends to landmarks within windows, under rotations or a bias, which the page does "
+            "not know; choose others with --block"
+        )
+    if isinstance(mixing, PseudoHeadMixing):
+        raise ValueError(
+            f"block {layer.block} attends in pseudo-heads (iha), which the page does not know; choose others "
             "with --block"
         )
     dynamic = mixing.matrices if isinstance(mixing, TokenMixing) else None

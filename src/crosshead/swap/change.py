@@ -41,8 +41,8 @@ def swap_attention(
             ``imhsa``, options ``landmarks``, ``interaction``, ``mode``: see ``crosshead.layers.Interactive``;
             class token and registers become prefix tokens, and ``init`` must be ``paper``.
             ``talking``, options ``overlap``, ``mode``: see ``crosshead.layers.Talking``.
-            ``knocking``, ``dcmha``, ``reattention``: see ``crosshead.layers.interactions`` for their options, and
-            docs/interactions for what each costs.
+            ``knocking``, ``dcmha``, ``reattention``, ``iha``: see ``crosshead.layers.interactions`` for their
+            options, and docs/interactions for what each costs.
         blocks: which attention modules to replace, counted from 0 over the whole network in the order of the
             modules, negative from the end; all unless given. A schedule counts all blocks, chosen or not.
         init: ``preserve``: the swapped model gives exactly the outputs of the original, and every new parameter gets

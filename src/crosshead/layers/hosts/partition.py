@@ -12,9 +12,11 @@ from .parts import head_bias
 class PartitionHost(InteractingAttention, AttentionCl):
     """``timm.models.maxxvit.AttentionCl`` whose heads interact; (B, ..., dim) -> (B, ..., dim_out)."""
 
+    gives_grid = True
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
-        return frozenset({Capability.BIAS})
+        return frozenset({Capability.GRID, Capability.BIAS})
 
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
@@ -34,6 +36,7 @@ class PartitionHost(InteractingAttention, AttentionCl):
             qkv=None if self.head_first else qkv,
             bias=head_bias(self.rel_pos.get_bias() if self.rel_pos is not None else shared_rel_pos),
             dropout_p=self.attn_drop.p if self.training else 0.0,
+            grid=(x.shape[1], x.shape[2]) if x.dim() == 4 else None,
             shape=x.shape,
         )
 

@@ -1,6 +1,7 @@
 """What several hosts have in common: packed projections, their separate biases, rotations, biases of positions."""
 
-from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..qkv import Heads
+from ..rotation import Rotation
 
 
 def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
@@ -23,16 +25,12 @@ def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
     return F.linear(x, layer.qkv.weight, bias)  # type: ignore[union-attr, arg-type]
 
 
-def rotation(layer: nn.Module, rope: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+def rotation(layer: Any, rope: Tensor | None) -> Rotation | None:
     """timm's rotation of queries or keys (B, h, N, d) behind the prefix tokens."""
     if rope is None:
         return None
-    prefix, half = layer.num_prefix_tokens, getattr(layer, "rotate_half", False)
-
-    def rotate(x: Tensor) -> Tensor:
-        return torch.cat([x[:, :, :prefix], apply_rot_embed_cat(x[:, :, prefix:], rope, half=half)], dim=2)
-
-    return rotate
+    turn = partial(apply_rot_embed_cat, half=getattr(layer, "rotate_half", False))
+    return Rotation(turn, rope, layer.num_prefix_tokens)
 
 
 def head_bias(own: Tensor | None, shared: Tensor | None = None) -> Tensor | None:

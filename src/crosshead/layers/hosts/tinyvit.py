@@ -11,6 +11,8 @@ from ..qkv import Heads
 class TinyVitHost(InteractingAttention, Attention):
     """``timm.models.tiny_vit.Attention`` whose heads interact; (images · windows, N, dim) in and out."""
 
+    gives_grid = True  # of windows that are square
+
     @classmethod
     def refusal(cls, attn: nn.Module) -> str | None:
         if attn.val_dim != attn.key_dim:
@@ -21,7 +23,7 @@ class TinyVitHost(InteractingAttention, Attention):
 
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
-        return frozenset({Capability.BIAS})
+        return frozenset({Capability.GRID, Capability.BIAS})
 
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:

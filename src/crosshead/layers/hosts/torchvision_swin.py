@@ -27,10 +27,11 @@ class ShiftedWindowHost(InteractingAttention, ShiftedWindowAttention):  # type: 
 
     in_projection: ClassVar[str | None] = "qkv"
     calls_projection = False
+    gives_grid = True
 
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
-        return frozenset({Capability.BIAS, Capability.MASK})
+        return frozenset({Capability.GRID, Capability.BIAS, Capability.MASK})
 
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
@@ -55,6 +56,7 @@ class ShiftedWindowHost(InteractingAttention, ShiftedWindowAttention):  # type: 
             qkv=qkv,
             bias=self.get_relative_position_bias().squeeze(0),
             window_mask=mask,
+            grid=(self.window_size[0], self.window_size[1]),
             dropout_p=self.attention_dropout if self.training else 0.0,
             shape=tuple(x.shape),
         )

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any, ClassVar, Self, cast
 
+import torch
 from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..qkv import Heads
+from ..rotation import Rotation
 from .parts import head_bias, weights_beside
 
 _TAKES = {"hidden_states", "attention_mask", "position_embeddings"}
@@ -117,16 +119,20 @@ class TransformersHost(InteractingAttention):
         asked = given.get("output_attentions", getattr(config, "output_attentions", False))
         return bool(asked) or config._attn_implementation == "eager"
 
-    def _rotation(self, angles: tuple[Tensor, Tensor] | None) -> Callable[[Tensor], Tensor] | None:
+    def _rotation(self, angles: tuple[Tensor, Tensor] | None) -> Rotation | None:
         rotates = type(self).rotates
         if angles is None or rotates is None:
             return None
 
-        def rotate(x: Tensor) -> Tensor:  # theirs turns queries and keys at once
-            found: Tensor = rotates(x, x[:, :0], *angles)[0]
+        def turn(
+            x: Tensor, both: Tensor
+        ) -> Tensor:  # theirs turns queries and keys at once, behind the prefix
+            sines, cosines = both.chunk(2, dim=-1)
+            found: Tensor = rotates(x, x[:, :0], cosines, sines)[0]
             return found
 
-        return rotate
+        cosines, sines = angles
+        return Rotation(turn, torch.cat([sines, cosines], dim=-1))
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the class is made when it is wanted, and has no name
         return _blank, (self.replaced,), dict(vars(self))

@@ -12,10 +12,11 @@ class WindowHost(InteractingAttention, WindowAttention):
     """``timm.models.swin_transformer.WindowAttention`` whose heads interact; (images · windows, N, dim) in and out."""
 
     in_projection = "qkv"
+    gives_grid = True
 
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
-        return frozenset({Capability.BIAS, Capability.MASK})
+        return frozenset({Capability.GRID, Capability.BIAS, Capability.MASK})
 
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
@@ -33,5 +34,6 @@ class WindowHost(InteractingAttention, WindowAttention):
             qkv=qkv,
             bias=self._get_rel_pos_bias().squeeze(0),
             window_mask=mask,
+            grid=(self.window_size[0], self.window_size[1]),
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )

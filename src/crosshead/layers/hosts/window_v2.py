@@ -20,9 +20,11 @@ class WindowV2Host(InteractingAttention, WindowAttention):
     neighbour borrows is borrowed so.
     """
 
+    gives_grid = True
+
     @classmethod
     def brings(cls, attn: nn.Module) -> frozenset[Capability]:
-        return frozenset({Capability.BIAS, Capability.MASK})
+        return frozenset({Capability.GRID, Capability.BIAS, Capability.MASK})
 
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
@@ -40,6 +42,7 @@ class WindowV2Host(InteractingAttention, WindowAttention):
             1.0,
             bias=self._position_bias(),
             window_mask=mask,
+            grid=(self.window_size[0], self.window_size[1]),
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )
 

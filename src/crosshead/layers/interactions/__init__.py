@@ -3,6 +3,7 @@
 from ..registry import register_interaction
 from .base import Interaction
 from .dcmha import Composed
+from .iha import Interleaved
 from .inspectable import Inspectable
 from .interactive import Interactive
 from .knocking import Knocking
@@ -15,6 +16,7 @@ __all__ = [
     "Inspectable",
     "Interaction",
     "Interactive",
+    "Interleaved",
     "Knocking",
     "Overlap",
     "Reattention",
@@ -27,3 +29,4 @@ register_interaction(Talking)
 register_interaction(Reattention)
 register_interaction(Composed)
 register_interaction(Knocking)
+register_interaction(Interleaved)

@@ -38,7 +38,16 @@ class TokenMixing(NamedTuple):
     matrices: Tensor
 
 
-AnyMixing = Mixing | LandmarkMixing | MapMixing | TokenMixing
+class PseudoHeadMixing(NamedTuple):
+    """Pseudo-heads mixed of all heads' queries, keys and values, and heads of those: (h, h, P), see ``ops.iha``."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    collapse: Tensor
+
+
+AnyMixing = Mixing | LandmarkMixing | MapMixing | TokenMixing | PseudoHeadMixing
 
 
 @runtime_checkable

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...ops.interactive import AttentionFactors, Backend, attention_factors, interactive_attention
-from ...ops.interactive.arguments import check_tokens
+from ...ops.interactive.arguments import Rotations, check_tokens
 from ..capabilities import Capability
 from ..layer import Layer
 from ..qkv import Heads
+from ..rotation import Rotation
 from .base import Interaction
 from .inspectable import LandmarkMixing, columns_at_zero
 
@@ -57,7 +58,15 @@ class Interactive(Interaction):
 
     @property
     def carries(self) -> frozenset[Capability]:
-        return frozenset({Capability.OUTPUT_NORM, Capability.GATE})
+        return frozenset(
+            {
+                Capability.ROTARY,
+                Capability.BIAS,
+                Capability.MASK,
+                Capability.OUTPUT_NORM,
+                Capability.GATE,
+            }
+        )
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight
@@ -68,7 +77,7 @@ class Interactive(Interaction):
     def attend(self, layer: Layer, heads: Heads) -> Tensor:
         assert heads.grid is not None
         out = interactive_attention(
-            *heads.split(),
+            *_tokens(heads),
             heads.grid,
             dropout_p=heads.dropout_p,
             backend=self.mode,
@@ -106,9 +115,22 @@ class Interactive(Interaction):
 
     def factors(self, layer: Layer, heads: Heads) -> AttentionFactors:
         """A_Q and A_K, before and after the heads were mixed; linear in N."""
-        q, k, _ = heads.split()
+        q, k, _ = _tokens(heads)
         assert heads.grid is not None
         return attention_factors(q, k, heads.grid, **self._operands(layer, heads))
+
+    def _rotations(self, heads: Heads) -> Rotations | None:
+        if heads.rotate is None:
+            return None
+        if not isinstance(heads.rotate, Rotation):
+            raise ValueError(
+                "landmarks are rotated to the middle of their cells, and this host does not say by how much; it must "
+                "bring a crosshead.layers.rotation.Rotation"
+            )
+        assert heads.grid is not None
+        tokens = heads.q.shape[1]
+        geometry = check_tokens(tokens, heads.grid, self.landmarks, heads.num_prefix_tokens)
+        return heads.rotate, heads.rotate.of_landmarks(geometry)
 
     def _operands(self, layer: Layer, heads: Heads) -> dict[str, Any]:
         if heads.is_causal:
@@ -121,9 +143,26 @@ class Interactive(Interaction):
             "mix_query": layer.mix_query,
             "mix_key": layer.mix_key,
             "num_prefix_tokens": heads.num_prefix_tokens,
-            "attn_mask": heads.attn_mask,
+            "attn_mask": _mask(heads),
+            "attn_bias": heads.bias,
+            "rotate": self._rotations(heads),
             "scale": heads.scale,
         }
+
+
+def _tokens(heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values (B, h, N, d), of which landmarks are averages: not yet rotated."""
+    return replace(heads, rotate=None).split()
+
+
+def _mask(heads: Heads) -> Tensor | None:
+    """The mask of shifted windows as that of every window, or of an image that of padding."""
+    if heads.window_mask is None:
+        return heads.attn_mask
+    if heads.attn_mask is not None:
+        raise ValueError("attention through landmarks takes one mask, got one of windows and one beside it")
+    parted = (heads.window_mask == 0).unsqueeze(1)
+    return parted.repeat(heads.q.shape[0] // parted.shape[0], 1, 1, 1)
 
 
 def _mixes(layer: Layer) -> tuple[Tensor | None, Tensor | None]:

@@ -1,12 +1,16 @@
 """What interactive attention accepts, checked in one place; messages name what was expected and what came."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import check_heads, check_shape
+from ..checks import check_bias, check_heads, check_shape
+from ..private_torch import is_without_data, transforms_are_active
+
+# How tokens (B, h, N, d) and landmarks (B, h, L, d) are rotated.
+Rotations = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 class Geometry(NamedTuple):
@@ -56,13 +60,44 @@ def check_operands(q: Tensor, k: Tensor, v: Tensor, mix_query: Tensor | None, mi
         check_shape(name, mix, (heads, heads), "(num_heads, num_heads)")
 
 
-def check_padding(attn_mask: Tensor, batch: int, tokens: int) -> Tensor:
-    """The tokens that a mask of padding leaves, (B or 1, N). Raises ValueError for any other mask."""
-    padding = attn_mask.dtype == torch.bool and attn_mask.dim() == 4 and attn_mask.shape[1:3] == (1, 1)
-    if not padding or attn_mask.shape[0] not in (1, batch) or attn_mask.shape[3] != tokens:
+def check_parts(attn_mask: Tensor, batch: int, tokens: int) -> Tensor:
+    """The parts that a mask leaves, (B or 1, P, N) of booleans: one of those that take part, or those of windows.
+
+    Raises ValueError for a mask that is neither of padding nor one by which tokens fall into at most MAX_PARTS groups.
+    """
+    shape = attn_mask.shape
+    fits = attn_mask.dtype == torch.bool and attn_mask.dim() == 4 and shape[0] in (1, batch) and shape[1] == 1
+    if fits and shape[2:] == (1, tokens):
+        return attn_mask[:, 0]
+    if not fits or shape[2:] != (tokens, tokens):
+        raise ValueError(f"{_MASKS.format(batch, tokens)}, got {attn_mask.dtype}, {tuple(shape)}")
+    visible = attn_mask[:, 0]
+    first = visible.int().argmax(-1)  # the first token of a token's part
+    opens = first == torch.arange(tokens, device=first.device)
+    number = (opens.cumsum(-1) - 1).gather(-1, first)
+    parts = number.unsqueeze(1) == torch.arange(MAX_PARTS, device=first.device).view(-1, 1)
+    if not (torch.compiler.is_compiling() or transforms_are_active() or is_without_data(visible)):
+        together = (parts.unsqueeze(2) & parts.unsqueeze(3)).any(1)
+        if not bool((together == visible).all()):
+            raise ValueError(f"{_MASKS.format(batch, tokens)}, got one that parts them otherwise")
+    return parts
+
+
+def check_landmark_bias(attn_bias: Tensor, batch: int, num_heads: int, tokens: int) -> Tensor:
+    """A bias as (B or 1, h or 1, N, N). Raises ValueError where it isn't one of every pair of tokens."""
+    check_bias(attn_bias, (batch, num_heads, tokens, tokens))
+    if attn_bias.shape[-2:] != (tokens, tokens):
         raise ValueError(
-            "attention through landmarks takes no mask but one of padding, boolean (B or 1, 1, 1, N) = "
-            f"({batch}, 1, 1, {tokens}), got {attn_mask.dtype}, {tuple(attn_mask.shape)}: a landmark averages over "
-            "queries or keys that another mask would tell apart"
+            f"attn_bias must be (..., N, N) = (..., {tokens}, {tokens}), of which landmarks take means, "
+            f"got {tuple(attn_bias.shape)}"
         )
-    return attn_mask[:, 0, 0]
+    return attn_bias.reshape(*[1] * (4 - attn_bias.dim()), *attn_bias.shape)
+
+
+# Windows that are shifted along both axes of an image hold tokens of four places.
+MAX_PARTS = 4
+_MASKS = (
+    "attention through landmarks takes no mask but one of padding, boolean (B or 1, 1, 1, N), B {0} and N {1} here, or "
+    "one that parts tokens, boolean (B or 1, 1, N, N), into at most 4 groups that see one another and nobody else: a "
+    "landmark averages over queries or keys that another mask would tell apart"
+)

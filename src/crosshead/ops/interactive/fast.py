@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from ..checks import check_dropout
 from ..modes import autocast_dtype, is_transformed, without_autocast
 from ..renamed import took_mode
 from ..tracing import traceable
-from .arguments import Geometry, check_operands, check_tokens
-from .factors import masked_factors
+from .arguments import Geometry, Rotations, check_operands, check_tokens
+from .factors import added_factors
 from .recompute import RecomputedAttention
 from .stored import pool_and_attend
 from .tiled import attend_tiled, threads
@@ -43,6 +43,8 @@ def interactive_attention(
     mix_key: Tensor | None = None,
     num_prefix_tokens: int = 0,
     attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    rotate: Rotations | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
     backend: Backend = "auto",
@@ -56,8 +58,14 @@ def interactive_attention(
         mix_query, mix_key: (h, h); output head g of A_Q (A_K) is the sum over i of mix[g, i] times head i.
             None leaves the heads apart.
         num_prefix_tokens: tokens that are not on the grid; each is a landmark of its own.
-        attn_mask: of padding alone, boolean (B or 1, 1, 1, N), True takes part: nobody attends to the other tokens, no
-            landmark averages over them, and what they ask for is undefined. The ``stored`` form serves it.
+        attn_mask: of padding, boolean (B or 1, 1, 1, N), True takes part: nobody attends to the other tokens, no
+            landmark averages over them, and what they ask for is undefined. Or one that parts the tokens, boolean
+            (B or 1, 1, N, N), as between shifted windows: into at most 4 groups that see one another and nobody else,
+            each of which attends as though the others were padding.
+        attn_bias: of every pair of tokens, broadcastable to (B, h, N, N) with both N: added to the logits, averaged
+            over the cells of keys in those of A_Q, of queries in those of A_K.
+        rotate: rotations of tokens (B, h, N, d) and of landmarks (B, h, L, d), of queries and keys, which are averaged
+            before. A mask, a bias and rotations are served by the ``stored`` form.
         scale: factor of the logits; d^(-1/2) by default.
         dropout_p: the share of the entries of A_Q and of A_K that is dropped, before the heads are mixed. Give 0 in
             evaluation.
@@ -76,10 +84,11 @@ def interactive_attention(
     geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if attn_mask is not None:
+    added: Any = {"attn_mask": attn_mask, "attn_bias": attn_bias, "rotate": rotate}
+    if any(x is not None for x in added.values()):
         if backend not in ("auto", "stored"):
-            raise ValueError(f"backend={backend!r} takes no mask; use backend='auto'")
-        factors = masked_factors(q, k, attn_mask, geometry, mix_query, mix_key, scale, dropout_p)
+            raise ValueError(f"backend={backend!r} takes no mask, bias or rotation; use backend='auto'")
+        factors = added_factors(q, k, geometry, mix_query, mix_key, scale, dropout_p, **added)
         return factors.mixed_query @ (factors.mixed_key @ v)
     scale = q.shape[3] ** -0.5 if scale is None else scale
 

@@ -32,6 +32,17 @@ def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:
     return along_rows, along_rows if same else pooling_matrix(columns, cells[1], like)
 
 
+def landmark_matrix(geometry: Geometry, like: Tensor) -> Tensor:
+    """(L, N): the landmarks of tokens as one product, the prefix tokens first."""
+    along_rows, along_columns = pooling_matrices(geometry, like)
+    on_grid = torch.kron(along_rows.contiguous(), along_columns.contiguous())
+    if geometry.num_prefix_tokens == 0:
+        return on_grid
+    prefix = torch.eye(geometry.num_prefix_tokens, dtype=like.dtype, device=like.device)
+    whole: Tensor = torch.block_diag(prefix, on_grid)
+    return whole
+
+
 def pool_landmarks(q: Tensor, k: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Landmarks of q and of k (B, heads, N, head_dim): each (B, heads, L, head_dim), the prefix tokens first."""
     along = pooling_matrices(geometry, q)

@@ -4,6 +4,7 @@ Everything is formed, the (N, N) map included, in the precision of the input.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from ..checks import check_dropout
 from ..naive import softmax_or_zero
-from .arguments import Geometry, check_operands, check_padding, check_tokens
+from .arguments import Geometry, Rotations, check_landmark_bias, check_operands, check_parts, check_tokens
 
 
 def naive_interactive_attention(
@@ -25,6 +26,8 @@ def naive_interactive_attention(
     mix_key: Tensor | None = None,
     num_prefix_tokens: int = 0,
     attn_mask: Tensor | None = None,
+    attn_bias: Tensor | None = None,
+    rotate: Rotations | None = None,
     scale: float | None = None,
     dropout_p: float = 0.0,
 ) -> Tensor:
@@ -32,21 +35,44 @@ def naive_interactive_attention(
     check_operands(q, k, v, mix_query, mix_key)
     check_dropout(dropout_p)
     geometry = check_tokens(q.shape[2], grid, landmarks, num_prefix_tokens)
+    if attn_mask is not None:
+        check_parts(attn_mask, q.shape[0], q.shape[2])
+        if attn_mask.shape[2] > 1:  # to a query all tokens but those of its part are padding
+            given: dict[str, Any] = dict(
+                landmarks=landmarks, mix_query=mix_query, mix_key=mix_key, attn_bias=attn_bias
+            )
+            given |= dict(
+                num_prefix_tokens=num_prefix_tokens, rotate=rotate, scale=scale, dropout_p=dropout_p
+            )
+            rows = [
+                naive_interactive_attention(q, k, v, grid, attn_mask=attn_mask[:, :, n : n + 1], **given)[
+                    :, :, n
+                ]
+                for n in range(q.shape[2])
+            ]
+            return torch.stack(rows, dim=2)
     s = q.shape[3] ** -0.5 if scale is None else scale
 
     everyone = torch.ones_like(q[:1, :1, :, :1])
     # 1 for the tokens that take part (B or 1, 1, N, 1), and what share of each cell they are.
-    part = (
-        everyone
-        if attn_mask is None
-        else check_padding(attn_mask, *q.shape[:3:2])[:, None, :, None].to(q.dtype)
-    )
+    part = everyone if attn_mask is None else attn_mask.mT.to(q.dtype)
     share = average_cells(part, geometry)
     counted = share.masked_fill(share == 0, 1.0)  # a cell without any is no landmark
     q_landmarks, k_landmarks = (average_cells(x * part, geometry) / counted for x in (q, k))
+    if rotate is not None:
+        q, k, q_landmarks, k_landmarks = (
+            rotate[0](q),
+            rotate[0](k),
+            rotate[1](q_landmarks),
+            rotate[1](k_landmarks),
+        )
     # Landmarks are scaled, not the scores: in half precision unscaled ones overflow.
     to_landmarks = torch.einsum("bhnd,bhld->bhnl", q, k_landmarks * s)
     to_tokens = torch.einsum("bhld,bhnd->bhln", q_landmarks * s, k)
+    if attn_bias is not None:  # a landmark's is the mean over its cell, of keys, and of queries
+        bias = check_landmark_bias(attn_bias, *q.shape[:3])
+        to_landmarks = to_landmarks + (average_cells(bias.mT * part, geometry) / counted).mT
+        to_tokens = to_tokens + average_cells(bias * part, geometry) / counted
     a_q = softmax_or_zero(to_landmarks.masked_fill(share.mT == 0, -torch.inf))
     a_k = softmax_or_zero(to_tokens.masked_fill(part.mT == 0, -torch.inf))
     a_q, a_k = F.dropout(a_q, dropout_p), F.dropout(a_k, dropout_p)

@@ -17,7 +17,7 @@ from ..checks import (
 from ..modes import autocast_to, is_transformed
 from ..private_torch import has_native_bfloat16
 from ..renamed import took_packed
-from ..sdpa import fused_attention
+from ..sdpa import fused_attention, joined_mask
 from ..tracing import traceable
 from . import products
 from .math import plain_attention
@@ -131,7 +131,7 @@ def overlapped_attention(
         out = packed_attention(
             qkv,
             overlap,
-            attn_mask=_joined(attn_bias, attn_mask, is_causal),
+            attn_mask=joined_mask(attn_bias, attn_mask, is_causal, shape[2]),
             is_causal=is_causal and attn_bias is None,
             scale=scale,
             dropout_p=dropout_p,
@@ -158,24 +158,6 @@ def _additive(attn_mask: Tensor | None, like: Tensor, shape: tuple[int, int, int
         attn_mask = torch.zeros_like(attn_mask, dtype=like.dtype).masked_fill(~attn_mask, -torch.inf)
     attn_mask = attn_mask[(None,) * (4 - attn_mask.dim())].squeeze(1)
     return attn_mask.expand(attn_mask.shape[0], *shape[2:])
-
-
-def _joined(attn_bias: Tensor | None, attn_mask: Tensor | None, is_causal: bool) -> Tensor | None:
-    """Bias and mask as one mask, with the causal part where there is a bias."""
-    if attn_bias is None:
-        return attn_mask
-    if is_causal and attn_mask is not None:
-        raise ValueError("attn_mask and is_causal exclude each other; put the causal part into attn_mask")
-    if is_causal:
-        tokens = attn_bias.shape[-1]
-        attn_mask = torch.ones(tokens, tokens, dtype=torch.bool, device=attn_bias.device).tril()
-    if attn_mask is None:
-        return attn_bias
-    if attn_mask.dtype != torch.bool:
-        return attn_bias + attn_mask
-    bias, mask = torch.broadcast_tensors(attn_bias, attn_mask)
-    out: Tensor = bias.masked_fill(~mask, -torch.inf)
-    return out
 
 
 def _is_faster_in_float32(qkv: Tensor) -> bool:
