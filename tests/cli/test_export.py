@@ -128,7 +128,7 @@ def test_a_dense_detectors_file_finds_the_runs_objects(tmp_path, capsys, monkeyp
     words += ["model.detector.score_threshold=0.0", "model.detector.norm=true"]
     assert main(["train", "scenes_retinanet", *words, "--output", str(tmp_path)]) == 0
     run, file = tmp_path / "scenes_retinanet", tmp_path / "d.onnx"
-    scene, _ = scenes.Scenes("test", (96, 96), 0).sample(0)
+    scene, _ = scenes.Scenes("test", (96, 96), 0).scene(0)
     scene.save(tmp_path / "a.png")
     scene.resize((130, 84)).save(tmp_path / "b.png")
     pictures = [tmp_path / "a.png", tmp_path / "b.png"]
