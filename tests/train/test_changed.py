@@ -34,7 +34,7 @@ def groups_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "key", "expected"),
+    ("optimizer", "key", "wanted"),
     [
         ({"weight_decay": 0.3}, "weight_decay", [0.0, 0.3]),
         ({"weight_decay": 0.0}, "weight_decay", [0.0]),
@@ -98,7 +98,7 @@ def test_a_run_of_the_version_before_keeps_its_split_and_meets_no_change(tmp_pat
         state = {key: value for key, value in state.items() if key not in ("data", "held_out")}
         recipe = {**state["recipe"], "data": {**state["recipe"]["data"]}}
         del recipe["data"]["split_seed"]
-        return original(store, step, tensors, {**state, "recipe": recipe})
+        return original(store, step, tensors, {"format": 1, **state, "recipe": recipe})
 
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "write", write)
@@ -198,3 +198,19 @@ def test_a_copied_best_can_be_gone_back_to(tmp_path, stopped_source, unstopped):
     train(tiny_recipe(), folder=folder, resume=folder / "best", callback=watcher)
     assert watcher.info.start_step == 6 and watcher.info.folder == folder
     assert_same_ending(folder, unstopped)
+
+
+def test_more_steps_go_on_from_within_the_epoch_in_which_the_first_ones_ended(tmp_path):
+    """8 steps of epochs of 6, begun as 2: the same pictures in the same order as of 8 at once."""
+
+    def of(steps):
+        return tiny_recipe(train={"steps": steps}, schedule={"name": "constant", "warmup_epochs": 0.0})
+
+    whole = train(of(8), folder=tmp_path / "whole")
+    train(of(2), folder=tmp_path / "run")
+    longer = train(of(8), folder=tmp_path / "run", resume=True)
+    assert longer.status == "finished" and longer.step == whole.step == 8
+    at_once, in_two = (
+        read_tensors(CheckpointStore(tmp_path / name).path(8))["model"] for name in ("whole", "run")
+    )
+    assert all(torch.equal(at_once[name], in_two[name]) for name in at_once)

@@ -252,7 +252,7 @@ def _run_info(context: RunContext, loaders: DataLoaders) -> RunInfo:
         start_step=progress.step,
         metric=training.task.primary.name,
         shown=training.task.shown,
-        mid_epoch=progress.samples > 0,
+        mid_epoch=progress.samples > 0 and progress.validated != progress.step,
     )
 
 

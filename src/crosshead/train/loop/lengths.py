@@ -45,7 +45,15 @@ class TrainingLength:
 
     def is_over(self, progress: Progress, patience: int | None) -> bool:
         """Whether no step is left: all are made, or ``patience`` evaluations in a row were not better."""
-        return progress.epoch >= self.epochs or (patience is not None and progress.since_best >= patience)
+        done = progress.epoch >= self.epochs or (
+            self.ends_within_epoch(progress) and progress.validated == progress.step
+        )
+        return done or (patience is not None and progress.since_best >= patience)
+
+    def ends_within_epoch(self, progress: Progress) -> bool:
+        """Whether all steps are made, and the last of them ended no epoch."""
+        cut = self.samples_in(progress.epoch) < self.samples_per_epoch
+        return cut and progress.samples > 0 and self.steps_left(progress) == 0
 
     def samples_in(self, epoch: int) -> int:
         """How many images epoch number ``epoch``, from 0, has."""

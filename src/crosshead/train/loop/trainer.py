@@ -234,7 +234,8 @@ class Trainer:
             self._hear_of_checkpoints()
             if not self._validate():
                 return False
-        progress.next_epoch()
+        if not self.lengths.ends_within_epoch(progress):  # else more steps, asked for later, go on from there
+            progress.next_epoch()
         if self.training.over and not last:
             self._tell(
                 "note", f"training ends: {progress.since_best} evaluations in a row without a better one"
