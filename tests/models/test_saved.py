@@ -184,7 +184,7 @@ def test_a_dry_run_reports_and_changes_nothing():
 def test_supported_kinds():
     assert supported(vit()) == tuple(INTERACTIONS)
     with torch.device("meta"):
-        assert "imhsa" not in supported(timm.create_model("eva02_tiny_patch14_224"))
+        assert "reattention" not in supported(timm.create_model("swin_tiny_patch4_window7_224"))
         assert {"overlap", "talking"} <= set(supported(timm.create_model("eva02_tiny_patch14_224")))
         assert supported(timm.create_model("resnet18")) == ()
         assert supported(vit().blocks[0].attn) == ()  # which swap_attention refuses as a model

@@ -28,7 +28,7 @@ def mask_recipe(root, **changes):
             },
         },
         "data": {
-            "name": "coco-folder", "root": str(root), "image_size": 48, "eval_resize": 40, "batch_size": 4,
+            "name": "coco-folder", "root": str(root), "image_size": 40, "eval_resize": 40, "batch_size": 4,
             "validation": 0.25,
         },
         "augment": {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from runs import StopAfter, Watcher, ending, start, tiny_recipe, wait
 
-import crosshead.train.run as run
+import crosshead.train.loop.loaders as loaders
 from crosshead.data.batching.loader import training_loader
 from crosshead.tasks import ClassifyTask
 from crosshead.train import BadNumbers, train
@@ -22,7 +22,7 @@ def poison_loader(monkeypatch, epoch, places, ranks=(0,)):
                 batch.images[0, 0, 0, 0] = float("nan")
             yield batch
 
-    monkeypatch.setattr(run, "training_loader", poisoned)
+    monkeypatch.setattr(loaders, "training_loader", poisoned)
 
 
 def test_a_nan_in_an_image_skips_the_step_and_names_the_image(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_run_whose_every_step_was_skipped_is_not_finished(tmp_path, monkeypatc
             batch.images[0, 0, 0, 0] = float("nan")
             yield batch
 
-    monkeypatch.setattr(run, "training_loader", poisoned)
+    monkeypatch.setattr(loaders, "training_loader", poisoned)
     recipe = tiny_recipe(train={"max_bad_steps": 100})
     for resume in (False, True):
         with pytest.raises(BadNumbers, match="all 18 steps were skipped"):

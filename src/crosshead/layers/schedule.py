@@ -76,9 +76,9 @@ class OverlapSchedule:
             if re.fullmatch(r"\d+(\s*,\s*\d+)+", numbers) or text.startswith("["):
                 return cls("list", channels=tuple(int(part) for part in numbers.split(",")))
             return cls("constant", channels=(_at_least_zero(int(text), text),))
-        except ValueError as error:
-            if "wanted" in str(error):
-                raise
+        except _OutOfRange:
+            raise
+        except ValueError:
             near = get_close_matches(text, [*PARADIGMS, "none", "constant:", "fraction:"], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"an overlap schedule is {_WANTED}; got {text!r}{hint}") from None
@@ -133,13 +133,17 @@ class OverlapSchedule:
         return index // (2 if formula[2] else 1) + (1 if formula[3] else 0)
 
 
+class _OutOfRange(ValueError):
+    """A number that is one, and can't be an overlap."""
+
+
 def _at_least_zero(overlap: int, spec: object) -> int:
     if overlap < 0:
-        raise ValueError(f"an overlap is 0 or more channels; expected {_WANTED}, got {spec!r}")
+        raise _OutOfRange(f"an overlap is 0 or more channels; expected {_WANTED}, got {spec!r}")
     return overlap
 
 
 def _share(share: float) -> float:
     if not 0.0 <= share <= 1.0:
-        raise ValueError(f"expected a share of the head width between 0 and 1, got {share:g}")
+        raise _OutOfRange(f"expected a share of the head width between 0 and 1, got {share:g}")
     return share
