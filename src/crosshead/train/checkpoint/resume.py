@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,12 @@ def own_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> Path
         return None
     resolved, start = _settle(recipe, folder, resume)
     named = start if isinstance(start, Path) else None
-    source = run_of(named) if named is not None and (named / MANIFEST).exists() else named
-    return next((each for each in (source, resolved) if each and (each / RECIPE_FILE).is_file()), None)
+    source = run_of(named) if named is not None and os.path.exists(named / MANIFEST) else named
+    return next((each for each in (source, resolved) if each and os.path.isfile(each / RECIPE_FILE)), None)
 
 
 def _locked(folder: Path) -> FolderLock:
-    fresh = not folder.exists()
+    fresh = not os.path.exists(folder)  # what can't be asked is refused as what can't be written
     make_writable(folder)
     lock = FolderLock(folder, fresh=fresh)
     lock.acquire()
