@@ -37,7 +37,7 @@ from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import DatasetInfo
 from crosshead.data.batching.loader import training_loader
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.random import Indices
@@ -53,7 +53,7 @@ from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import RunInfo
 from crosshead.train.logging.callbacks import CallbackList
-from crosshead.train.logging.files import JsonLines
+from crosshead.train.logging.log_files import JsonLines
 from crosshead.train.loop.build import Training
 from crosshead.train.loop.devices import tune_allocator
 from crosshead.train.loop.lengths import TrainingLength

@@ -31,7 +31,7 @@ from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.events import EndRecord, RunInfo
 from crosshead.train.logging.callbacks import CallbackList
-from crosshead.train.logging.files import JsonLines, TensorBoard
+from crosshead.train.logging.log_files import JsonLines, TensorBoard
 from crosshead.train.loop.build import Training
 from crosshead.train.loop.devices import tune_allocator
 from crosshead.train.loop.lengths import TrainingLength

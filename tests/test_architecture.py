@@ -1,6 +1,7 @@
 """Imports run one way, and no room reaches past what it may know."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,23 @@ def test_imports_run_one_way(name):
     for path in files:
         beyond = imported_rooms(path) - MAY_IMPORT[name] - {name}
         assert not beyond, f"{path.relative_to(ROOT)} imports from {', '.join(sorted(beyond))}"
+
+
+def test_what_is_imported_of_this_package_is_there():
+    """Inside a function too, where neither mypy (``ignore_missing_imports``) nor an import of all files sees it."""
+    for path in [*ROOT.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("crosshead."):
+                target = ROOT.joinpath(*node.module.split(".")[1:])
+                assert target.is_dir() or target.with_suffix(".py").is_file(), f"{path.name}: {node.module}"
+
+
+def test_no_three_files_have_one_name():
+    """But for the forms that every operator has, so that a name alone nearly tells the file."""
+    names = Counter(path.name for path in ROOT.rglob("*.py"))
+    for form in ("__init__.py", "naive.py", "fast.py", "arguments.py"):
+        del names[form]
+    assert not [name for name, count in names.items() if count > 2]
 
 
 def test_every_file_stands_in_a_room():

@@ -68,7 +68,7 @@ def nothing(root):
 
 
 @pytest.mark.parametrize(
-    ("write", "words", "expected"),
+    ("write", "words", "wanted"),
     [
         (nothing, IMAGENET, ["train and val missing", "ROOT/train/WNID/*.JPEG", "val_map.txt}"]),
         (zips_without_a_map, IMAGENET, ["val_map.txt missing; expected ROOT/"]),

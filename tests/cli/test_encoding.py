@@ -6,7 +6,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from crosshead.cli.terminal.encoding import make_printable
+from crosshead.cli.terminal.streams import make_printable
 
 
 def test_what_an_encoding_lacks_is_spelled_otherwise():

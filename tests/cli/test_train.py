@@ -9,7 +9,7 @@ from cli.conftest import SHORT
 from crosshead.cli import main
 from crosshead.cli.arguments.parser import parse
 from crosshead.cli.commands.train import plan
-from crosshead.cli.terminal import lines
+from crosshead.cli.terminal import progress
 from crosshead.recipe import load_recipe
 from crosshead.train import StepRecord
 
@@ -125,8 +125,8 @@ def test_a_traceback_comes_when_asked_for(tmp_path):
 
 def test_lines_tell_the_first_step_at_once_and_end_a_long_silence(capsys, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(lines.time, "monotonic", lambda: now[0])
-    callback = lines.LineLogger(every_steps=20)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    callback = progress.LineLogger(every_steps=20)
     for step, seconds in ((1, 0), (2, 10), (3, 31), (20, 1), (40, 3)):
         now[0] += seconds
         figures = dict(loss=2.0, epoch_loss=1.5, losses={}, counts={}, grad_norm=0.0, images_per_second=1.0)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from crosshead.data.batching.dense import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.batching.dense_batches import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.batching.loader import evaluation_loader, training_loader
-from crosshead.data.coco.objects import Objects, no_objects
+from crosshead.data.coco.picture_objects import Objects, no_objects
 from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.objects import ObjectAugmentation, Window, boxes_of, whole_object_picture

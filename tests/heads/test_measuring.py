@@ -7,7 +7,7 @@ import torch
 
 from crosshead.heads import head_layers, measure_heads, reading
 from crosshead.heads import measuring as streams
-from crosshead.heads.measures.alignment import alignment
+from crosshead.heads.measures.tokens import alignment
 from heads.small_models import MODELS, images, vit, windowed
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-from crosshead.cli.terminal.tables import class_table
+from crosshead.cli.terminal.wording import class_table
 from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.schema import Recipe, TaskConfig
 from crosshead.tasks import METRICS, ClassifyTask

@@ -15,7 +15,7 @@ from crosshead.data.coco.rle import RLE, decode, encode, encode_within, parse
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import METRICS, DetectTask
 from crosshead.tasks.coco_numbers import NUMBERS, Predictions
-from crosshead.tasks.detect.evaluation import DetectEvaluation
+from crosshead.tasks.detect.coco_evaluation import DetectEvaluation
 from crosshead.tasks.detect.results import answer, in_own_pixels, masks_of
 from crosshead.tasks.windows import detect
 from opening import open_data

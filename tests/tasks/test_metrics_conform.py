@@ -9,10 +9,10 @@ import torch
 from crosshead.data.base import Batch
 from crosshead.tasks import METRICS
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
-from crosshead.tasks.detect.evaluation import DetectEvaluation
+from crosshead.tasks.detect.coco_evaluation import DetectEvaluation
 from crosshead.tasks.multilabel import MultilabelEvaluation
 from crosshead.tasks.regress import RegressEvaluation
-from crosshead.tasks.segment.evaluation import SegmentEvaluation
+from crosshead.tasks.segment.pixel_evaluation import SegmentEvaluation
 
 IMAGES = 24
 

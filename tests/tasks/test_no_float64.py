@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from crosshead.data.base import Batch, DatasetInfo, each_tensor
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task
-from crosshead.tasks.detect.evaluation import DetectEvaluation
+from crosshead.tasks.detect.coco_evaluation import DetectEvaluation
 from crosshead.tasks.multilabel import MultilabelEvaluation
 from crosshead.tasks.regress import RegressEvaluation
-from crosshead.tasks.segment.evaluation import SegmentEvaluation
+from crosshead.tasks.segment.pixel_evaluation import SegmentEvaluation
 from no_float64 import Elsewhere
 
 

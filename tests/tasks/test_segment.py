@@ -14,7 +14,7 @@ from crosshead.models.segmenters import full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import SegmentTask
 from crosshead.tasks.drawing import class_map
-from crosshead.tasks.segment.evaluation import SegmentEvaluation
+from crosshead.tasks.segment.pixel_evaluation import SegmentEvaluation
 from crosshead.tasks.windows import classes_at, starts, windowed_logits
 from map_files import map_folder
 from opening import open_data

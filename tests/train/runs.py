@@ -20,7 +20,7 @@ from PIL import Image
 from crosshead.recipe.schema import Recipe
 from crosshead.train import Result, train
 from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
-from crosshead.train.logging.files import METRICS_FILE, read_lines
+from crosshead.train.logging.log_files import METRICS_FILE, read_lines
 
 # A server that has imported torch forks each process in milliseconds; none of its threads runs yet.
 PROCESSES = multiprocessing.get_context("forkserver")

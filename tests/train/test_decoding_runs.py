@@ -15,7 +15,7 @@ from crosshead.recipe import load_recipe
 from crosshead.tasks import open_task
 from crosshead.train import train
 from crosshead.train.inference import evaluate_run, load_run
-from crosshead.train.logging.files import EVENTS_FILE, read_lines
+from crosshead.train.logging.log_files import EVENTS_FILE, read_lines
 from detect_files import coco_folder
 from map_files import map_folder
 

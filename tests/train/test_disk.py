@@ -13,7 +13,7 @@ from runs import Watcher, assert_same_ending, tiny_recipe, wait_until
 from crosshead.train import train
 from crosshead.train.checkpoint import store as checkpoint
 from crosshead.train.checkpoint.store import CheckpointStore, read_state
-from crosshead.train.logging.files import LinesFile, read_lines
+from crosshead.train.logging.log_files import LinesFile, read_lines
 from crosshead.train.tools.doctor import examine
 
 

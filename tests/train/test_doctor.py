@@ -9,7 +9,7 @@ from runs import StopAfter, Watcher, tiny_recipe
 
 from crosshead.train import train
 from crosshead.train.checkpoint.store import CheckpointStore
-from crosshead.train.logging.files import read_lines
+from crosshead.train.logging.log_files import read_lines
 from crosshead.train.tools.doctor import examine
 
 

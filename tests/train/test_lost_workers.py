@@ -13,7 +13,7 @@ from runs import Watcher, assert_same_ending, log_of, start, tiny_recipe, wait
 from crosshead.data.batching import workers
 from crosshead.train import WorkersLost, train
 from crosshead.train.checkpoint.store import CheckpointStore, read_state
-from crosshead.train.logging.files import METRICS_FILE, read_lines
+from crosshead.train.logging.log_files import METRICS_FILE, read_lines
 
 SPREAD = {"num_workers": 2}
 

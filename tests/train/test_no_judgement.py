@@ -21,7 +21,7 @@ from crosshead.tasks.protocol import NOT_FINITE
 from crosshead.train import BadNumbers, Result, train
 from crosshead.train.checkpoint.store import CheckpointStore
 from crosshead.train.distributed.groups import World
-from crosshead.train.logging.files import METRICS_FILE, read_lines
+from crosshead.train.logging.log_files import METRICS_FILE, read_lines
 from crosshead.train.loop.evaluate import evaluate
 
 

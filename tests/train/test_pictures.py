@@ -5,9 +5,9 @@ import torch
 from runs import Watcher, assert_same_ending
 from test_segment_runs import upernet_recipe
 
-from crosshead.tasks.segment.task import SegmentTask
+from crosshead.tasks.segment.segmentation import SegmentTask
 from crosshead.train import train
-from crosshead.train.logging.files import TENSORBOARD_FOLDER
+from crosshead.train.logging.log_files import TENSORBOARD_FOLDER
 from map_files import map_folder
 
 

@@ -20,7 +20,7 @@ from runs import (
 from crosshead.tasks import ClassifyTask
 from crosshead.train import EXIT_STOPPED, train
 from crosshead.train.checkpoint.store import CheckpointStore
-from crosshead.train.logging.files import METRICS_FILE
+from crosshead.train.logging.log_files import METRICS_FILE
 from crosshead.train.loop.signals import StopRequest
 
 

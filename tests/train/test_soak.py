@@ -22,7 +22,7 @@ from test_processes import FromCall, fail, hang
 
 from crosshead.train import EXIT_HUNG, EXIT_STOPPED, train
 from crosshead.train.checkpoint.store import CheckpointStore, step_of
-from crosshead.train.logging.files import METRICS_FILE, read_lines
+from crosshead.train.logging.log_files import METRICS_FILE, read_lines
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

@@ -19,7 +19,7 @@ import crosshead.data.datasets.scenes as scenes
 from crosshead.data.datasets.scenes import SceneObjects
 from crosshead.data.decode.images import BrokenImage
 from crosshead.train import EXIT_STOPPED, train
-from crosshead.train.logging.files import METRICS_FILE
+from crosshead.train.logging.log_files import METRICS_FILE
 from map_files import map_folder, save_map
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]

@@ -17,7 +17,7 @@ from crosshead.train import EXIT_UNSAVED, train
 from crosshead.train.checkpoint import saver as saving
 from crosshead.train.checkpoint.store import CheckpointStore, read_state, step_of
 from crosshead.train.files import MANIFEST
-from crosshead.train.logging.files import METRICS_FILE
+from crosshead.train.logging.log_files import METRICS_FILE
 from crosshead.train.loop import finish as outcome
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]

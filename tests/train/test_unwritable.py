@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from runs import StopAfter, Watcher, assert_same_ending, tiny_recipe
 
-from crosshead.cli.terminal.lines import LineLogger
+from crosshead.cli.terminal.progress import LineLogger
 from crosshead.tasks import EvalResult
 from crosshead.tasks.classify.evaluation import ClassifyEvaluation
 from crosshead.train import EXIT_UNSAVED, load_run, train

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     What the user can put right (``ValueError``, a file that isn't there, a missing extra) is one clean line
     on stderr and code 2; everything else is a fault of this program and keeps its traceback.
     """
-    from crosshead.cli.terminal.encoding import escaped_output, make_printable, open_closed_streams
+    from crosshead.cli.terminal.streams import escaped_output, make_printable, open_closed_streams
 
     open_closed_streams()
     make_printable(sys.stdout, sys.stderr)

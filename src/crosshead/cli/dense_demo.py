@@ -21,7 +21,7 @@ _GAP = 8
 
 def run_dense(args: argparse.Namespace, words: list[str], folder: Path) -> int:
     """Trains both recipes for a while, draws test scenes, and says what came out and where it is."""
-    from crosshead.cli.terminal.watch import watch
+    from crosshead.cli.terminal.progress import watch
     from crosshead.recipe import load_recipe
     from crosshead.train import train
 

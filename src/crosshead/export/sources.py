@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from crosshead.data.base import ImageSet, Splits
-from crosshead.data.batching.objects import MULTIPLE
+from crosshead.data.batching.dense_batches import MULTIPLE
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.export.about import About

@@ -13,13 +13,10 @@ from ..layers.interactions.inspectable import Factored
 from ..ops.interactive import AttentionFactors
 from .attention_layers import HeadLayer, head_layers
 from .calls import Call, reading
-from .measures.alignment import alignment
-from .measures.landmarks import map_products, row_sums
-from .measures.maps import MapMeasures, Rows
-from .measures.means import Means
+from .measures.maps import MapMeasures, Means, Rows, map_products, row_sums
 from .measures.outputs import OutputMeasures
 from .measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
-from .measures.sinks import outstanding_tokens, prefix_share
+from .measures.tokens import alignment, outstanding_tokens, prefix_share
 
 # What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.
 _CHUNK_BYTES = 4 * 2**20

@@ -9,8 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from .authors import from_authors_state, has_marks
-from .files import State
 from .transformers_names import from_transformers
+from .weight_files import State
 
 _AVERAGED, _LEARNING = {"ema", "swa", "teacher", "averaged"}, {"student", "momentum"}
 _COUNTS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel, beside the weights

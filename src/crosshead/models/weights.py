@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from crosshead.files import read_json
 
 from .authors import has_marks
-from .files import State, described, read_content, states_in
 from .fitting import Fit, best_fit
+from .weight_files import State, described, read_content, states_in
 
 _logger = logging.getLogger(__name__)
 

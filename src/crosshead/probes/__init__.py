@@ -6,7 +6,7 @@ A probe of one's own is a frozen dataclass derived from ``Probe``, and ``registe
 """
 
 from . import tasks as tasks
-from .base import IGNORED, PROBES, Probe, register_probe
+from .probe import IGNORED, PROBES, Probe, register_probe
 from .report import Cell, ProbeReport
 from .running import probe
 from .training import Run

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..layers.registry import HOSTS
 from ..swap import swap_attention
-from .base import Probe
 from .kinds import Kind
+from .probe import Probe
 
 MLP_RATIO = 2.0
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from .base import PROBES, Probe
 from .kinds import PLAIN, Kind
 from .model import ProbeModel, build_model, count_gmacs, count_parameters, equal_hidden
+from .probe import PROBES, Probe
 from .report import Cell, ProbeReport
 from .training import Run, Trainer, step_seconds
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import IGNORED
 from .model import ProbeModel
+from .probe import IGNORED
 
 EVALUATIONS = 20
 _WARM_UP = 100  # steps, at most a fifth of all

@@ -3,14 +3,14 @@
 from crosshead.tasks.classify import ClassifyTask
 from crosshead.tasks.classify.evaluation import ClassificationOutputs
 from crosshead.tasks.detect import DetectTask
-from crosshead.tasks.detect.evaluation import DetectionOutputs, MaskOutputs
+from crosshead.tasks.detect.coco_evaluation import DetectionOutputs, MaskOutputs
 from crosshead.tasks.metrics import METRICS, Metric, register_metric
 from crosshead.tasks.multilabel import MultilabelOutputs, MultilabelTask
 from crosshead.tasks.protocol import Drawing, EvalResult, Evaluation, Step, Task
-from crosshead.tasks.registry import TASKS, open_task, register_task
 from crosshead.tasks.regress import RegressionOutputs, RegressTask
 from crosshead.tasks.segment import SegmentTask
-from crosshead.tasks.segment.evaluation import SegmentationOutputs
+from crosshead.tasks.segment.pixel_evaluation import SegmentationOutputs
+from crosshead.tasks.task_registry import TASKS, open_task, register_task
 
 register_task("classify")(ClassifyTask)
 register_task("multilabel")(MultilabelTask)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 
 # In the order of COCO's summary (https://cocodataset.org/#detection-eval).
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

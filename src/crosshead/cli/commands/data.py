@@ -70,7 +70,7 @@ def list_data(args: argparse.Namespace) -> int:
 def check_data(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
 
-    from crosshead.cli.terminal.reading import reading_bar
+    from crosshead.cli.terminal.console import reading_bar
     from crosshead.data.datasets.registry import dataset_names, open_splits
     from crosshead.data.tools.check import check_images
 
@@ -100,7 +100,7 @@ def pack_data(args: argparse.Namespace) -> int:
         raise ValueError(f"--shard-megabytes: expected more than 0, got {args.shard_megabytes:g}")
     recipe = _recipe(args)
 
-    from crosshead.cli.terminal.reading import reading_bar
+    from crosshead.cli.terminal.console import reading_bar
     from crosshead.data.tools.pack import pack
 
     with reading_bar("packing") as progress:

@@ -43,7 +43,7 @@ def register(commands: Commands) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    from crosshead.cli.terminal.watch import watch
+    from crosshead.cli.terminal.progress import watch
     from crosshead.recipe import load_recipe
     from crosshead.train import train
     from crosshead.train.logging.curves import compare_curves

@@ -37,8 +37,7 @@ def run_command(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from crosshead.cli.terminal.console import plain
-    from crosshead.cli.terminal.reading import reading_bar
+    from crosshead.cli.terminal.console import plain, reading_bar
     from crosshead.train.tools.doctor import examine
 
     data = Path(args.data_path) if args.data_path else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 from crosshead.cli.arguments.use import split_keys, used_with
-from crosshead.cli.terminal.rank0 import print0
+from crosshead.cli.terminal.streams import print0
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
@@ -82,7 +82,7 @@ def print_run(
 ) -> int:
     """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
     what the model said of each image into the file ``predictions``."""
-    from crosshead.cli.terminal.tables import class_table, number_table
+    from crosshead.cli.terminal.wording import class_table, number_table
     from crosshead.train.distributed import groups as distributed
     from crosshead.train.inference import evaluate_loaded, load_run
 
@@ -119,7 +119,7 @@ def print_weights(recipe: "Recipe", weights: Path, device: str | None = None) ->
 
 def _code(found: "SplitResult") -> int:
     """65, and the reason on stderr, where what was found is no judgement."""
-    from crosshead.cli.terminal.rank0 import is_rank0
+    from crosshead.cli.terminal.streams import is_rank0
     from crosshead.train import EXIT_BAD_NUMBERS
 
     if found.fault is None:

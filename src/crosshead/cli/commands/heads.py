@@ -8,7 +8,7 @@ from typing import Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.inspect.inspected import add_inspected
-from crosshead.cli.inspect.measure_run import finite, measure_run
+from crosshead.cli.inspect.measured import finite, measure_run
 
 _EPILOG = """\
 examples:
@@ -57,7 +57,7 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError("expected the folder of a run: crosshead heads RUN")
     check_counts(args, "images", "batch_size", "queries")
     if args.against:
-        from crosshead.cli.inspect.against import compare_runs
+        from crosshead.cli.inspect.measured import compare_runs
 
         return compare_runs(args.words, args)
     if len(args.words) > 1:

@@ -74,8 +74,8 @@ def run_command(args: argparse.Namespace) -> int:
         overrides.append(f"train.device={args.device}")
     folder = Path(args.output or Path("runs", "sweep-" + "-".join(Path(recipe).stem for recipe in recipes)))
 
-    from crosshead.cli.terminal.rank0 import is_rank0, print0
-    from crosshead.cli.terminal.watch import watch
+    from crosshead.cli.terminal.progress import watch
+    from crosshead.cli.terminal.streams import is_rank0, print0
     from crosshead.train.tools.sweep import plan_sweep, run_sweep, tabulate
 
     variants = plan_sweep(recipes, overrides, over, seeds, folder)

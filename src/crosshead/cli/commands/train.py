@@ -81,7 +81,7 @@ def run_command(args: argparse.Namespace) -> int:
             f"optimizer and its place too; model.init_from={args.resume} starts a new run from these weights"
         )
 
-    from crosshead.cli.terminal.watch import watch
+    from crosshead.cli.terminal.progress import watch
     from crosshead.train import EXIT_BAD_NUMBERS, EXIT_WORKERS_LOST, BadNumbers, WorkersLost, train
     from crosshead.train.resolve import refuse_other_model
     from crosshead.train.run_folder.lock import check_platform

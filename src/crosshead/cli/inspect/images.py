@@ -1,4 +1,4 @@
-"""The images that a command measures a model on: a fixed part of its run's data, or a folder of pictures."""
+"""The images that a command measures a model on: a part of its run's data with the objects there, or pictures."""
 
 import argparse
 from collections.abc import Iterator
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.inspect.inspected import InspectedRun
-from crosshead.cli.inspect.object_masks import check_marked, object_masks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ class Images:
         if self.inspected.trained is None or isinstance(self.source, list):
             yield from self._pictures()
             return
-        from crosshead.data.batching.dense import padded
+        from crosshead.data.batching.dense_batches import padded
         from crosshead.data.batching.loader import evaluation_loader
 
         task, channels = self.inspected.trained.task, self.inspected.trained.info.channels
@@ -96,3 +95,51 @@ def _of_run(inspected: InspectedRun, trained: Any, args: argparse.Namespace) -> 
     count = min(args.images, len(images))
     spread = np.linspace(0, len(images) - 1, count).round().astype(np.int64)
     return Images(inspected, split, count, images.subset(spread), args.batch_size)
+
+
+# Sets whose pictures are bright objects on a dark ground: an object is where it is bright.
+_BRIGHT_OBJECTS = ("digits", "fashion-mnist")
+_NO_CLASS = 255  # of a map's pixel
+_BRIGHT = 0.2  # of the range from black to white
+
+
+def check_marked(trained: Any, images: Any) -> None:
+    """Raises ValueError for a run whose data set does not say where its objects are."""
+    task, name = trained.recipe.task.name, trained.recipe.data.name
+    marked = {
+        "segment": trained.info.class_names[0] == "background",
+        "detect": getattr(images, "masked", False),
+    }.get(task, name in _BRIGHT_OBJECTS)
+    if not marked:
+        raise ValueError(
+            f"--masks: {name} does not mark its objects; {', '.join(_BRIGHT_OBJECTS)} do, maps with a class "
+            "'background', and objects with masks"
+        )
+
+
+def object_masks(inspected: InspectedRun, images: "Tensor", batch: Any) -> "Tensor":
+    """(B, H, W) True on objects of the images (B, C, H, W) of a batch; what is hidden, or no class, is none."""
+    import torch
+
+    assert inspected.trained is not None
+    task = inspected.trained.recipe.task.name
+    if task == "segment":
+        masks = [(classes > 0) & (classes != _NO_CLASS) for classes in batch.targets]
+        sizes = [tuple(image.shape[-2:]) for image in batch.images]
+    elif task == "detect":
+        masks = [_of_objects(target["objects"]) for target in batch.targets]
+        sizes = [tuple(target["size"].tolist()) for target in batch.targets]
+    else:
+        mean, std = (torch.tensor(list(each)).view(-1, 1, 1) for each in (inspected.mean, inspected.std))
+        return (images.cpu() * std + mean).mean(1) > _BRIGHT
+    marked = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool)
+    for whole, mask, (height, width) in zip(marked, masks, sizes, strict=True):
+        resized = torch.nn.functional.interpolate(mask[None, None].float(), size=(height, width))
+        whole[:height, :width] = resized[0, 0] > 0
+    return marked
+
+
+def _of_objects(objects: Any) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(objects.whole_masks()[~objects.crowd]).any(0)

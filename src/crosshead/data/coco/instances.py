@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosshead.data.coco.library import coco_library
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import RLE, parse, to_coco
 
 Ints = NDArray[np.int64]

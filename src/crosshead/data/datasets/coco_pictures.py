@@ -14,7 +14,7 @@ from PIL import Image
 from crosshead.data.coco.forms import named_forms
 from crosshead.data.coco.instances import POLYGONS, Instances
 from crosshead.data.coco.library import coco_library
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.reader import Read, read_instances
 from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.datasets.image_folder import is_folder, refused_links

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.base import IGNORED, ImageSet
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.decode.images import BrokenImage, exif_hint
 
 _LOOKED_AT = 64  # maps of a set, before training

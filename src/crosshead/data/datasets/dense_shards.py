@@ -17,7 +17,7 @@ from PIL import Image
 
 from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
 from crosshead.data.coco.instances import Instances
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.reader import Categories, read_instances
 from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.data.datasets.held_out import HoldOut

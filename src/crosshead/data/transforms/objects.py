@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from crosshead.data.base import DatasetInfo
-from crosshead.data.coco.objects import Objects
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import RLE, decode_columns
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.maps import resized

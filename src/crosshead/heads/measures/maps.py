@@ -1,4 +1,4 @@
-"""Measures of maps from rows that come in chunks, so that no whole map of all heads is ever there."""
+"""Measures of maps without a whole map of all heads: from rows in chunks, or from two thin factors."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .means import Means
+
+class Means:
+    """Means over images by name, in float64; each image weighs the same."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._images: dict[str, int] = {}
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Takes one value, or one tensor, an image: (images, ...)."""
+        total = values.double().sum(0)
+        self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._images[name] = self._images.get(name, 0) + len(values)
+
+    def result(self) -> dict[str, Tensor]:
+        return {name: total.cpu() / self._images[name] for name, total in self._sums.items()}
 
 
 @dataclass(frozen=True)
@@ -112,3 +127,24 @@ def _divergence(shares: Tensor) -> Tensor:
 
 def _mean_where(values: Tensor, allowed: Tensor) -> Tensor:
     return (values * allowed).sum(-1) / allowed.sum(-1).clamp(min=1)
+
+
+def map_products(query_factor: Tensor, key_factor: Tensor) -> Tensor:
+    """<A_g - mean, A_h - mean> of A = Â_Q Â_K, each row less its own mean; (B, heads, heads), in O(N L² heads²).
+
+    Args:
+        query_factor: Â_Q (B, heads, N, L), the queries that count.
+        key_factor: Â_K (B, heads, L, N), the keys that count.
+    """
+    q, k = query_factor.double(), key_factor.double()
+    k = k - k.mean(-1, keepdim=True)  # the mean of a row of A is Â_Q times the means of the rows of Â_K
+    batch, heads, landmarks, _ = k.shape
+    q = q.transpose(2, 3).flatten(1, 2)
+    k = k.flatten(1, 2)
+    grams = [(x @ x.mT).view(batch, heads, landmarks, heads, landmarks) for x in (q, k)]
+    return torch.einsum("bgihj,bgihj->bgh", *grams)
+
+
+def row_sums(query_factor: Tensor, key_factor: Tensor) -> Tensor:
+    """The sum of each row of Â_Q Â_K, (B, heads, N): 1 without mixing."""
+    return (query_factor @ key_factor.sum(-1, keepdim=True)).squeeze(-1)

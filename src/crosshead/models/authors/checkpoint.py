@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from ..files import described, read_content, states_in
+from ..weight_files import described, read_content, states_in
 from .cait import convert_cait
 from .parts import Converter, State
 from .swin import convert_swin

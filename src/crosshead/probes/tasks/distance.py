@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import IGNORED, Probe, check_counts, one_hot, register_probe
+from ..probe import IGNORED, Probe, check_counts, one_hot, register_probe
 
 _STEPS = ((0, 1), (1, 0), (0, 3), (2, 0), (1, 1), (2, 2), (1, -1), (3, 1))  # rows down, columns to the right
 

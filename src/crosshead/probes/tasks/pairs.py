@@ -8,7 +8,7 @@ from itertools import combinations as subsets
 import torch
 from torch import Tensor
 
-from ..base import IGNORED, Probe, check_counts, one_hot, register_probe
+from ..probe import IGNORED, Probe, check_counts, one_hot, register_probe
 
 
 @register_probe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import Probe, check_counts, combinations, one_hot, register_probe, shuffled, taken
+from ..probe import Probe, check_counts, combinations, one_hot, register_probe, shuffled, taken
 
 
 @register_probe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import register_probe, taken
+from ..probe import register_probe, taken
 from .recall import Recall, draw_recall
 
 _SIDE = 4  # pixels of a glyph's or a texture's side

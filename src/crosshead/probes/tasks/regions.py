@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base import Probe, check_counts, one_hot, register_probe
+from ..probe import Probe, check_counts, one_hot, register_probe
 
 
 @register_probe

@@ -1,5 +1,5 @@
 """Classification: one class an image."""
 
-from crosshead.tasks.classify.task import ClassifyTask
+from crosshead.tasks.classify.classification import ClassifyTask
 
 __all__ = ["ClassifyTask"]

@@ -1,5 +1,5 @@
 """Semantic segmentation: one class a pixel."""
 
-from crosshead.tasks.segment.task import SegmentTask
+from crosshead.tasks.segment.segmentation import SegmentTask
 
 __all__ = ["SegmentTask"]

@@ -11,7 +11,7 @@ from crosshead.data.base import ImageSet
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Drawing, Task
 from crosshead.train.events import Callback, EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
-from crosshead.train.logging.files import JsonLines, TensorBoard
+from crosshead.train.logging.log_files import JsonLines, TensorBoard
 from crosshead.train.logging.pictures import Pictures, pictures_of
 from crosshead.train.logging.services import guarded, named_callbacks
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crosshead.tasks.metrics import METRICS, Metric, metric_named
 from crosshead.train.files import replace_file
-from crosshead.train.logging.files import EVENTS_FILE, METRICS_FILE, read_lines, read_metrics
+from crosshead.train.logging.log_files import EVENTS_FILE, METRICS_FILE, read_lines, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

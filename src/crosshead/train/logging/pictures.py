@@ -12,7 +12,7 @@ from crosshead.data.base import ImageSet
 from crosshead.data.decode.images import BrokenImage
 from crosshead.tasks import Drawing, Task
 from crosshead.train.events import EndRecord, EvalRecord, EventRecord, RunInfo, StepRecord
-from crosshead.train.logging.files import TensorBoard
+from crosshead.train.logging.log_files import TensorBoard
 
 MOST = 4
 _LONGEST_SIDE = 640  # pixels: they are to be looked at, not measured

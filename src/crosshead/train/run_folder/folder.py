@@ -20,7 +20,7 @@ from crosshead.recipe.compose import dump_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.text import printable
 from crosshead.train.files import replace_file
-from crosshead.train.logging.files import METRICS_FILE
+from crosshead.train.logging.log_files import METRICS_FILE
 
 RECIPE_FILE, VERSIONS_FILE, CLASSES_FILE, LAUNCH_FILE = (
     "recipe.yaml",

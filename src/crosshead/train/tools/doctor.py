@@ -16,7 +16,7 @@ from crosshead.train.checkpoint.memory import splits_of_run
 from crosshead.train.checkpoint.store import BEST, CheckpointStore, read_state, step_of
 from crosshead.train.events import RESULT_FILE
 from crosshead.train.files import Damaged, verify
-from crosshead.train.logging.files import METRICS_FILE, read_metrics
+from crosshead.train.logging.log_files import METRICS_FILE, read_metrics
 from crosshead.train.loop.finish import result_of
 from crosshead.train.run_folder.folder import (
     RECIPE_FILE,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crosshead import models
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
-from crosshead.data.batching.dense import EvaluationObjects, TrainingObjects, padded
+from crosshead.data.batching.dense_batches import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.datasets.contents import Contents
 from crosshead.data.datasets.dense import ObjectSet
 from crosshead.data.transforms.objects import whole_object_picture
@@ -17,7 +17,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.detect.evaluation import (
+from crosshead.tasks.detect.coco_evaluation import (
     DetectEvaluation,
     DetectionOutputs,
     MaskOutputs,

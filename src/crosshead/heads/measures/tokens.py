@@ -1,4 +1,4 @@
-"""Whether attention lies on an object: DINO's comparison with a mask (arXiv 2104.14294), less what chance gives."""
+"""Which tokens attention lies on: an object's, or those that draw it whatever is asked."""
 
 import torch
 from torch import Tensor
@@ -40,3 +40,24 @@ def _top(rows: Tensor, share: float) -> Tensor:
 
 def _jaccard(chosen: Tensor, mask: Tensor) -> Tensor:
     return (chosen & mask).sum(-1).double() / (chosen | mask).sum(-1).clamp(min=1)
+
+
+# A token stands out where its norm is this many median absolute deviations above the median.
+DEVIATIONS = 10.0
+
+
+def prefix_share(weights: Tensor, prefix: int) -> Tensor:
+    """The share of attention that goes to the first ``prefix`` tokens, mean over the queries; (B, heads).
+
+    ``weights`` (B, heads, queries, N) over all tokens, of a signed map |A|.
+    """
+    mass = weights.abs()
+    return (mass[..., :prefix].sum(-1) / mass.sum(-1)).mean(-1)
+
+
+def outstanding_tokens(features: Tensor, deviations: float = DEVIATIONS) -> Tensor:
+    """Which tokens' norms lie above median + ``deviations`` · MAD of their image; features (B, N, D) -> (B, N) bool."""
+    norms = features.norm(dim=-1)
+    median = norms.median(-1, keepdim=True).values
+    spread = (norms - median).abs().median(-1, keepdim=True).values
+    return norms > median + deviations * spread

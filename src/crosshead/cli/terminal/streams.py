@@ -1,4 +1,4 @@
-"""Terminals and pipes whose encoding lacks a character: it is spelled otherwise, and nothing ends in an error."""
+"""The standard streams: closed ones, ones whose encoding lacks a character, and which process speaks on them."""
 
 import codecs
 import io
@@ -71,3 +71,13 @@ def escaped_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def is_rank0() -> bool:
+    """Whether this is the process that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print0(line: str) -> None:
+    if is_rank0():
+        print(line, flush=True)

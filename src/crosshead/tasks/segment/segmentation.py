@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from crosshead import models
 from crosshead.data.base import IGNORED, Batch, DatasetInfo, ImageSet
-from crosshead.data.batching.dense import EvaluationMaps, TrainingMaps
+from crosshead.data.batching.dense_batches import EvaluationMaps, TrainingMaps
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.data.datasets.contents import Contents
 from crosshead.data.datasets.dense import MapSet
@@ -25,7 +25,7 @@ from crosshead.recipe.schema import Recipe
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
-from crosshead.tasks.segment.evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
+from crosshead.tasks.segment.pixel_evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
 from crosshead.tasks.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
