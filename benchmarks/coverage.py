@@ -174,7 +174,7 @@ def _why(cls: type[nn.Module]) -> str:
     name = f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
     why = WHY.get(name) or WHY.get(cls.__name__)
     if why is None and cls.__module__.startswith("transformers."):
-        from crosshead.layers.hosts.transformers import unknown_names
+        from crosshead.layers.hosts.transformers_classes import unknown_names
 
         unknown = unknown_names(cls)
         more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""

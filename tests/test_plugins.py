@@ -121,6 +121,11 @@ def test_the_example_of_another_package_trains(place, monkeypatch, capsys):
     assert "Cohen's kappa" in capsys.readouterr().out
     assert main(["eval", str(run), "--split", "validation"]) == 0
     assert "Cohen's kappa" in capsys.readouterr().out
+    assert (
+        main(["heads", str(run), "--ablate", "--images", "8"]) == 0
+    )  # for what the task says it is, not its name
+    assert main(["eval", str(run), "task.window=64"]) == 2
+    assert "task.window is for task.name=segment and detect, and this run of" in capsys.readouterr().err
     assert main(["data", "list"]) == 0 and "stripes" in capsys.readouterr().out
 
 

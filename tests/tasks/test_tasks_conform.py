@@ -32,6 +32,15 @@ def task(request):
     return open_task(recipe, INFO)
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_its_class_says_what_it_is(name):
+    cls = TASKS.find(name)
+    assert cls.targets in ("label", "map", "objects")
+    assert {type(each) for each in (cls.one_class, cls.whole_pictures, cls.takes_windows)} == {bool}
+    assert not cls.one_class or cls.targets == "label"
+    assert not cls.takes_windows or cls.whole_pictures
+
+
 def test_its_metrics_are_known(task):
     assert task.primary.name in task.metrics and set(task.shown) <= set(task.metrics)
     assert set(task.metrics) <= METRICS.keys() and set(task.losses).isdisjoint(task.counts)

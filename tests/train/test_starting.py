@@ -47,6 +47,10 @@ def test_what_the_weights_say_of_pictures_is_used_where_the_recipe_is_silent(hub
     data = resolve(finetune(pets, hub)).data
     assert (data.mean, data.std) == (CONFIG["mean"], CONFIG["std"])
     assert (data.image_size, data.eval_resize, data.interpolation) == (32, 40, "bilinear")
+    data = resolve(finetune(pets, hub, "task.name=multilabel")).data
+    assert (data.image_size, data.eval_resize) == (32, 40)  # of every task whose pictures are cut to one size
+    data = resolve(finetune(pets, hub, "task.name=segment", "model.segmenter.name=linear")).data
+    assert data.image_size is None and data.eval_resize is None
     data = resolve(finetune(pets, hub, "data.image_size=48", "data.interpolation=bicubic")).data
     assert (data.image_size, data.eval_resize, data.interpolation) == (48, 60, "bicubic")
     data = resolve(finetune(pets, hub, "data.mean=[0.5,0.5,0.5]")).data

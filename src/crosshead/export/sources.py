@@ -82,7 +82,7 @@ def of_model(word: str, size: tuple[int, int] | None = None) -> Source:
 
 def _about_run(trained: LoadedRun) -> About:
     recipe, info, data, task = trained.recipe, trained.info, trained.recipe.data, trained.recipe.task
-    whole = task.name in ("segment", "detect")
+    whole, objects = trained.task.whole_pictures, trained.task.targets == "objects"
     assert trained.run is not None
     multiple = step_of(trained.model) if whole else 1
     return About(
@@ -94,19 +94,19 @@ def _about_run(trained: LoadedRun) -> About:
         std=tuple(info.std),
         size=image_size(data),
         resize=data.eval_resize,
-        longest=data.longest if task.name == "detect" else None,
+        longest=data.longest if objects else None,
         crop="none" if whole else "center",
         interpolation=data.interpolation,
         max_megapixels=data.max_megapixels,
         white_level=data.white_level,
         value_range=data.value_range,
         exif=data.exif,
-        multiple=math.lcm(multiple, MULTIPLE) if task.name == "detect" else multiple,
+        multiple=math.lcm(multiple, MULTIPLE) if objects else multiple,
         recipe=hashlib.sha256((trained.run / RECIPE_FILE).read_bytes()).hexdigest(),
         step=trained.step,
         scale=info.scale,
         stride=getattr(trained.model, "stride", None),
-        window=task.window if whole else None,
+        window=task.window if trained.task.takes_windows else None,
         window_scale=task.window_scale,
         detector=_detector(trained),
     )

@@ -20,7 +20,7 @@ INTERACTIONS: Registry[type[Interaction]] = Registry("crosshead.interactions", "
 HOSTS: dict[type[nn.Module], type[Any]] = {}
 # Packages that need not be there: the module that has, in ``host_for``, the host of a class of theirs, or None. It is
 # imported when a class of theirs comes, and fills ``HOSTS``.
-_LATER = {"torchvision": "torchvision_swin", "transformers": "transformers"}
+_LATER = {"torchvision": "torchvision_swin", "transformers": "transformers_classes"}
 _ASKED: set[type[nn.Module]] = set()
 
 

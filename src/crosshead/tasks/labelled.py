@@ -1,7 +1,7 @@
 """What the tasks share whose images all have one size, and whose models give one vector an image."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ USUAL = 5  # classes that an answer names unless another number is asked for
 class LabelledTask:
     """The model gives ``outputs`` numbers an image; a label is read as ``dtype``."""
 
+    targets: ClassVar[Literal["label", "map", "objects"]] = "label"
+    one_class: ClassVar[bool] = False
+    whole_pictures: ClassVar[bool] = False
+    takes_windows: ClassVar[bool] = False
     dtype = torch.int64
     label: type | tuple[type, ...] = (
         int,

@@ -1,14 +1,15 @@
 """What the trainer asks of a task. Everything that differs between tasks stands behind it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor, nn
 
-from crosshead.data.base import Batch, ImageSet
+from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.data.datasets.contents import Contents
+from crosshead.recipe.schema import Recipe
 from crosshead.tasks.metrics import Metric
 
 NOT_FINITE = "what the model says of it is not finite: its weights or the picture's numbers are damaged"
@@ -64,8 +65,23 @@ class Task(Protocol):
 
     ``primary`` selects a checkpoint; ``shown`` are the metrics that are told of every evaluation, beside the loss, the
     first one drawn. ``losses`` and ``counts`` name all that a ``Step`` may hold: the processes exchange
-    them in this order.
+    them in this order. What a class says of itself is asked before there is a recipe's data, and by whoever serves more
+    than one task.
     """
+
+    targets: ClassVar[Literal["label", "map", "objects"]]
+    """What a picture is learned with: one label (of any kind), a map of its pixels' classes, or its objects."""
+
+    one_class: ClassVar[bool]
+    """Whether the model gives (B, classes) logits, of which a picture's one class is the largest."""
+
+    whole_pictures: ClassVar[bool]
+    """Whether pictures are taken whole, in any shape, and not cut to ``data.image_size``."""
+
+    takes_windows: ClassVar[bool]
+    """Whether ``task.window`` cuts what is larger into windows."""
+
+    def __init__(self, recipe: Recipe, info: DatasetInfo) -> None: ...
 
     @property
     def primary(self) -> Metric: ...

@@ -9,14 +9,13 @@ from crosshead.plugins import Registry
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.protocol import Task
 
-Maker = Callable[[Recipe, DatasetInfo], Task]
-M = TypeVar("M", bound=Maker)
+T = TypeVar("T", bound=type[Task])
 
-TASKS: Registry[Maker] = Registry("crosshead.tasks", "task")
+TASKS: Registry[type[Task]] = Registry("crosshead.tasks", "task")
 
 
-def register_task(name: str) -> Callable[[M], M]:
-    """Decorator of a ``Task``'s class, or of a function that makes one: of a recipe and the description of its data.
+def register_task(name: str) -> Callable[[T], T]:
+    """Decorator of a ``Task``'s class, which is made of a recipe and the description of its data.
 
     Another package offers one through an entry point of the group ``crosshead.tasks`` under that name.
 
@@ -24,9 +23,9 @@ def register_task(name: str) -> Callable[[M], M]:
         ValueError: for a name that is taken.
     """
 
-    def register(maker: M) -> M:
-        TASKS.add(name, maker)
-        return maker
+    def register(cls: T) -> T:
+        TASKS.add(name, cls)
+        return cls
 
     return register
 

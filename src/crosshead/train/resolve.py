@@ -12,6 +12,7 @@ from crosshead.data.base import DatasetInfo
 from crosshead.models import pretrained_config, weights_file
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks import TASKS
 from crosshead.train.inference import find_weights
 from crosshead.train.run_folder.folder import RECIPE_FILE, read_info
 
@@ -45,7 +46,7 @@ def resolve(recipe: Recipe, own: Path | None = None) -> Recipe:
     elif first is not None or recipe.model.args.get("pretrained"):
         found = _of_timm(recipe, first)
     share = found.pop("crop_pct", None)
-    if recipe.task.name != "classify":  # how large a classifier's pictures were says nothing of whole scenes
+    if TASKS.find(recipe.task.name, "task.name").whole_pictures:  # a cut's size says nothing of whole scenes
         share = None
         found = {key: value for key, value in found.items() if key not in ("image_size", "eval_resize")}
     data = {"root": root} | found

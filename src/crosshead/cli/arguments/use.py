@@ -16,10 +16,10 @@ KEYS = (
     *("train.device", "train.precision"),
 )  # fmt: skip
 _OF_TASKS = {
-    "task.score_threshold": ("detect",),
-    "task.max_detections": ("detect",),
-    "task.window": ("segment", "detect"),
-    "task.window_scale": ("segment", "detect"),
+    "task.score_threshold": "detect",
+    "task.max_detections": "detect",
+    "task.window": "segment and detect",
+    "task.window_scale": "segment and detect",
 }
 _KEY = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=.*", re.DOTALL)
 
@@ -40,6 +40,7 @@ def used_with(run: Path, overrides: list[str]) -> "Recipe | None":
         return None
     from crosshead.recipe import load_recipe
     from crosshead.recipe.check import check_key
+    from crosshead.tasks import TASKS
 
     for override in overrides:
         key = override.partition("=")[0]
@@ -52,11 +53,13 @@ def used_with(run: Path, overrides: list[str]) -> "Recipe | None":
                 f"Keys that can be changed here: {', '.join(KEYS)}"
             )
     recipe = load_recipe(run / "recipe.yaml", overrides)
+    task = TASKS.find(recipe.task.name, "task.name")
     for key, tasks in _OF_TASKS.items():
-        if recipe.task.name not in tasks and any(each.startswith(f"{key}=") for each in overrides):
+        served = task.takes_windows if "window" in key else task.targets == "objects"
+        if not served and any(each.startswith(f"{key}=") for each in overrides):
             whole = " sees each picture whole;" if "window" in key else ":"
             raise ValueError(
-                f"{key} is for task.name={' and '.join(tasks)}, and this run of task.name={recipe.task.name}{whole} "
+                f"{key} is for task.name={tasks}, and this run of task.name={recipe.task.name}{whole} "
                 "leave it out"
             )
     return recipe

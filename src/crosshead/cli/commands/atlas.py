@@ -182,15 +182,15 @@ def _caption(inspected: InspectedRun, file: Path, tensor: "Tensor") -> str:
     """The picture's name, and what a run says of it: its class, or the most that it finds in it."""
     if inspected.classes is None or inspected.trained is None:
         return file.name
-    task = inspected.trained.recipe.task.name
-    if task == "classify":
+    task = inspected.trained.task
+    if task.one_class:
         import torch
 
         with torch.inference_mode():
             shares = inspected.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
         best = int(shares.argmax())
         return f"{file.name} ({inspected.classes[best]} at {shares[best]:.0%})"
-    if task not in ("segment", "detect"):
+    if task.targets == "label":
         return file.name
     answer, _ = found_in(inspected, file)
     said = [f"{each['class']} at {each['score']:.0%}" for each in answer.get("objects", [])]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crosshead.heads.picture import LayerMaps, Query
+    from crosshead.train.inference import LoadedRun
 
 _EPILOG = """\
 examples:
@@ -82,7 +83,7 @@ def run_command(args: argparse.Namespace) -> int:
     files = find_pictures(args.words[1:])
     inspected = open_inspected(args.words[0], args)
     if args.gradient is not None and inspected.trained is not None:
-        check_whole(inspected.trained.recipe.task.name)
+        check_whole(inspected.trained)
     if args.detection is not None:
         check_detects(inspected, args.of_class)
     target = None if args.gradient is None else class_number(inspected, args.gradient)
@@ -108,12 +109,12 @@ def parse_query(text: str | None) -> "Query | None":
     return tuple(float(each) for each in numbers)  # type: ignore[return-value]
 
 
-def check_whole(task: str) -> None:
-    """Raises ValueError for a task that says no class of the picture as a whole."""
-    if task in ("segment", "detect"):
+def check_whole(trained: "LoadedRun") -> None:
+    """Raises ValueError for a run whose task says no class of the picture as a whole."""
+    if trained.task.targets != "label":
         raise ValueError(
-            f"--gradient: a run of task.name={task} says a class of parts of the picture, not of the whole; leave "
-            "it out"
+            f"--gradient: a run of task.name={trained.recipe.task.name} says a class of parts of the picture, not of "
+            "the whole; leave it out"
         )
 
 

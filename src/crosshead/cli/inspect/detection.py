@@ -18,9 +18,11 @@ class Detection:
 
 def check_detects(inspected: InspectedRun, class_name: str | None) -> None:
     """Raises ValueError for a model that finds no objects, or a class that it doesn't know."""
-    task = None if inspected.trained is None else inspected.trained.recipe.task.name
-    if task != "detect":
-        what = f"a run of task.name={task}" if task else f"{inspected.name}, a model without a run,"
+    trained = inspected.trained
+    if trained is None or trained.task.targets != "objects":
+        what = f"{inspected.name}, a model without a run,"
+        if trained is not None:
+            what = f"a run of task.name={trained.recipe.task.name}"
         raise ValueError(f"--detection: {what} finds no objects; ask for a box with --query X,Y,X,Y")
     names = list(inspected.classes or ())
     if class_name is not None and class_name not in names:

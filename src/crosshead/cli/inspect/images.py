@@ -105,11 +105,11 @@ _BRIGHT = 0.2  # of the range from black to white
 
 def check_marked(trained: Any, images: Any) -> None:
     """Raises ValueError for a run whose data set does not say where its objects are."""
-    task, name = trained.recipe.task.name, trained.recipe.data.name
+    name = trained.recipe.data.name
     marked = {
-        "segment": trained.info.class_names[0] == "background",
-        "detect": getattr(images, "masked", False),
-    }.get(task, name in _BRIGHT_OBJECTS)
+        "map": trained.info.class_names[0] == "background",
+        "objects": getattr(images, "masked", False),
+    }.get(trained.task.targets, name in _BRIGHT_OBJECTS)
     if not marked:
         raise ValueError(
             f"--masks: {name} does not mark its objects; {', '.join(_BRIGHT_OBJECTS)} do, maps with a class "
@@ -122,11 +122,11 @@ def object_masks(inspected: InspectedRun, images: "Tensor", batch: Any) -> "Tens
     import torch
 
     assert inspected.trained is not None
-    task = inspected.trained.recipe.task.name
-    if task == "segment":
+    targets = inspected.trained.task.targets
+    if targets == "map":
         masks = [(classes > 0) & (classes != _NO_CLASS) for classes in batch.targets]
         sizes = [tuple(image.shape[-2:]) for image in batch.images]
-    elif task == "detect":
+    elif targets == "objects":
         masks = [_of_objects(target["objects"]) for target in batch.targets]
         sizes = [tuple(target["size"].tolist()) for target in batch.targets]
     else:

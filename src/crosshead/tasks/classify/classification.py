@@ -24,6 +24,7 @@ class ClassifyTask(LabelledTask):
     """Cross entropy to train with, whose classes may be weighted and whose easy images may weigh less; accuracy to
     judge by, beside what it hides."""
 
+    one_class = True
     shown = ("accuracy", "balanced_accuracy")
     losses, counts = ("loss",), ("accuracy",)
 

@@ -1,7 +1,7 @@
 """Detection and instance segmentation: predictions are objects, of each picture's own size."""
 
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -50,6 +50,10 @@ class DetectTask:
     pictures.
     """
 
+    targets: ClassVar[Literal["label", "map", "objects"]] = "objects"
+    one_class: ClassVar[bool] = False
+    whole_pictures: ClassVar[bool] = True
+    takes_windows: ClassVar[bool] = True
     counts = ()
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:

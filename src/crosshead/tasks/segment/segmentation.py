@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class SegmentTask:
     these weights in all processes.
     """
 
+    targets: ClassVar[Literal["label", "map", "objects"]] = "map"
+    one_class: ClassVar[bool] = False
+    whole_pictures: ClassVar[bool] = True
+    takes_windows: ClassVar[bool] = True
     shown: tuple[str, ...] = ("miou", "pixel_accuracy")
     counts = ("pixel_accuracy",)
 
