@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from crosshead.data.batching.objects import TrainingObjects, padded
-from crosshead.data.datasets.objects import ObjectSet
 from PIL import Image, features
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -36,9 +34,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import DatasetInfo
+from crosshead.data.batching.dense_batches import TrainingObjects, padded
 from crosshead.data.batching.loader import training_loader
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import encode
+from crosshead.data.datasets.dense import ObjectSet
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.random import Indices
 from crosshead.data.transforms import objects as transforms
