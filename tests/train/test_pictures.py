@@ -48,7 +48,7 @@ def test_failing_to_draw_is_said_once_and_stops_nothing(tmp_path, data, monkeypa
     def fail(self, picture, answer):
         raise RuntimeError("no ink")
 
-    monkeypatch.setattr(SegmentTask, "drawn", fail)
+    monkeypatch.setattr(SegmentTask, "draw", fail)
     watcher = Watcher()
     state = torch.random.get_rng_state()
     result = train(recipe(data), folder=tmp_path / "run", callback=watcher)
