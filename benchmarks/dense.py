@@ -25,8 +25,9 @@ from torch import nn
 
 from crosshead.layers import interactive_attention_layer
 from crosshead.models.pyramid import Maps
-from crosshead.models.segmenters import build_segmenter, classes_at_full_size
+from crosshead.models.segmenters import build_segmenter
 from crosshead.ops.interactive import naive_interactive_attention
+from crosshead.tasks.windows import classes_at
 from interleave import RESULTS, conditions, require_close
 
 FILE = RESULTS / "dense_cpu.json"
@@ -117,7 +118,7 @@ def work(part: str, model: nn.Module, image: torch.Tensor) -> None:
     with torch.inference_mode():
         out = model(image)
         if part == "segmenter":
-            classes_at_full_size(out, model.stride, image.shape[-2:])  # type: ignore[arg-type]
+            classes_at(out, model.stride, image.shape[-2:], image.shape[-2:])  # type: ignore[arg-type]
 
 
 def measure(case: Case, threads: int) -> dict[str, Any]:
