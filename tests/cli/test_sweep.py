@@ -119,7 +119,7 @@ def test_a_run_that_fails_in_any_way_is_recorded_and_tried_again(tmp_path, capsy
 def test_seeds_may_be_said_in_any_of_three_ways(fails, monkeypatch):
     planned = []
 
-    def plan(recipes, overrides, over, seeds, folder):
+    def plan(recipes, overrides, over, seeds, folder, folds):
         planned.append((dict(over), seeds))
         raise ValueError("enough")
 
@@ -191,6 +191,19 @@ def test_runs_side_by_side_come_to_the_same(swept, tmp_path):
             for f in (run.parent, tmp_path / "beside" / run.parent)
         ]
         assert began[0] == began[1]
+
+
+def test_folds_are_swept_over(tmp_path, fails):
+    """Each picture to train on is tested on once, and no run has seen its own."""
+    words = ["sweep", "digits", *QUICK, "train.steps=1", "--device", "cpu", "--folds", "2"]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    runs = sorted(path.parent for path in tmp_path.rglob("result.json"))
+    assert [run.name for run in runs] == ["fold-0", "fold-1"]
+    assert [json.loads((run / "result.json").read_text())["test"]["count"] for run in runs] == [719, 719]
+    assert json.loads((tmp_path / "table.json").read_text())[0]["over"] == "fold"
+    assert "| variant | folds |" in (tmp_path / "table.md").read_text()
+    assert "folds go with one seed" in fails(*words, "--seeds", "0,1", "--output", tmp_path / "more")
+    assert "--folds: expected 2 or more, got 1" in fails("sweep", "digits", "--folds", "1")
 
 
 def test_no_jobs_are_an_error(fails):

@@ -2,18 +2,33 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev, variance
 
+from scipy import stats
+
 from crosshead.compare.designs import correlation, unpaired_because
-from crosshead.compare.detectable import detectable, seeds_needed
-from crosshead.compare.differences import FEWEST_SEEDS, Difference, paired, welch
-from crosshead.compare.recipes import mean_interval
+from crosshead.compare.detectable import POWER, detectable, seeds_needed
+from crosshead.compare.differences import (
+    FEWEST_SEEDS,
+    Difference,
+    paired,
+    resampled,
+    welch,
+)
+from crosshead.compare.recipes import Interval, holm, mean_interval
 from crosshead.compare.runs import Group, group_runs, read_runs
 from crosshead.compare.several import against_control
 from crosshead.tasks.metrics import Metric, metric_named
 
+FOLDS = (
+    "These are folds, not seeds: the runs of a recipe share most of their training pictures, so that their values are "
+    "not independent, and their plain spread says too little. Intervals and p are the corrected resampled t test's "
+    "(Nadeau and Bengio 2003), which allows for that, approximately. They tell whether the difference would be there "
+    "with other pictures of this kind, as many to learn from. They tell nothing of pictures from elsewhere, and do not "
+    "part what another seed changes from what other pictures change."
+)
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -46,6 +61,11 @@ class Comparison:
     def values(self, group: Group) -> list[float]:
         return test_values(group, self.metric)
 
+    def interval(self, group: Group) -> Interval:
+        """The mean and its interval (of 95 %), over seeds; over folds with what these share allowed for."""
+        values = self.values(group)
+        return mean_interval(values, ratio=None if group.folds is None else group.ratio)
+
 
 def compare_runs(folders: Sequence[Path], metric: str | None = None, looks: int = 1) -> Comparison:
     """Compares the recipes of finished runs with that of the first run, by one metric on the test images.
@@ -68,6 +88,11 @@ def compare_runs(folders: Sequence[Path], metric: str | None = None, looks: int 
     for group in groups:
         if len(group.runs) < FEWEST_SEEDS:
             count = len(group.runs)
+            if group.folds is not None:
+                raise ValueError(
+                    f"{group.label} has {count} folds; expected at least {FEWEST_SEEDS} (crosshead sweep RECIPE "
+                    "--folds 5)"
+                )
             raise ValueError(
                 f"{group.label} has {count} seed{'s' * (count > 1)} ({group.runs[0].folder}), which says nothing of "
                 f"the recipe; expected at least {FEWEST_SEEDS} of each, so train more (crosshead sweep RECIPE "
@@ -106,8 +131,10 @@ def _against(groups: Sequence[Group], metric: Metric, level: float) -> list[Agai
     grain = 1 / count if metric.form == "percent" and count > 0 else 0.0
     base = test_values(control, metric)
     values = {group.label: test_values(group, metric) for group in others}
-    reasons = {group.label: unpaired_because(control, group) for group in others}
-    if len(others) == 1:
+    reasons = {group.label: None if group.folds else unpaired_because(control, group) for group in others}
+    if control.folds is not None:
+        found = _on_folds(control, others, base, values, level, grain)
+    elif len(others) == 1:
         label = others[0].label
         test = welch if reasons[label] else paired
         found = {label: test(base, values[label], level, grain)}
@@ -125,6 +152,24 @@ def _against(groups: Sequence[Group], metric: Metric, level: float) -> list[Agai
         )
         for group in others
     ]
+
+
+def _on_folds(
+    control: Group,
+    others: Sequence[Group],
+    base: Sequence[float],
+    values: dict[str, list[float]],
+    level: float,
+    grain: float,
+) -> dict[str, Difference]:
+    """Each against the control, fold by fold; of several with Holm's adjustment."""
+    ratios = {group.label: max(group.ratio, control.ratio) for group in others}
+    found = {label: resampled(base, its, ratios[label], level, grain) for label, its in values.items()}
+    adjusted = holm([difference.p for difference in found.values()])
+    return {
+        label: replace(difference, p_adjusted=p)
+        for (label, difference), p in zip(found.items(), adjusted, strict=True)
+    }
 
 
 def _sentence(
@@ -148,7 +193,21 @@ def _sentence(
             f"{_test(found)}, p {found.p_adjusted:.2g}"
         ).replace(" ;", ";")
     if math.isnan(found.p):
-        return f"{who}: no seed differs from another in either, so that nothing can be tested"
+        run = "fold" if found.method == "resampled" else "seed"
+        return f"{who}: no {run} differs from another in either, so that nothing can be tested"
+    if found.method == "resampled":
+        # Half the interval, and what the power takes more, in the same standard error.
+        half = (found.high - found.low) / 2
+        quantiles = [float(stats.t.ppf(share, found.seeds[0] - 1)) for share in ((1 + level) / 2, POWER)]
+        finds = half * sum(quantiles) / quantiles[0]
+        return (
+            (
+                f"{who}: no difference shown: {said} {_unit(metric)}; {_seeds(found)} that vary like these find "
+                f"{_plain(finds, metric)} {_unit(metric)} four times in five"
+            )
+            .replace(" ;", ";")
+            .replace("  ", " ")
+        )
     pairs = found.method == "paired"
     s = stdev([y - x for x, y in zip(a, b, strict=True)]) if pairs else _pooled(a, b)
     finds = detectable(min(found.seeds), s, paired=pairs, level=level)
@@ -165,6 +224,8 @@ def _sentence(
 
 
 def _test(found: Difference) -> str:
+    if found.method == "resampled":
+        return "corrected resampled t test"
     return "paired t test" if found.method == "paired" else f"{found.method}'s test"
 
 
@@ -174,6 +235,8 @@ def _pooled(a: Sequence[float], b: Sequence[float]) -> float:
 
 def _seeds(found: Difference) -> str:
     a, b = found.seeds
+    if found.method == "resampled":
+        return f"{_word(a)} folds"
     if found.method == "paired":
         return f"{_word(a)} paired seeds"
     return f"{_word(a)} seeds of each" if a == b else f"{a} and {b} seeds"
@@ -197,7 +260,7 @@ def _plain(value: float, metric: Metric) -> str:
 
 def _notes(groups: Sequence[Group]) -> list[str]:
     """What else is to be known, beside how the recipes differ."""
-    notes = []
+    notes = [FOLDS] if groups[0].folds is not None else []
     lengths = {group.label: group.runs[0].result.step for group in groups}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{label} {steps}" for label, steps in lengths.items())
@@ -222,14 +285,14 @@ def rows_of(comparison: Comparison) -> list[dict[str, str]]:
     metric = comparison.metric
     for group in comparison.groups:
         values = comparison.values(group)
-        interval = mean_interval(values)
+        interval = comparison.interval(group)
         result = group.runs[0].result
         unit = _unit(metric)
         apart = against[group.label].difference if group.label in against else None
         rows.append(
             {
                 "recipe": group.label,
-                "seeds": str(len(values)),
+                "seeds" if group.folds is None else "folds": str(len(values)),
                 f"test {metric.label}": metric.text(interval.mean),
                 "95 % interval": f"{metric.text(interval.low)} to {metric.text(interval.high)}",
                 "difference": "-" if apart is None else f"{_signed(apart.difference, metric)} {unit}".strip(),

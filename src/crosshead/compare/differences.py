@@ -2,6 +2,10 @@
 
 A share of n test images comes in steps of 1 / n, the grain. Each side's variance is taken with that of one image's
 rounding, 1 / (12 n²), so that seeds that happen to agree to the image prove nothing.
+
+Folds are no seeds: their runs share training pictures, so that the variance between them is too small, and there is no
+unbiased estimate of the right one. ``resampled`` is the corrected resampled t test (Nadeau and Bengio, Machine Learning
+52, 2003, section 3).
 """
 
 import math
@@ -14,7 +18,7 @@ from scipy import stats
 
 FEWEST_SEEDS = 3
 
-Method = Literal["Welch", "paired", "Dunnett"]
+Method = Literal["Welch", "paired", "Dunnett", "resampled"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,35 @@ def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95, grain: f
     if is_constant(apart):
         return Difference(difference, math.nan, math.nan, math.nan, math.nan, seeds, "paired")
     return _judged(stats.ttest_1samp(apart, 0.0), difference, seeds, "paired", level)
+
+
+def resampled(
+    a: Sequence[float], b: Sequence[float], ratio: float, level: float = 0.95, grain: float = 0.0
+) -> Difference:
+    """B less A by the corrected resampled t test: ``a[k]`` and ``b[k]`` are of fold k, and ``ratio`` is how many test
+    pictures a fold has for each training picture. The variance of the mean of K differences is taken as
+    (1 / K + ``ratio``) of theirs, in place of 1 / K.
+
+    Raises:
+        ValueError: fewer than three folds, or values without a partner.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"expected a value of each fold on both sides, got {len(a)} and {len(b)}")
+    _check_seeds(len(a), len(b))
+    apart = spread(np.asarray(b, dtype=float) - np.asarray(a, dtype=float), math.sqrt(2) * grain)
+    difference, folds = float(np.mean(apart)), len(apart)
+    if is_constant(apart):
+        return Difference(difference, math.nan, math.nan, math.nan, math.nan, (folds, folds), "resampled")
+    error = resampled_error(apart, ratio)
+    half = float(stats.t.ppf((1 + level) / 2, folds - 1)) * error
+    p = 2 * float(stats.t.sf(abs(difference) / error, folds - 1))
+    return Difference(difference, difference - half, difference + half, p, p, (folds, folds), "resampled")
+
+
+def resampled_error(values: Sequence[float] | np.ndarray, ratio: float) -> float:
+    """The standard error of the mean of values on folds, one a fold."""
+    found = np.asarray(values, dtype=float)
+    return float(found.std(ddof=1) * math.sqrt(1 / len(found) + ratio))
 
 
 def spread(values: Sequence[float] | np.ndarray, grain: float) -> np.ndarray:

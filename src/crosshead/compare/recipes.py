@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from crosshead.compare.differences import FEWEST_SEEDS as FEWEST_SEEDS
-from crosshead.compare.differences import Difference, welch
+from crosshead.compare.differences import Difference, resampled_error, welch
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class Interval:
     seeds: int
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """The mean of one recipe's seeds and its interval."""
+def mean_interval(values: Sequence[float], level: float = 0.95, ratio: float | None = None) -> Interval:
+    """The mean of one recipe's seeds and its interval; of its folds, with ``ratio`` test pictures for each training
+    picture, see ``differences.resampled``."""
     found = np.asarray(values, dtype=float)
     if not len(found):
         raise ValueError("expected the values of at least one seed, got none")
     half = math.nan
     if len(found) > 1:
-        half = float(stats.t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found)))
+        half = float(stats.t.ppf((1 + level) / 2, len(found) - 1)) * resampled_error(found, ratio or 0.0)
     mean = float(found.mean())
     return Interval(mean, mean - half, mean + half, len(found))
 

@@ -12,7 +12,7 @@ from crosshead.train.events import RESULT_FILE, Result
 from crosshead.train.run_folder.design import read_design
 from crosshead.train.run_folder.folder import RECIPE_FILE, VERSIONS_FILE
 
-# What a recipe says of where a run lies and how it is told, and what seeds change.
+# What a recipe says of where a run lies and how it is told, and what seeds and folds change.
 _NOT_COMPARED = (
     "name",
     "output",
@@ -20,6 +20,7 @@ _NOT_COMPARED = (
     "log",
     "checkpoint",
     "train.seed",
+    "data.fold",
     "train.device",
     "data.num_workers",
 )
@@ -40,17 +41,43 @@ class FinishedRun:
     def seed(self) -> int:
         return self.recipe.train.seed
 
+    @property
+    def folds(self) -> int | None:
+        """Into how many parts its data were dealt, one of which it was tested on."""
+        return self.recipe.data.folds
+
+    @property
+    def number(self) -> int:
+        """What tells it from the other runs of its recipe: its fold where there are some, else its seed."""
+        return self.seed if self.folds is None else self.recipe.data.fold
+
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe, by seed; ``label`` tells it from the others."""
+    """Runs of one recipe, by seed or fold; ``label`` tells it from the others."""
 
     label: str
     runs: tuple[FinishedRun, ...]
 
     @property
     def seeds(self) -> list[int]:
-        return [run.seed for run in self.runs]
+        """Their seeds; of runs on folds these."""
+        return [run.number for run in self.runs]
+
+    @property
+    def folds(self) -> int | None:
+        return self.runs[0].folds
+
+    @property
+    def ratio(self) -> float:
+        """Of runs on folds: how many pictures each is tested on for one that it learns from."""
+        assert self.folds is not None
+        known = [run.design for run in self.runs if run.design is not None and "count" in run.design["train"]]
+        if len(known) == len(self.runs):
+            return sum(each["test"]["count"] for each in known) / sum(
+                each["train"]["count"] for each in known
+            )
+        return 1 / ((self.folds - 1) * (1 - self.runs[0].recipe.data.validation))
 
 
 def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
@@ -113,22 +140,25 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def group_runs(runs: Sequence[FinishedRun]) -> list[Group]:
-    """The runs by recipe, in the order in which they came; each group's by seed.
+    """The runs by recipe, in the order in which they came; each group's by seed or fold.
 
     Raises:
-        ValueError: a seed that comes twice in one recipe, or runs that can't be compared.
+        ValueError: a seed or a fold that comes twice in one recipe, a fold that is missing, or runs that can't be
+            compared.
     """
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
-    ordered = [sorted(each, key=lambda run: run.seed) for each in groups.values()]
+    ordered = [sorted(each, key=lambda run: run.number) for each in groups.values()]
     for each in ordered:
         for one, other in pairwise(each):
-            if one.seed == other.seed:
+            if one.number == other.number:
+                what = "seed" if one.folds is None else "fold"
                 raise ValueError(
-                    f"{one.folder} and {other.folder} are one recipe with one seed ({one.seed}): the second says "
+                    f"{one.folder} and {other.folder} are one recipe with one {what} ({one.number}): the second says "
                     "nothing more; leave one of them out"
                 )
+    _check_folds(ordered)
     _check_alike([run for each in ordered for run in each])
     labels = _labels(ordered)
     return [Group(label, tuple(each)) for label, each in zip(labels, ordered, strict=True)]
@@ -151,10 +181,32 @@ def _labels(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
     ]
 
 
+def _check_folds(groups: Sequence[Sequence[FinishedRun]]) -> None:
+    """Raises ValueError for runs on folds beside others, of folds that are missing, or with several seeds."""
+    folds = {run.folds for each in groups for run in each}
+    if folds == {None}:
+        return
+    first = groups[0][0]
+    for run in (run for each in groups for run in each):
+        if (run.folds, run.seed, run.recipe.split_seed) != (first.folds, first.seed, first.recipe.split_seed):
+            raise ValueError(
+                f"{first.folder} and {run.folder} are not of one cross-validation (data.folds, train.seed and "
+                "data.split_seed); only runs on the same folds, with one seed, can be compared"
+            )
+    for each in groups:
+        if missing := sorted(set(range(first.folds or 0)) - {run.number for run in each}):
+            raise ValueError(
+                f"{each[0].folder}: of its recipe fold {missing[0]} of {first.folds} is missing; train it (crosshead "
+                f"sweep RECIPE --folds {first.folds})"
+            )
+
+
 def _check_alike(runs: Sequence[FinishedRun]) -> None:
-    """Raises ValueError for runs of other tasks, other data or other test images than the first one's."""
-    first = runs[0]
-    for run in runs[1:]:
+    """Raises ValueError for runs of other tasks, other data or other test images than the first one's, or the first
+    one's on that fold."""
+    by_fold = {run.number if run.folds else 0: run for run in reversed(runs)}
+    for run in runs:
+        first = by_fold[run.number if run.folds else 0]
         for what, one, other in (
             ("tasks", first.recipe.task.name, run.recipe.task.name),
             ("data sets", first.recipe.data.name, run.recipe.data.name),

@@ -5,7 +5,6 @@ from statistics import fmean
 from typing import Any
 
 from crosshead.compare.comparison import Comparison, rows_of
-from crosshead.compare.recipes import mean_interval
 from crosshead.compare.runs import Group, differing_settings
 from crosshead.train.logging.curves import read_curve
 
@@ -15,9 +14,10 @@ _MOST_CLASSES = 40
 def as_data(comparison: Comparison) -> dict[str, Any]:
     """All of it; numbers that are undefined are None."""
     groups, metric = comparison.groups, comparison.metric
-    intervals = {group.label: mean_interval(comparison.values(group)) for group in groups}
+    intervals = {group.label: comparison.interval(group) for group in groups}
     return {
         "metric": {"name": metric.name, "label": metric.label, "percent": metric.form == "percent"},
+        "over": "seed" if comparison.control.folds is None else "fold",
         "looks": comparison.looks,
         "sentences": [each.sentence for each in comparison.against],
         "notes": [*_designs(comparison), *comparison.notes],
@@ -72,10 +72,8 @@ def _designs(comparison: Comparison) -> list[str]:
             )
     methods = {each.difference.method for each in comparison.against}
     if len(comparison.against) > 1:
-        how = (
-            "Dunnett's test, one variance for all"
-            if "Dunnett" in methods
-            else "Welch's tests with Holm's adjustment"
+        how = {"Dunnett": "Dunnett's test, one variance for all", "resampled": "Holm's adjustment"}.get(
+            next(iter(methods)), "Welch's tests with Holm's adjustment"
         )
         notes.append(
             f"{len(comparison.against)} recipes against {comparison.control.label} are judged together: {how}."

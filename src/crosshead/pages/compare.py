@@ -10,7 +10,7 @@ from .reports import drawing, folded, heading, paragraph, report_page, table
 
 def compare_page(data: Mapping[str, Any]) -> str:
     """The page: what may be said, the table, all seeds, curves, cost, classes, and how the recipes differ."""
-    metric, groups = data["metric"], data["groups"]
+    metric, groups, over = data["metric"], data["groups"], data.get("over", "seed")
     name = f"test {metric['label']}"
 
     def text(value: float) -> str:
@@ -25,10 +25,10 @@ def compare_page(data: Mapping[str, Any]) -> str:
         *(paragraph(note, "note") for note in data["notes"]),
         heading("Quality beside cost"),
         table(data["rows"], "recipes"),
-        heading("Every seed"),
-        drawing(draw_dots(dots, text, f"{name} of every seed"), f"{name} of every seed"),
+        heading(f"Every {over}"),
+        drawing(draw_dots(dots, text, f"{name} of every {over}"), f"{name} of every {over}"),
         paragraph(
-            "A ring a seed, a bar for the mean, a line for the mean's 95 % interval (Student's t).", "note"
+            f"A ring a {over}, a bar for the mean, a line for the mean's 95 % interval (Student's t).", "note"
         ),
         heading("Cost against quality"),
         drawing(draw_points(cost, text, f"{name} against GMACs", "GMACs"), f"{name} against GMACs"),
@@ -36,7 +36,7 @@ def compare_page(data: Mapping[str, Any]) -> str:
     if curves:
         label = f"validation {data['curves'][0]['metric']}"
         sections += [
-            heading("Curves of all seeds"),
+            heading(f"Curves of all {over}s"),
             drawing(draw_curves(curves, text, label, "epoch"), label),
         ]
     if data["classes"]:

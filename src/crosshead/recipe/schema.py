@@ -5,6 +5,7 @@ The defaults are the shared part of the MOHSA paper's recipe (arXiv 2410.14874, 
 """
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -219,6 +220,18 @@ class DataConfig(Section):
         0.1, "Share of the training pictures held out to select by, where the data set has no such split."
     )
     split_seed: Count | None = key(None, "Chooses which pictures are held out. Unset: train.seed does.")
+    groups: str | None = key(
+        None,
+        "What belongs together and is never split: a regular expression of pictures' names below root, whose first "
+        "group (or all that it matches) names it, or a .csv file there with the columns path and group. Unset: nothing "
+        "does.",
+    )
+    folds: Annotated[int, Field(ge=2)] | None = key(
+        None,
+        "Cross-validation: into how many parts the training pictures are dealt, one of which is the test split. Unset: "
+        "the data's own test split is.",
+    )
+    fold: Count = key(0, "Which of the folds is the test split, from 0.")
     eval_resize: Positive | None = key(
         None, "The shorter side before the centre crop of an evaluation.", unit="pixels"
     )
@@ -263,6 +276,23 @@ class DataConfig(Section):
     exif: Literal["apply", "ignore"] = key(
         "apply", "Whether EXIF turns pictures; ignore takes pixels as stored, as some annotations mean them."
     )
+
+    @model_validator(mode="after")
+    def _a_fold_is_one_of_them(self) -> "DataConfig":
+        if self.fold >= (self.folds or 1):
+            folds = "unset" if self.folds is None else self.folds
+            raise ValueError(
+                f"data.fold is {self.fold} and data.folds {folds}: expected one of 0 to folds - 1"
+            )
+        if self.groups is not None and not self.groups.lower().endswith(".csv"):
+            try:
+                re.compile(self.groups)
+            except re.error as error:
+                raise ValueError(
+                    f"data.groups is {self.groups!r}: expected a regular expression or a .csv file, got one that "
+                    f"doesn't compile ({error})"
+                ) from None
+        return self
 
     @model_validator(mode="after")
     def _recorded_before_white_levels(self) -> "DataConfig":

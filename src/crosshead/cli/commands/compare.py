@@ -16,7 +16,8 @@ examples:
   crosshead compare runs/plain-* runs/mohsa-* --metric balanced_accuracy
   crosshead compare runs/digits runs/digits_mohsa         two runs: of these checkpoints alone
 
-Runs are grouped by recipe, seeds apart; the first one's recipe is what the others are held against.
+Runs are grouped by recipe, seeds (or folds of a cross-validation) apart; the first one's recipe is what the others are
+held against.
 """
 
 

@@ -18,11 +18,12 @@ _EPILOG = """\
 examples:
   crosshead sweep digits_mohsa --schedules none,index,reversed,fraction:0.5 --seeds 0,1,2
   crosshead sweep digits digits_mohsa --seeds 0,1,2
+  crosshead sweep finetune data.root=/data/pets --folds 5 --over optimizer.lr=1e-4,3e-4
   crosshead sweep digits_mohsa --over optimizer.lr=1e-3,2e-3 --over model.overlap=index,[0,0,1,1,2,2] train.epochs=20
 
 The same command again goes on where it stopped: finished runs are read, a stopped one is resumed.
-The table is printed and kept in the sweep's folder as table.md, table.csv and table.json; with three seeds or more
-of two variants or more it ends in compare.html, which the first variant is the control of.
+The table is printed and kept in the sweep's folder as table.md, table.csv and table.json; with three seeds (or folds)
+or more of two variants or more it ends in compare.html, which the first variant is the control of.
 """
 _SEED = "train.seed"
 
@@ -47,6 +48,12 @@ def register(commands: Commands) -> None:
         "--seeds", metavar="0,1,...", help="the seeds of every combination (default: train.seed's, or 0)"
     )
     parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation: deal the training pictures into K parts, each of which is the test split of one run",
+    )
+    parser.add_argument(
         "--over", action="append", default=[], metavar="KEY=A,B,...", help="values of any key; repeat"
     )
     parser.add_argument("--output", metavar="DIR", help="the sweep's folder (default: runs/sweep-RECIPE...)")
@@ -68,6 +75,8 @@ def run_command(args: argparse.Namespace) -> int:
         raise ValueError("no recipe is named; expected one or more of `crosshead recipes`, or .yaml files")
     if args.jobs < 1:
         raise ValueError(f"--jobs: expected at least 1, got {args.jobs}")
+    if args.folds is not None and args.folds < 2:
+        raise ValueError(f"--folds: expected 2 or more, got {args.folds}")
     over = _lists(args)
     seeds = _seeds(args.seeds, over.pop(_SEED, None), overrides)
     if args.device is not None:
@@ -78,7 +87,7 @@ def run_command(args: argparse.Namespace) -> int:
     from crosshead.cli.terminal.streams import is_rank0, print0
     from crosshead.train.tools.sweep import plan_sweep, run_sweep, tabulate
 
-    variants = plan_sweep(recipes, overrides, over, seeds, folder)
+    variants = plan_sweep(recipes, overrides, over, seeds, folder, args.folds)
     _check_models(variants)
     code = 0
     for outcome in run_sweep(variants, lambda recipe: watch(recipe.log), print0, args.jobs):
@@ -217,4 +226,5 @@ def _print_table(rows: "list[Row]", folder: Path) -> None:
     for row in cells:
         table.add_row(*map(str, row.values()))
     table_console().print(table)
-    print(f"\nmean ± standard deviation over seeds; also in {folder}/table.md, table.csv and table.json")
+    over = rows[0].over
+    print(f"\nmean ± standard deviation over {over}s; also in {folder}/table.md, table.csv and table.json")

@@ -26,7 +26,7 @@ from crosshead.files import regular
 from crosshead.recipe.schema import DataConfig
 
 TABLE = "labels.csv"
-LAYOUT = f"ROOT/{TABLE} with the columns path[,split] and one of: label | labels (names parted by ;) | value"
+LAYOUT = f"ROOT/{TABLE} with the columns path[,split][,group] and one of: label | labels (names parted by ;) | value"
 _SPLITS = {
     "train": "train",
     "val": "validation",
@@ -79,7 +79,7 @@ def _read(table: Path) -> tuple[str, list[str], list[str], list[str]]:
             reader = csv.DictReader(file)
             header = reader.fieldnames or []
             kinds = [name for name in header if name in _KINDS]
-            if "path" not in header or len(kinds) != 1 or set(header) - {"path", "split", *kinds}:
+            if "path" not in header or len(kinds) != 1 or set(header) - {"path", "split", "group", *kinds}:
                 raise ValueError(f"{table}: the columns are {', '.join(header) or 'none'}; expected {LAYOUT}")
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -123,4 +123,5 @@ def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = Fal
     """
     data = recipe.data
     opener, hold = DATASETS.find(data.name, "data.name")[1], HoldOut(recipe.split_seed, run, by_place)
-    return settle_data(opener(data, hold=hold), data, lambda resolved: opener(resolved, hold=hold))
+    splits = settle_data(opener(data, hold=hold), data, lambda resolved: opener(resolved, hold=hold))
+    return hold.finish(splits, data)

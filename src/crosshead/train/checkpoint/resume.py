@@ -275,11 +275,11 @@ def _refuse(changed: dict[str, tuple[Any, Any]], listed: str, context: dict[str,
         kept = "keeps no average of its weights" if old is None else "keeps an average of its weights"
         value = "null" if old is None else old
         raise ValueError(f"the checkpoint {kept}; resume with train.ema_decay={value}, {remedy}")
-    for key in ("data.split_seed", "data.validation"):
-        if key in changed and context["held_out"]:
+    for key in ("data.split_seed", "data.validation", "data.groups", "data.folds", "data.fold"):
+        if key in changed and (context["held_out"] or "fold" in key):
             raise ValueError(
                 f"{key} was {changed[key][0]}, is {changed[key][1]}: the run would be trained on pictures that it is "
-                f"validated on; resume with {key}={changed[key][0]}"
+                f"{'judged' if 'fold' in key else 'validated'} on; resume with {key}={changed[key][0]}"
             )
 
 

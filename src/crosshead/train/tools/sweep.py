@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -30,14 +30,19 @@ _PLAIN_WORDS = {"model.overlap", "model.name"}
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the table to be: a recipe, and a run folder for each seed."""
+    """One row of the table to be: a recipe, and a run folder for each seed; or for each fold of ``data.folds``, where
+    these are swept over (``over`` is "fold")."""
 
     label: str
     recipe: Recipe
     folders: dict[int, Path]
+    over: Literal["seed", "fold"] = "seed"
 
-    def seeded(self, seed: int) -> Recipe:
-        return self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update={"seed": seed})})
+    def numbered(self, number: int) -> Recipe:
+        """The recipe of one of its seeds or folds."""
+        section, key = ("train", "seed") if self.over == "seed" else ("data", "fold")
+        changed = getattr(self.recipe, section).model_copy(update={key: number})
+        return self.recipe.model_copy(update={section: changed})
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Row:
-    """What a variant's runs came to: ``seeds`` finished, ``failed`` came to none.
+    """What a variant's runs came to: ``seeds`` (or folds, by what was swept ``over``) finished, ``failed`` did not.
 
     ``metric`` is the one that the figures are of, the first that the task shows; accuracies are shares. ``std`` is None
     for a single seed, and all figures are where no run has finished, or one is undefined.
@@ -70,6 +75,7 @@ class Row:
     validation_std: float | None
     test_mean: float | None
     test_std: float | None
+    over: str = "seed"
 
 
 def plan_sweep(
@@ -78,19 +84,30 @@ def plan_sweep(
     over: Mapping[str, Sequence[str]],
     seeds: Sequence[int],
     folder: Path,
+    folds: int | None = None,
 ) -> list[Variant]:
-    """Every combination of a recipe and a value from each list of ``over``, each to be run with every seed.
+    """Every combination of a recipe and a value from each list of ``over``, each to be run with every seed; or with one
+    seed, and each of ``folds`` parts of its training pictures as the test split.
 
     Args:
         recipes: names or files.
         overrides: ``KEY=VALUE``, the same for all.
         over: values by dotted key, as they are written on the command line.
         seeds: of the runs; the data's split and the weights follow them.
-        folder: of the sweep. A run goes to ``folder/LABEL/seed-N``.
+        folder: of the sweep. A run goes to ``folder/LABEL/seed-N``, or ``fold-N``.
 
     Raises:
         RecipeError: a recipe can't be used, or two variants would be the same one.
+        ValueError: folds with several seeds.
     """
+    if folds is not None and len(seeds) > 1:
+        raise ValueError(
+            f"folds go with one seed, and {len(seeds)} are given: runs on folds share training pictures, and more "
+            "seeds of each would hide how few data there are"
+        )
+    what: Literal["seed", "fold"] = "seed" if folds is None else "fold"
+    numbers = seeds if folds is None else range(folds)
+    parted = [] if folds is None else [f"train.seed={seeds[0]}", f"data.folds={folds}"]
     variants: dict[str, Variant] = {}
     for recipe, *values in itertools.product(recipes, *over.values()):
         assigned = dict(zip(over, map(str, values), strict=True))
@@ -98,14 +115,14 @@ def plan_sweep(
         if label in variants:
             raise RecipeError(f"the sweep names {label!r} twice; every combination is to be another one")
         place = folder / re.sub(r"[^A-Za-z0-9_.+=-]+", "_", label)
-        runs = {seed: place / f"seed-{seed}" for seed in seeds}
+        runs = {number: place / f"{what}-{number}" for number in numbers}
         if any(runs.items() & variant.folders.items() for variant in variants.values()):
             raise RecipeError(
                 f"{label!r} would share its folder {place} with another variant; rename the recipe"
             )
-        settings = [*overrides, *(f"{key}={value}" for key, value in assigned.items())]
+        settings = [*overrides, *parted, *(f"{key}={value}" for key, value in assigned.items())]
         resolved = resolve(load_recipe(recipe, settings, {"name": label, "output": str(folder)}))
-        variants[label] = Variant(label, resolved, runs)
+        variants[label] = Variant(label, resolved, runs, what)
     return list(variants.values())
 
 
@@ -123,7 +140,8 @@ def run_sweep(
     announce: Callable[[str], None],
     jobs: int = 1,
 ) -> Iterator[Result | Failure]:
-    """Trains what is not finished yet, seed by seed; what is finished is read. Ends early if a run is stopped.
+    """Trains what is not finished yet, seed by seed (or fold by fold); what is finished is read. Ends early if a run is
+    stopped.
 
     With ``jobs`` above 1 so many runs are trained side by side, each in a process of its own, which nobody watches.
 
@@ -135,13 +153,13 @@ def run_sweep(
     """
     runs = [(variant, seed) for seed in variants[0].folders for variant in variants]
     for variant, seed in runs:
-        _check_same_recipe(variant.folders[seed], variant.seeded(seed))
+        _check_same_recipe(variant.folders[seed], variant.numbered(seed))
     if jobs > 1:
         yield from _side_by_side(runs, announce, jobs)
         return
     for number, (variant, seed) in enumerate(runs, start=1):
-        folder, recipe = variant.folders[seed], variant.seeded(seed)
-        announce(f"[{number}/{len(runs)}] {variant.label}, seed {seed}")
+        folder, recipe = variant.folders[seed], variant.numbered(seed)
+        announce(f"[{number}/{len(runs)}] {variant.label}, {variant.over} {seed}")
         ended = _ended(folder, announce)
         outcome = _trained(recipe, folder, watch) if ended is None else ended
         _announce_failure(outcome, announce)
@@ -178,14 +196,14 @@ def _side_by_side(
         if isinstance(found, BaseException):
             found = Failure(variant.folders[seed], f"its process ended: {found}", again=True)
         outcome: Result | Failure = found
-        announce(f"[{number}/{len(waiting)}] {variant.label}, seed {seed}: {outcome.status}")
+        announce(f"[{number}/{len(waiting)}] {variant.label}, {variant.over} {seed}: {outcome.status}")
         _announce_failure(outcome, announce)
         yield outcome
 
 
 def _unwatched(run: tuple[Variant, int]) -> Result | Failure:
     variant, seed = run
-    return _trained(variant.seeded(seed), variant.folders[seed], lambda recipe: None)
+    return _trained(variant.numbered(seed), variant.folders[seed], lambda recipe: None)
 
 
 def _trained(recipe: Recipe, folder: Path, watch: Callable[[Recipe], Callback | None]) -> Result | Failure:
@@ -256,7 +274,7 @@ def tabulate(variants: Sequence[Variant]) -> list[Row]:
         results = {seed: each for seed, each in outcomes.items() if isinstance(each, Result)}
         failed = [seed for seed, each in outcomes.items() if isinstance(each, Failure)]
         if results or failed:
-            rows.append(_row(variant.label, results, failed))
+            rows.append(replace(_row(variant.label, results, failed), over=variant.over))
     return rows
 
 
@@ -288,7 +306,7 @@ def as_cells(row: Row) -> dict[str, Any]:
     """The row as people read it."""
     return {
         "variant": row.label,
-        "seeds": f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
+        f"{row.over}s": f"{len(row.seeds)}" + (f" ({len(row.failed)} failed)" if row.failed else ""),
         "parameters": _number(row.parameters, ","),
         "GMACs": _number(row.gmacs, ".4g"),
         "images/s": _number(row.images_per_second, ",.0f"),
