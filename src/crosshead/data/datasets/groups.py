@@ -8,7 +8,7 @@ import csv
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -134,7 +134,7 @@ def _digest(group: str) -> int:
     return int.from_bytes(blake2b(group.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def shared_groups(parts: dict[str, Sequence[str]]) -> str | None:
+def shared_groups(parts: Mapping[str, Sequence[str]]) -> str | None:
     """In words, which groups lie in more than one split; None where none does."""
     held = {name: set(groups) for name, groups in parts.items()}
     counts = Counter(group for groups in held.values() for group in groups)

@@ -164,7 +164,7 @@ class HoldOut:
             raise ValueError(f"{data.name}: no picture of fold {data.fold} is there any more")
         self.aside[:] = [images.subset(np.flatnonzero(inside))]
         others = np.flatnonzero(~inside)
-        return images.subset(others), None if strata is None else [strata[i] for i in others]
+        return images.subset(others), None if strata is None else [strata[i] for i in others.tolist()]
 
     def finish(self, splits: Splits, data: DataConfig) -> Splits:
         """``splits`` with the fold as their test split, where there is one; of groups in more than one split a note."""
