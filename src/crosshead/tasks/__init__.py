@@ -1,6 +1,6 @@
 """What predictions mean: all that the trainer does not know of a task."""
 
-from crosshead.tasks.classify import ClassifyTask
+from crosshead.tasks.classify import ClassifyTask, roc_auc
 from crosshead.tasks.classify.evaluation import ClassificationOutputs
 from crosshead.tasks.detect import DetectTask
 from crosshead.tasks.detect.coco_evaluation import DetectionOutputs, MaskOutputs
@@ -8,9 +8,11 @@ from crosshead.tasks.metrics import METRICS, Metric, register_metric
 from crosshead.tasks.multilabel import MultilabelOutputs, MultilabelTask
 from crosshead.tasks.protocol import Drawing, EvalResult, Evaluation, Step, Task
 from crosshead.tasks.regress import RegressionOutputs, RegressTask
-from crosshead.tasks.segment import SegmentTask
+from crosshead.tasks.segment import SegmentTask, boundary_iou, dice, picture_miou
 from crosshead.tasks.segment.pixel_evaluation import SegmentationOutputs
 from crosshead.tasks.task_registry import TASKS, open_task, register_task
+
+_FURTHER_METRICS = (roc_auc, boundary_iou, dice, picture_miou)  # which register themselves
 
 register_task("classify")(ClassifyTask)
 register_task("multilabel")(MultilabelTask)

@@ -35,13 +35,15 @@ class EvalResult:
     ``details["classes"]``, a row a class, is printed as a table; ``details["confusion"]``, counts by true and predicted
     class, is drawn. ``predictions`` has one row an image in the data set's order, beginning with its "index", where
     they were asked for. A metric that is undefined is NaN here, null in JSON and "-" on a screen. Where the one that
-    selects is, this is no judgement, and ``fault`` says why.
+    selects is, this is no judgement, and ``fault`` says why. ``outputs`` are what the metrics were computed of
+    (``ClassificationOutputs`` and its like), where predictions were asked for.
     """
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     fault: str | None = None
+    outputs: Any = field(default=None, compare=False, repr=False)
 
 
 class Evaluation(Protocol):

@@ -40,6 +40,16 @@ class ClassificationOutputs:
     class_names: tuple[str, ...]
 
     @property
+    def index(self) -> NDArray[np.int64]:
+        """Each image's place in the data set."""
+        return self.table[:, _INDEX].long().numpy()
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Of each image, its cross entropy."""
+        return self.table[:, _LOSS].numpy()
+
+    @property
     def target(self) -> NDArray[np.int64]:
         return self.table[:, _TARGET].long().numpy()
 
@@ -122,7 +132,9 @@ class ClassifyEvaluation:
         table = table[table[:, _INDEX].argsort()]
         outputs = ClassificationOutputs(table, self.class_names)
         metrics = compute_metrics(self.metrics, outputs) | {"count": float(len(table))}
-        return EvalResult(metrics, outputs.tables, self._predictions(table) if self.predictions else [])
+        if not self.predictions:
+            return EvalResult(metrics, outputs.tables)
+        return EvalResult(metrics, outputs.tables, self._predictions(table), outputs=outputs)
 
     def _predictions(self, table: Tensor) -> list[dict[str, Any]]:
         names = self.class_names

@@ -12,17 +12,21 @@ from torch import Tensor
 from crosshead.data.base import IGNORED, Batch
 from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult
+from crosshead.tasks.segment.pictures import COUNTS, PictureCounts, count_picture
 
 METRICS = ("miou", "mean_accuracy", "pixel_accuracy")
+_OF_THE_TABLE = {*METRICS, "dice"}  # metrics for which the table of all pixels serves
 
 
 @dataclass(frozen=True)
 class SegmentationOutputs:
     """``confusion`` (classes, classes) int64: how many pixels of all images are of one class, and were said to be of
-    another."""
+    another. ``pictures`` have the same of each picture, and of borders, where the recipe asks for metrics beyond those
+    that the table gives, or predictions were asked for."""
 
     confusion: Tensor
     class_names: tuple[str, ...]
+    pictures: PictureCounts | None = None
 
     @cached_property
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,8 +56,12 @@ class SegmentEvaluation:
     """A confusion matrix, rows what is there and columns what was said, and a count of images: whole numbers, whose sum
     does not depend on which process saw what."""
 
-    def __init__(self, class_names: tuple[str, ...], metrics: Sequence[str] = METRICS) -> None:
-        self.class_names, self.metrics = class_names, metrics
+    def __init__(
+        self, class_names: tuple[str, ...], metrics: Sequence[str] = METRICS, *, predictions: bool = False
+    ) -> None:
+        self.class_names, self.metrics, self.predictions = class_names, metrics, predictions
+        self.by_picture = predictions or not set(metrics) <= _OF_THE_TABLE
+        self._rows: list[Tensor] = []
         self._sums = torch.zeros(len(class_names) ** 2 + 1, dtype=torch.int64)
 
     def update(self, predictions: list[Tensor], batch: Batch) -> None:
@@ -63,18 +71,23 @@ class SegmentEvaluation:
             pairs = there[known].long() * classes + said[known].long()
             self._sums[:-1] += torch.bincount(pairs, minlength=classes**2).cpu()
         self._sums[-1] += len(predictions)
+        if self.by_picture:
+            pictures = zip(batch.index.tolist(), predictions, batch.targets, strict=True)
+            self._rows += [count_picture(i, said, there, classes, IGNORED) for i, said, there in pictures]
 
     def sums(self) -> Tensor:
         return self._sums
 
-    def rows(self) -> None:
-        return None
+    def rows(self) -> Tensor:
+        """(pictures, columns) int64, see ``PictureCounts``; none where nothing asks for them."""
+        width = 1 + COUNTS * len(self.class_names)
+        return torch.stack(self._rows) if self._rows else torch.zeros(0, width, dtype=torch.int64)
 
     def compute(self, sums: Tensor, rows: list[Any]) -> EvalResult:
         """Over the pixels of all processes: the metrics, the count of images, and a row a class."""
         classes = len(self.class_names)
         table = sums[:-1].reshape(classes, classes)
-        outputs = SegmentationOutputs(table, self.class_names)
+        outputs = SegmentationOutputs(table, self.class_names, self._pictures(rows))
         metrics = compute_metrics(self.metrics, outputs) | {"count": float(sums[-1])}
         iou, accuracy = outputs.iou.tolist(), outputs.accuracy.tolist()
         per_class = [
@@ -83,19 +96,28 @@ class SegmentEvaluation:
                 self.class_names, iou, accuracy, table.sum(1).tolist(), strict=True
             )
         ]
-        return EvalResult(metrics, {"classes": per_class, "confusion": table.tolist()})
+        details = {"classes": per_class, "confusion": table.tolist()}
+        if not self.predictions or outputs.pictures is None:
+            return EvalResult(metrics, details)
+        return EvalResult(metrics, details, outputs.pictures.rows(), outputs=outputs)
+
+    def _pictures(self, rows: list[Any]) -> PictureCounts | None:
+        if not self.by_picture:
+            return None
+        table = torch.cat(rows)
+        return PictureCounts(table[table[:, 0].argsort()])
 
 
 @register_metric("miou", "mIoU", of=SegmentationOutputs)
 def _miou(outputs: SegmentationOutputs) -> float:
     """The mean over the classes that are in the maps or in what was said."""
-    return _mean(outputs.iou)
+    return mean_known(outputs.iou)
 
 
 @register_metric("mean_accuracy", of=SegmentationOutputs)
 def _mean_accuracy(outputs: SegmentationOutputs) -> float:
     """The mean over the classes that are in the maps."""
-    return _mean(outputs.accuracy)
+    return mean_known(outputs.accuracy)
 
 
 @register_metric("pixel_accuracy", of=SegmentationOutputs)
@@ -103,7 +125,7 @@ def _pixel_accuracy(outputs: SegmentationOutputs) -> float:
     return outputs.pixel_accuracy
 
 
-def _mean(values: Tensor) -> float:
+def mean_known(values: Tensor) -> float:
     """Of those that are numbers: 0 / 0 is that of a class that is not there."""
     known = values[~values.isnan()]
     return float(known.mean()) if len(known) else math.nan

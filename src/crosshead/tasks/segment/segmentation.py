@@ -210,11 +210,7 @@ class SegmentTask:
         return [not bool((classes == NOTHING).any()) for classes in predictions]
 
     def evaluation(self, *, predictions: bool = False) -> SegmentEvaluation:
-        if predictions:
-            raise ValueError(
-                "a table of predictions is for one row a picture; `crosshead predict` writes maps"
-            )
-        return SegmentEvaluation(self.info.class_names, self.metrics)
+        return SegmentEvaluation(self.info.class_names, self.metrics, predictions=predictions)
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         return model, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
