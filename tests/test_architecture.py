@@ -49,7 +49,7 @@ MAY_IMPORT = {
 
 # The files and folders of a room, from the bottom up: each may import from those before it, and from itself.
 INSIDE = {
-    "data": "random decode coco base transforms datasets batching tools",
+    "data": "random decode coco base transforms datasets batching conversion tools",
     "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
     "export": "about answers resize prepare segments objects runtime graphs programs precision checks onnx_file "
     "sources judged",

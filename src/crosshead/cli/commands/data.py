@@ -1,4 +1,4 @@
-"""``crosshead data``: which data sets there are, whether every image of one can be read, and packing one."""
+"""``crosshead data``: which data sets there are, whether every image of one can be read, packing and converting."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_recipe_words, split_words
+from crosshead.cli.commands import data_convert
 
 if TYPE_CHECKING:
     from crosshead.data.tools.check import CheckReport
@@ -18,7 +19,9 @@ _SHOWN = 20  # broken images printed; --json has all
 
 def register(commands: Commands) -> None:
     parser = commands.add_parser(
-        "data", help="list data sets, check or pack one", description="Looks at data, and packs it."
+        "data",
+        help="list data sets, check, pack or convert one",
+        description="Looks at data, packs and converts it.",
     )
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the data sets that a recipe can name")
@@ -55,6 +58,7 @@ def register(commands: Commands) -> None:
         "--shard-megabytes", type=float, default=256.0, metavar="MB", help="of a shard (default: 256)"
     )
     pack.set_defaults(run=pack_data, workers=None)
+    data_convert.register(actions)
 
 
 def list_data(args: argparse.Namespace) -> int:

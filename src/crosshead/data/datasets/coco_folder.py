@@ -30,9 +30,10 @@ _WORDS = {
 def open_coco_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     """Without a file of validation a share of the training pictures is held out, by seed."""
     root = data_root(data, LAYOUT)
-    files = _files(root)
+    files = coco_files(root)
     parts = {
-        part: read_coco(file, _folders(root, part, file), data, inside=root) for part, file in files.items()
+        part: read_coco(file, picture_folders(root, part, file), data, inside=root)
+        for part, file in files.items()
     }
     for part, file in files.items():
         check_same_categories(file, parts[part], files["train"], parts["train"])
@@ -55,7 +56,7 @@ def open_coco_folder(data: DataConfig, *, hold: HoldOut) -> Splits:
     )
 
 
-def _files(root: Path) -> dict[str, Path]:
+def coco_files(root: Path) -> dict[str, Path]:
     """The file of each split, by the words of its name or of its folder's; one file alone is the training set's."""
     places = [root / "annotations"] if any((root / "annotations").glob("*.json")) else [root]
     files = [file for place in places for file in sorted(place.glob("*.json"))]
@@ -89,7 +90,7 @@ def _files(root: Path) -> dict[str, Path]:
     return found
 
 
-def _folders(root: Path, part: str, file: Path) -> list[Path]:
+def picture_folders(root: Path, part: str, file: Path) -> list[Path]:
     """Where the pictures of a split may lie."""
     words = [word for word, its in _WORDS.items() if its == part]
     stem = root / "images" / file.stem, root / file.stem
