@@ -4,6 +4,7 @@ Maps A are (B, heads, N, N) over the tokens of the grid; ``separation`` (N, N) h
 are (B, heads, N, d). Everything is computed image by image and then averaged; CKA alone pools the tokens of all images.
 """
 
+import itertools
 import math
 
 import torch
@@ -90,6 +91,26 @@ def effective_heads(similarity: Tensor) -> float:
     values = torch.linalg.eigvalsh(similarity.double() / len(similarity)).clamp(min=0)
     values = values / values.sum()
     return (values * torch.where(values > 0, values, 1.0).log()).sum().neg().exp().item()
+
+
+def sinks(maps: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of maps (B, heads, queries, N) over all tokens: attention to the one that draws most, and its value's norm over
+    the mean of the others'; (heads,) each."""
+    mass = shares(maps)
+    share, value = torch.zeros(2, *mass.shape[:2], dtype=torch.float64)
+    for b, head in itertools.product(*map(range, mass.shape[:2])):
+        received = mass[b, head].mean(0)
+        sink = int(received.argmax())
+        norms = values[b, head].double().norm(dim=-1)
+        share[b, head] = received[sink]
+        value[b, head] = norms[sink] / norms[torch.arange(len(norms)) != sink].mean()
+    return share.mean(0), value.mean(0)
+
+
+def output_rank(outputs: Tensor) -> Tensor:
+    """|O|_F^2 / s_1^2, s_1 the largest singular value of O (N, d); (heads,)."""
+    singular = torch.linalg.svdvals(outputs.double())
+    return (singular.pow(2).sum(-1) / singular.amax(-1).pow(2)).mean(0)
 
 
 def top_share(row: Tensor, share: float = 0.6) -> Tensor:

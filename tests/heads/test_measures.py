@@ -9,7 +9,7 @@ import torch
 from crosshead.heads.measures.maps import MapMeasures, Rows, map_products, row_sums
 from crosshead.heads.measures.outputs import OutputMeasures
 from crosshead.heads.measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
-from crosshead.heads.measures.tokens import alignment, outstanding_tokens, prefix_share
+from crosshead.heads.measures.tokens import Sinks, alignment, outstanding_tokens, prefix_share
 
 SHAPES = [(2, 3, 12, 5), (1, 1, 7, 4), (3, 2, 2, 1)]
 
@@ -89,6 +89,7 @@ def test_streamed_outputs_equal_the_equations(shape):
     got, whole = gathered.result(), torch.cat(batches)
     wanted = {
         "output_similarity": naive.output_similarity(whole),
+        "output_rank": naive.output_rank(whole),
         "cka": naive.linear_cka(whole),
         "cka_debiased": naive.debiased_cka(whole),
     }
@@ -169,3 +170,37 @@ def test_sinks():
     features = torch.randn(2, 50, 16, generator=torch.Generator().manual_seed(0))
     features[1, 7] *= 30
     assert outstanding_tokens(features).nonzero().tolist() == [[1, 7]]
+
+
+def test_a_sink_that_says_nothing_and_one_that_tells_all_the_same():
+    """Token 2 draws nine tenths: of head 0 its value is 0, of head 1 as large as any."""
+    maps = torch.full((1, 2, 6, 6), 0.1 / 5)
+    maps[..., 2] = 0.9
+    values = torch.nn.functional.normalize(
+        torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    values[0, 0, 2] = 0.0
+    sinks = Sinks(torch.ones(1, 6, dtype=torch.bool))
+    for chunk in ([0, 1], [2, 3, 4, 5]):
+        sinks.add(maps[:, :, chunk], chunk)
+    found = sinks.result(values)
+    assert found["sink_share"][0].tolist() == pytest.approx([0.9, 0.9])
+    assert found["sink_value_norm"][0].tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
+    gathered = OutputMeasures(2)
+    gathered.add(torch.stack([torch.ones(6, 3), torch.eye(6)[:, :3]])[None])
+    assert gathered.result()["output_rank"].tolist() == pytest.approx([1.0, 3.0])
+
+
+def test_what_fills_a_window_up_is_no_sink():
+    """Of two windows the second has two tokens and two that fill it up; each has a sink of its own."""
+    real = torch.tensor([[True] * 4, [True, True, False, False]])
+    maps = maps_of(2, 3, 4)
+    maps[1, :, :, 2:] = 0.0
+    values = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(2))
+    sinks = Sinks(real)
+    sinks.add(maps, range(4))
+    found = sinks.result(values)
+    parts = naive.sinks(maps[:1], values[:1]), naive.sinks(maps[1:, :, :2, :2], values[1:, :, :2])
+    for name, index in (("sink_share", 0), ("sink_value_norm", 1)):
+        want = (parts[0][index] + parts[1][index]) / 2
+        torch.testing.assert_close(found[name][0].double(), want, rtol=1e-5, atol=1e-5)

@@ -13,9 +13,10 @@ from heads.small_models import MODELS, images, vit, windowed
 
 def whole_calls(model, pictures):
     """Every call of every layer: its places, its whole maps in float64, the heads' outputs."""
-    maps, places, outputs = {}, {}, {}
+    maps, places, outputs, values = {}, {}, {}, {}
 
     def on_call(call):
+        values[call.layer.path] = call.layer.inspected.operands(call.layer.view, call.heads)[2]
         maps[call.layer.path] = call.weights().double()
         places[call.layer.path] = call.places
 
@@ -24,7 +25,7 @@ def whole_calls(model, pictures):
 
     with torch.no_grad(), reading(model, head_layers(model), on_call, on_outputs):
         model(pictures)
-    return maps, places, outputs
+    return maps, places, outputs, values
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -33,7 +34,7 @@ def test_streams_equal_the_equations(name, monkeypatch):
     pictures = images(size)
     monkeypatch.setattr(streams, "_CHUNK_BYTES", 2000)  # several chunks, at this size too
     found = measure_heads(model, [pictures[:1], pictures[1:]])
-    maps, places, outputs = whole_calls(model, pictures)
+    maps, places, outputs, values = whole_calls(model, pictures)
     assert [layer.path for layer in found] == list(maps)
     for layer in found:
         where, p = places[layer.path], places[layer.path].prefix
@@ -48,11 +49,17 @@ def test_streams_equal_the_equations(name, monkeypatch):
         o = outputs[layer.path][:, p:]
         width, view = o.shape[-1], next(each.view for each in head_layers(model) if each.path == layer.path)
         borrowed = (width - view.head_dim) // 2
-        o = o[..., borrowed : borrowed + view.head_dim]
+        own = slice(borrowed, borrowed + view.head_dim)
+        o = o[..., own]
+        # Windows alike in all of their tokens are as many images.
+        share, value = naive.sinks(maps[layer.path][:, :, p:], values[layer.path][..., own])
+        check(layer, "sink_share", share)
+        check(layer, "sink_value_norm", value)
         o = o.reshape(2, -1, *o.shape[2:]).transpose(1, 2)
         check(layer, "cka", naive.linear_cka(o))
         check(layer, "cka_debiased", naive.debiased_cka(o))
         check(layer, "output_similarity", naive.output_similarity(o))
+        check(layer, "output_rank", naive.output_rank(o))
         assert layer.values["output_variance"] == pytest.approx(naive.output_variance(o), rel=1e-5)
 
 
@@ -73,7 +80,7 @@ def test_windows_are_measured_where_they_may_look():
     ):
         model(pictures)
     path = next(path for path, mask in masks.items() if mask is not None)
-    maps, _, _ = whole_calls(model, pictures)
+    maps, _, _, _ = whole_calls(model, pictures)
     windows = len(masks[path])
     a = maps[path].unflatten(0, (2, windows))
     keys = (masks[path] == 0).sum(-1).double()
@@ -141,7 +148,7 @@ def test_in_windows_an_object_is_found_in_what_its_tokens_receive_from_all(name)
     mask[:, : size // 2, size // 4 :] = True
     found = {layer.path: layer for layer in measure_heads(model, [(pictures, mask)]) if layer.windows > 1}
     assert found
-    maps, places, _ = whole_calls(model, pictures)
+    maps, places, _, _ = whole_calls(model, pictures)
     for path, layer in found.items():
         where = places[path]
         received = torch.zeros(2, layer.heads, where.rows, where.columns, dtype=torch.float64)

@@ -16,7 +16,7 @@ from .calls import Call, reading
 from .measures.maps import MapMeasures, Means, Rows, map_products, row_sums
 from .measures.outputs import OutputMeasures
 from .measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
-from .measures.tokens import alignment, outstanding_tokens, prefix_share
+from .measures.tokens import Sinks, alignment, outstanding_tokens, prefix_share
 
 # What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.
 _CHUNK_BYTES = 4 * 2**20
@@ -129,13 +129,14 @@ class _Gathered:
         size = max(_CHUNK_BYTES // (4 * batch * heads * call.heads.q.shape[1]), 1)
         images, count = batch // places.windows, 0
         change, lost, sunk = (torch.zeros(images, heads, device=device) for _ in range(3))
+        sinks = Sinks(F.pad(real, (prefix, 0), value=True))
         for start in range(0, len(self.picked), size):
             part = self.picked[start : start + size]
             kept = real[:, part].flatten()  # what fills a window up is neither a query nor a key
-            weights, own = (
-                _windows_aside(rows, places.windows)[:, :, kept]
-                for rows in _weights(call, [i + prefix for i in part], factors)
-            )
+            asked = [i + prefix for i in part]
+            found = _weights(call, asked, factors)
+            sinks.add(found[0], asked)
+            weights, own = (_windows_aside(rows, places.windows)[:, :, kept] for rows in found)
             count += weights.shape[2]
             change = change + (weights - own).abs().sum(-1).sum(-1) / 2
             lost = lost + (weights.clamp(max=0).abs().sum(-1) / weights.abs().sum(-1)).sum(-1)
@@ -152,6 +153,8 @@ class _Gathered:
             self.means.add("negative_share", lost / count)
         if prefix:
             self.means.add("prefix_share", sunk / count)
+        for name, value in sinks.result(self._own(call.layer.inspected.operands(call.layer.view, call.heads)[2])).items():
+            self.means.add(name, value)
 
     def _align(self, call: Call, mask: Tensor) -> None:
         places, prefix = call.places, call.places.prefix
@@ -174,11 +177,14 @@ class _Gathered:
 
     def take_outputs(self, outputs: Tensor, images: int) -> None:
         """Outputs (B, N, heads, width): each head's own channels, the grid's tokens, windows of an image together."""
-        width, own = outputs.shape[-1], self.layer.view.head_dim
-        outputs = outputs[:, self.last.places.prefix :]
-        outputs = outputs[..., (width - own) // 2 : (width - own) // 2 + own]
+        outputs = self._own(outputs[:, self.last.places.prefix :])
         outputs = outputs.reshape(images, -1, *outputs.shape[2:])[:, self.last.places.real.flatten()]
         self.outputs.add(outputs.transpose(1, 2))
+
+    def _own(self, x: Tensor) -> Tensor:
+        """The channels of (..., width) that are a head's own, in the middle of those that it borrows."""
+        own = self.layer.view.head_dim
+        return x.narrow(-1, (x.shape[-1] - own) // 2, own)
 
     def result(self) -> LayerMeasures:
         assert self.maps is not None

@@ -13,5 +13,8 @@ A is a head's map, N rows of weights over the tokens that its queries may see; O
     cka                |Y^T X|^2 / (|X^T X| |Y^T Y|) of centred outputs; ``cka_debiased`` with the unbiased estimator
                        (arXiv 1905.00414, 2010.15327)
     effective_heads    exp of the entropy of the eigenvalues of (similarity matrix / h), 1 to h (arXiv 2210.02410)
+    output_rank        |O_g|_F^2 / s_1^2, s_1 the largest singular value of O_g: 1 to d (stable rank; arXiv 2606.08105)
+    sink_share         the largest mean over i of A_ij, over all tokens j; that j is the head's sink (arXiv 2606.08105)
+    sink_value_norm    |v_s| over the mean |v_j| of the other tokens, s the sink, v what the projection has yet to mix
     alignment          Jaccard of the top 60 % of attention with a mask, 0 at chance, 1 at a match (arXiv 2104.14294)
 """

@@ -15,6 +15,7 @@ class OutputMeasures:
         self._images = self._tokens = 0
         self._cosines = torch.zeros(num_heads, num_heads, dtype=torch.float64)
         self._variance = 0.0
+        self._ranks = torch.zeros(num_heads, dtype=torch.float64)
         self._sums: list[Tensor] = []
 
     def add(self, outputs: Tensor) -> None:
@@ -28,15 +29,17 @@ class OutputMeasures:
         apart = (outputs - outputs.mean(1, keepdim=True)).pow(2).sum((1, 2, 3))
         whole = outputs.pow(2).sum((1, 2, 3))
         self._variance += (apart / whole.clamp(min=torch.finfo(whole.dtype).tiny)).sum().item()
+        self._ranks += stable_rank(outputs).sum(0)
         found = _statistics(outputs.permute(1, 0, 2, 3).flatten(1, 2))
         self._sums = [a + b for a, b in zip(self._sums, found, strict=True)] if self._sums else found
 
     def result(self) -> dict[str, Tensor | float]:
-        """``output_similarity``, ``cka``, ``cka_debiased`` (heads, heads), and ``output_variance``."""
+        """By name: (heads, heads), ``output_rank`` (heads,), and ``output_variance``."""
         images = max(self._images, 1)
         found: dict[str, Tensor | float] = {
             "output_similarity": self._cosines / images,
             "output_variance": self._variance / images,
+            "output_rank": self._ranks / images,
         }
         if self._sums:
             found["cka"] = _normalised(self._biased())
@@ -60,6 +63,16 @@ class OutputMeasures:
         one = torch.einsum("gd,ghd->gh", total, weighted)
         crossed = both - one - one.mT + squares
         return traces + own[:, None] * own / ((n - 1) * (n - 2)) - 2 / (n - 2) * crossed
+
+
+def stable_rank(outputs: Tensor) -> Tensor:
+    """|O|_F^2 / s_1^2 of outputs (..., N, d), s_1 the largest singular value: 1 where all tokens get one vector, scaled.
+
+    Without centring: what a head hands to all tokens alike counts (arXiv 2606.08105). A head that gives nothing: NaN.
+    """
+    tall = outputs if outputs.shape[-2] >= outputs.shape[-1] else outputs.mT
+    squares = torch.linalg.eigvalsh(tall.mT @ tall).clamp(min=0)
+    return squares.sum(-1) / squares[..., -1]
 
 
 def _statistics(x: Tensor) -> list[Tensor]:

@@ -1,5 +1,7 @@
 """Which tokens attention lies on: an object's, or those that draw it whatever is asked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,43 @@ def _top(rows: Tensor, share: float) -> Tensor:
 
 def _jaccard(chosen: Tensor, mask: Tensor) -> Tensor:
     return (chosen & mask).sum(-1).double() / (chosen | mask).sum(-1).clamp(min=1)
+
+
+class Sinks:
+    """The token of each head that draws most attention, and whether there is anything to take from it (2606.08105).
+
+    A sink whose value is near 0 lets a head say nothing; one whose value is not hands the same to every query, and the
+    head's outputs are then of low rank (``OutputMeasures``). In windows each has a sink of its own.
+
+    Args:
+        real: (windows, N), the prefix counted: which tokens there are, and do not fill a window up.
+    """
+
+    def __init__(self, real: Tensor) -> None:
+        self._real = real
+        self._received: Tensor | float = 0.0
+        self._queries: Tensor | float = 0.0
+
+    def add(self, weights: Tensor, queries: Sequence[int]) -> None:
+        """Takes the rows (images · windows, heads, queries, N) of some queries; of a signed map |A|."""
+        mass = weights.abs().unflatten(0, (-1, len(self._real)))
+        asked = self._real[:, list(queries)].to(mass.dtype)
+        shares = mass / mass.sum(-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
+        self._received = self._received + torch.einsum("bwhqn,wq->bwhn", shares, asked)
+        self._queries = self._queries + asked.sum(-1)[:, None, None]
+
+    def result(self, values: Tensor) -> dict[str, Tensor]:
+        """Of values (images · windows, heads, N, d): ``sink_share`` and ``sink_value_norm``, (images, heads)."""
+        received = (self._received / self._queries).masked_fill(~self._real[:, None], -1.0)
+        share, sink = received.max(-1, keepdim=True)
+        norms = values.float().norm(dim=-1).unflatten(0, (-1, len(self._real))) * self._real[:, None]
+        own = norms.gather(-1, sink)
+        others = (norms.sum(-1, keepdim=True) - own) / (self._real.sum(-1)[:, None, None] - 1)
+        # A window of one token has no others: NaN there, and the mean of the other windows.
+        return {
+            "sink_share": share.squeeze(-1).mean(1),
+            "sink_value_norm": (own / others).squeeze(-1).nanmean(1),
+        }
 
 
 # A token stands out where its norm is this many median absolute deviations above the median.
