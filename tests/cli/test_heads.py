@@ -46,8 +46,20 @@ def test_recipes_are_compared_over_seeds(place, capsys, tmp_path):
     with Image.open(tmp_path / "heads_against.png") as picture:
         assert picture.width > 1000
     assert (tmp_path / "heads_against.pdf").read_bytes().startswith(b"%PDF")
-    assert main(["heads", *runs[0][:2], "--against", *runs[1]]) == 2
-    assert "expected at least 3 seeds of each" in capsys.readouterr().err
+
+
+def test_one_run_a_side_is_described_and_nothing_is_tested(place, capsys, tmp_path):
+    runs = [str(place / f"{name}0") for name in ("plain", "lapped")]
+    words = ["heads", runs[0], "--against", runs[1], "--images", "16", "--output", str(tmp_path)]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "1 run against 1 run, 16 images of test: described, not tested" in said
+    assert ", p " not in said and "Welch" not in said
+    numbers = json.loads((tmp_path / "heads_against.json").read_text())
+    a, b = (numbers["intervals"][side]["output_variance, block 1"] for side in "ab")
+    assert "differences" not in numbers and a["low"] is None
+    line = next(each for each in said.splitlines() if each.startswith("  output_variance, block 1:"))
+    assert line.endswith(f"{a['mean']:.3f}, {b['mean']:.3f} ({b['mean'] - a['mean']:+.3f})")
 
 
 @pytest.mark.parametrize(

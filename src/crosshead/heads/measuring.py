@@ -153,7 +153,9 @@ class _Gathered:
             self.means.add("negative_share", lost / count)
         if prefix:
             self.means.add("prefix_share", sunk / count)
-        for name, value in sinks.result(self._own(call.layer.inspected.operands(call.layer.view, call.heads)[2])).items():
+        for name, value in sinks.result(
+            self._own(call.layer.inspected.operands(call.layer.view, call.heads)[2])
+        ).items():
             self.means.add(name, value)
 
     def _align(self, call: Call, mask: Tensor) -> None:

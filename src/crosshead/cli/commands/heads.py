@@ -14,7 +14,8 @@ _EPILOG = """\
 examples:
   crosshead heads runs/digits_mohsa                     writes runs/digits_mohsa/heads.json, prints a table
   crosshead heads runs/digits_mohsa --masks --ablate
-  crosshead heads runs/plain --against runs/mohsa_seed*
+  crosshead heads runs/plain --against runs/mohsa               side by side, nothing tested
+  crosshead heads runs/plain_s* --against runs/mohsa_s*         three seeds a side or more: what differs
   crosshead heads vit_small_patch16_224 --weights vit.safetensors --pictures photos/
 """
 HEADS_FILE = "heads.json"
@@ -93,14 +94,19 @@ COLUMNS = (
     ("cka_mean", "CKA", 2),
     ("effective_heads_cka", "by CKA", 1),
     ("output_variance", "variance", 2),
+    ("output_rank", "rank", 1),
+    ("sink_share", "sink", 2),
+    ("sink_value_norm", "its value", 2),
     ("change", "changed", 2),
     ("alignment", "alignment", 2),
 )
 _EXPLAINED = """\
 distance: how far heads look, over uniform attention's; entropy: 1 is uniform; confidence: the largest weight of a row;
 maps alike: cosine of two heads' centred maps; CKA: of two heads' outputs; by maps, by CKA: effective heads, how many
-they amount to; variance: of the outputs between heads; changed: total variation between a head's map and the one that
-it has alone."""
+they amount to; variance: of the outputs between heads; rank: of a head's output, 1 where it hands the same to all
+tokens; sink: attention on the token that draws most; its value: the norm of its value over the other tokens', near 0
+where the head has nothing to take from it; changed: total variation between a head's map and the one that it has
+alone."""
 
 
 def print_table(found: dict[str, Any]) -> None:

@@ -66,24 +66,20 @@ PICTURE, NUMBERS = "heads_against", "heads_against.json"
 def compare_runs(words: list[str], args: argparse.Namespace) -> int:
     """Measures all runs on the same images, writes numbers and figures (PNG and PDF), prints what differs.
 
+    With fewer than three seeds on a side the runs are described beside each other, and nothing is tested.
+
     Raises:
-        ValueError: fewer than three seeds on a side, or models of different depth.
+        ValueError: models without a block in common.
     """
     from crosshead.compare.recipes import FEWEST_SEEDS, compare_recipes, mean_interval
 
     sides = {"a": words, "b": args.against}
-    for runs in sides.values():
-        if len(runs) < FEWEST_SEEDS:
-            raise ValueError(
-                f"{len(runs)} run{'s' if len(runs) > 1 else ''} on one side say nothing of a recipe: expected at least "
-                f"{FEWEST_SEEDS} seeds of each, crosshead heads A1 A2 A3 --against B1 B2 B3"
-            )
     measured = {side: [measure_run(run, args) for run in runs] for side, runs in sides.items()}
     values = {side: gather_measures(runs) for side, runs in measured.items()}
     common = [name for name in values["a"] if name in values["b"]]
     if not common:
         raise ValueError("the two sides have no block in common that could be compared")
-    found = compare_recipes({n: values["a"][n] for n in common}, {n: values["b"][n] for n in common})
+    a, b = ({name: values[side][name] for name in common} for side in sides)
     folder = Path(args.output or ".")
     folder.mkdir(parents=True, exist_ok=True)
     numbers = {
@@ -92,11 +88,16 @@ def compare_runs(words: list[str], args: argparse.Namespace) -> int:
         "images": measured["a"][0]["images"],
         "seeds": [len(words), len(args.against)],
         "intervals": {s: {n: vars(mean_interval(v)) for n, v in each.items()} for s, each in values.items()},
-        "differences": {name: vars(difference) for name, difference in found.items()},
     }
+    if min(len(runs) for runs in sides.values()) < FEWEST_SEEDS:
+        lines = _described(a, b, numbers)
+    else:
+        found = compare_recipes(a, b)
+        numbers["differences"] = {name: vars(difference) for name, difference in found.items()}
+        lines = _tested(found, numbers)
     (folder / NUMBERS).write_text(json.dumps(finite(numbers), indent=1) + "\n")
     draw(folder, values, common, (_name(words), _name(args.against)))
-    _tell(found, numbers, folder)
+    print("\n".join([*lines, f"numbers: {folder / NUMBERS}; figures: {folder / PICTURE}.png and .pdf"]))
     return 0
 
 
@@ -151,20 +152,32 @@ def draw(
         figure.savefig(folder / f"{PICTURE}.{suffix}")
 
 
-def _tell(found: dict[str, Any], numbers: dict[str, Any], folder: Path) -> None:
+def _tested(found: dict[str, Any], numbers: dict[str, Any]) -> list[str]:
     images = numbers["images"]
-    print(
+    lines = [
         f"{numbers['seeds'][0]} runs against {numbers['seeds'][1]}, {images['count']} images of {images['split']}; "
         f"Welch's t on the seeds' means, Holm over {len(found)} comparisons"
-    )
+    ]
     differing = {name: each for name, each in found.items() if each.differs()}
-    for name, each in differing.items():
-        print(
-            f"  {name}: {each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}], p {each.p_adjusted:.3f}"
-        )
-    if not differing:
-        print("  no measure of any block differs at 95 %: nothing is claimed")
-    print(f"numbers: {folder / NUMBERS}; figures: {folder / PICTURE}.png and .pdf")
+    lines += [
+        f"  {name}: {each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}], p {each.p_adjusted:.3f}"
+        for name, each in differing.items()
+    ]
+    return lines if differing else [*lines, "  no measure of any block differs at 95 %: nothing is claimed"]
+
+
+def _described(a: dict[str, list[float]], b: dict[str, list[float]], numbers: dict[str, Any]) -> list[str]:
+    """Means side by side, a line a measure and block: of so few runs nothing can be said of their recipes."""
+    images, seeds = numbers["images"], numbers["seeds"]
+    counts = " against ".join(f"{count} run{'s' if count > 1 else ''}" for count in seeds)
+    return [
+        f"{counts}, {images['count']} images of {images['split']}: described, not tested. Fewer than three seeds a "
+        "side say nothing of their recipes.",
+        *(
+            f"  {name}: {fmean(a[name]):.3f}, {fmean(b[name]):.3f} ({fmean(b[name]) - fmean(a[name]):+.3f})"
+            for name in a
+        ),
+    ]
 
 
 def _name(runs: list[str]) -> str:

@@ -66,7 +66,7 @@ class OutputMeasures:
 
 
 def stable_rank(outputs: Tensor) -> Tensor:
-    """|O|_F^2 / s_1^2 of outputs (..., N, d), s_1 the largest singular value: 1 where all tokens get one vector, scaled.
+    """|O|_F^2 / s_1^2 of outputs (..., N, d), s_1 the largest singular value: 1 where all tokens are given one vector.
 
     Without centring: what a head hands to all tokens alike counts (arXiv 2606.08105). A head that gives nothing: NaN.
     """
