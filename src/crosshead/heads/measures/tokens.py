@@ -56,16 +56,15 @@ class Sinks:
 
     def __init__(self, real: Tensor) -> None:
         self._real = real
-        self._received: Tensor | float = 0.0
-        self._queries: Tensor | float = 0.0
+        self._received = self._queries = torch.zeros(())
 
     def add(self, weights: Tensor, queries: Sequence[int]) -> None:
         """Takes the rows (images · windows, heads, queries, N) of some queries; of a signed map |A|."""
         mass = weights.abs().unflatten(0, (-1, len(self._real)))
         asked = self._real[:, list(queries)].to(mass.dtype)
         shares = mass / mass.sum(-1, keepdim=True).clamp(min=torch.finfo(mass.dtype).tiny)
-        self._received = self._received + torch.einsum("bwhqn,wq->bwhn", shares, asked)
-        self._queries = self._queries + asked.sum(-1)[:, None, None]
+        self._received = self._received.to(mass.device) + torch.einsum("bwhqn,wq->bwhn", shares, asked)
+        self._queries = self._queries.to(mass.device) + asked.sum(-1)[:, None, None]
 
     def result(self, values: Tensor) -> dict[str, Tensor]:
         """Of values (images · windows, heads, N, d): ``sink_share`` and ``sink_value_norm``, (images, heads)."""
