@@ -38,7 +38,7 @@ from crosshead.data.batching.dense_batches import TrainingObjects, padded
 from crosshead.data.batching.loader import training_loader
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import encode
-from crosshead.data.datasets.dense import ObjectSet
+from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.random import Indices
 from crosshead.data.transforms import objects as transforms
@@ -82,7 +82,7 @@ class Side:
             self.optimizer, recipe.schedule, total_steps=100_000, steps_per_epoch=STEPS, scale=1.0
         )
 
-    def images(self) -> ObjectSet:
+    def images(self) -> ObjectDataset:
         """As many as a turn takes."""
         count = STEPS * self.recipe.data.batch_size
         return self.splits.train.subset(np.arange(count))  # type: ignore[return-value]
@@ -92,7 +92,7 @@ class Pictures(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Pictures and targets as torchvision's references prepare them: tv_tensors through transforms v2."""
 
     def __init__(
-        self, images: ObjectSet, info: DatasetInfo, *, resize: v2.Transform | None, flip: float
+        self, images: ObjectDataset, info: DatasetInfo, *, resize: v2.Transform | None, flip: float
     ) -> None:
         self.images = images
         steps = [] if resize is None else [resize]
@@ -171,7 +171,7 @@ class Engine(Side):
         # The stop request is not entered: a signal ends the benchmark.
         self.trainer = Trainer(training, loaders=loaders, saver=saver, callback=callbacks, stop=StopRequest())
 
-    def batches(self, images: ObjectSet, epoch: int) -> Any:
+    def batches(self, images: ObjectDataset, epoch: int) -> Any:
         return training_loader(self.task.training_batches(images, seed=0, epoch=epoch))
 
     def turn(self) -> None:

@@ -11,7 +11,7 @@ from odd_files import encoded, picture, write_class_folders
 from crosshead.data.base import Splits
 from crosshead.data.batching.labelled import EvaluationBatches
 from crosshead.data.batching.loader import evaluation_loader
-from crosshead.data.decode.archives import ArchivedImages
+from crosshead.data.datasets.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
 from opening import open_data

@@ -1,10 +1,12 @@
 """Sets of labelled pictures: what every data set looks like to the loaders, and how one is split."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -23,26 +25,59 @@ IGNORED = 255  # in a map of classes: the pixel has none
 BrokenPolicy = Literal["on_broken_train", "on_broken_eval"]
 
 
-class ImageSet(Protocol):
-    """Pictures by number; the loaders ask nothing else."""
+class ImageSet(ABC):
+    """Pictures by number. What must be there is abstract; all else has a default, and is asked of every set alike."""
 
-    @property
-    def targets(self) -> Sequence[Any]:
-        """What the task wants to know of each picture: its class; where its map is."""
+    counted: ClassVar[Literal["images", "pixels", "objects"]] = "images"
+    """What has a class: a picture, its pixels (``SegmentationDataset``), or objects in it (``ObjectDataset``)."""
 
+    stored: ClassVar[bool] = False
+    """Whether pictures are decoded, from what ``source`` and ``encoded`` give."""
+
+    generated: ClassVar[bool] = False
+    """Whether pictures, and what there is to learn of them, are made when asked for, in ``data.image_size``."""
+
+    targets: Sequence[Any]
+    """What the task wants to know of each picture: its class; where its map is."""
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def load(self, i: int) -> Image.Image:
         """Picture ``i``: mode ``L`` or ``RGB``, or ``Bands``, see ``decode_image``. Raises ``BrokenImage``."""
 
+    @abstractmethod
     def name(self, i: int) -> str:
         """What to call picture ``i`` in a message: its path, for files."""
 
-    def subset(self, indices: Indices) -> "ImageSet":
+    @abstractmethod
+    def subset(self, indices: Indices) -> Self:
         """The pictures of ``indices``, in that order."""
 
+    def source(self, i: int) -> str | bytes:
+        """What picture ``i`` is decoded from: a path, or the bytes of one. Raises ``BrokenImage``."""
+        raise NotImplementedError(f"{type(self).__name__}.stored says that nothing is decoded")
 
-class ArrayImages:
+    def encoded(self, i: int) -> tuple[bytes, ...]:
+        """The bytes of picture ``i`` as they are kept, and of what belongs to it: its map; or its objects as a COCO
+        file of their own, without the categories. Raises ``BrokenImage``."""
+        raise NotImplementedError(f"{type(self).__name__}.stored says that nothing is decoded")
+
+    @property
+    def known_faults(self) -> list[tuple[str, str]]:
+        """(name, reason) of every picture of which it is known without reading it that it is broken."""
+        return []
+
+    def precheck(self) -> None:  # noqa: B027  # most sets have nothing to look at
+        """An error where a look at a few of what belongs to the pictures shows that none can be learned from."""
+
+    def digest(self) -> str | None:
+        """Of what is to be learned of the pictures, to tell whether it has changed, where ``targets`` don't tell."""
+        return None
+
+
+class ArrayImages(ImageSet):
     """Pictures of one size in memory: ``pixels`` (N, C, H, W) uint8, C 1 or 3; ``targets`` (N,).
 
     ``ids`` (N,) are the numbers under which messages name them, where they are not 0 ... N − 1.
@@ -52,7 +87,7 @@ class ArrayImages:
         assert pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1] in (1, 3)
         assert len(pixels) == len(targets)
         self.pixels, self.title = pixels, title
-        self.targets: Sequence[int] = targets.tolist()
+        self.targets = targets.tolist()
         self.ids = np.arange(len(targets)) if ids is None else ids
 
     def __len__(self) -> int:
@@ -65,13 +100,15 @@ class ArrayImages:
     def name(self, i: int) -> str:
         return f"{self.title}[{self.ids[i]}]"
 
-    def subset(self, indices: Indices) -> "ArrayImages":
+    def subset(self, indices: Indices) -> Self:
         targets = np.asarray(self.targets, dtype=np.int64)[indices]
-        return ArrayImages(self.pixels[torch.from_numpy(indices)], targets, self.title, self.ids[indices])
+        return type(self)(self.pixels[torch.from_numpy(indices)], targets, self.title, self.ids[indices])
 
 
-class FileImages:
+class FileImages(ImageSet):
     """Pictures in files, decoded when asked for. ``refused`` holds the reason for paths not to be opened."""
+
+    stored = True
 
     def __init__(
         self,
@@ -82,9 +119,9 @@ class FileImages:
     ) -> None:
         assert len(paths) == len(targets)
         self.paths = [str(path) for path in paths]
-        # A class's number as Python's own; lists of labels and measured numbers, which some tasks have, as they are.
-        self.targets: Sequence[Any] = [
-            target if isinstance(target, list | float) else int(target) for target in targets
+        # A class's number as Python's own; lists of labels, measured numbers and maps' paths as they are.
+        self.targets = [
+            target if isinstance(target, list | float | str) else int(target) for target in targets
         ]
         self.decoding, self.refused = decoding, refused or {}
 
@@ -96,14 +133,12 @@ class FileImages:
         return decode_image(self.paths[i], decoding=self.decoding)
 
     def source(self, i: int) -> str:
-        """What picture ``i`` is decoded from. Raises ``BrokenImage``."""
         self._check(i)
         return self.paths[i]
 
-    def encoded(self, i: int) -> bytes:
-        """The bytes of file ``i`` as they are. Raises ``BrokenImage``."""
+    def encoded(self, i: int) -> tuple[bytes, ...]:
         self._check(i)
-        return read_file(self.paths[i])
+        return (read_file(self.paths[i]),)
 
     def _check(self, i: int) -> None:
         if (reason := self.refused.get(self.paths[i])) is not None:
@@ -112,9 +147,10 @@ class FileImages:
     def name(self, i: int) -> str:
         return display_name(self.paths[i])
 
-    def subset(self, indices: Indices) -> "FileImages":
-        paths, targets = [self.paths[i] for i in indices], [self.targets[i] for i in indices]
-        return FileImages(paths, targets, self.decoding, self.refused)
+    def subset(self, indices: Indices) -> Self:
+        part = copy(self)
+        part.paths, part.targets = [self.paths[i] for i in indices], [self.targets[i] for i in indices]
+        return part
 
 
 @dataclass(frozen=True)
@@ -138,7 +174,7 @@ class Splits:
 
     ``held_out`` says that the validation split was taken out of the training set, for want of one of its own.
     ``origins`` says of each split where it is from, ``notes`` what a reader of the data should know, and
-    ``passed_over`` which files lie among the pictures and are not read, and why. ``settled`` are keys of ``data`` that
+    ``passed_over`` which files lie among the pictures and are not read, and why. ``resolved`` are keys of ``data`` that
     a look at training pictures decided, ``seen`` says what else it showed, and ``data`` are all keys, as decided.
     """
 
@@ -159,6 +195,14 @@ class Splits:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: images for name, images in parts.items() if images is not None}
 
+    def part(self, split: str) -> ImageSet:
+        """The split of that name. Raises ValueError where there is none."""
+        if (images := self.parts().get(split)) is None:
+            raise ValueError(
+                f"{self.info.name} has no split {split!r}; there are train, validation and, in some, test"
+            )
+        return images
+
     def origin(self, split: str) -> str:
         """Where the pictures of ``split`` are from."""
         held = split == "validation" and self.held_out
@@ -174,12 +218,11 @@ class Splits:
 
     def refuse_known_faults(self, data: DataConfig) -> None:
         """``BrokenImage`` where a split holds what its policy does not pass over, as far as that is known without
-        reading pictures (``known_faults``, of sets that have it): training would end there hours later. Of maps some
-        are read, which tell whether the list of classes is theirs (``BeyondClasses``)."""
+        reading pictures: training would end there hours later. Of maps some are read, which tell whether the list of
+        classes is theirs (``BeyondClasses``)."""
         for split, images in self.parts().items():
-            if (look := getattr(images, "look_into_maps", None)) is not None:
-                look()
-            faults = getattr(images, "known_faults", [])
+            images.precheck()
+            faults = images.known_faults
             policy = self.broken_policy(split)
             if faults and getattr(data, policy) == "fail":
                 name, reason = faults[0]

@@ -133,7 +133,7 @@ def pictures_of(images: ImageSet, about: About) -> list[NDArray[np.uint8]]:
     found = []
     for i in np.linspace(0, len(images) - 1, min(_PICTURES, len(images))).astype(int).tolist():
         try:
-            picture = images.sample(i)[0] if hasattr(images, "sample") else images.load(i)
+            picture = images.load(i)
         except BrokenImage:
             continue
         found.append(channels_of(picture, about.channels))

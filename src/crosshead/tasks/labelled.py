@@ -63,7 +63,7 @@ class LabelledTask:
         return EvaluationBatches(images, self.recipe.data, self.info, self.dtype)
 
     def _check_labels(self, images: ImageSet) -> None:
-        if hasattr(images, "sample"):
+        if images.counted != "images":
             raise ValueError(
                 f"the pictures of data.name={self.recipe.data.name} have maps or objects in place of a label, and "
                 f"task.name={self.recipe.task.name} learns labels: set task.name=segment (and model.segmenter), or "

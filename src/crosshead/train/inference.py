@@ -201,13 +201,9 @@ def evaluate_on(
     trained: LoadedRun, splits: Splits, split: str | None = None, *, predictions: bool = False
 ) -> SplitResult:
     """``evaluate_loaded`` on data that is open."""
-    recipe, data = trained.recipe, trained.recipe.data
+    recipe = trained.recipe
     split = split or ("validation" if splits.test is None else "test")
-    images = getattr(splits, split) if split in ("train", "validation", "test") else None
-    if images is None:
-        raise ValueError(
-            f"{data.name} has no split {split!r}; there are train, validation and, in some, test"
-        )
+    images = splits.part(split)
     check_classes(splits.info.class_names, trained.info.class_names)
     world = distributed.join(recipe.train.rank_timeout_s)
     task = trained.task

@@ -83,13 +83,9 @@ def open_images(inspected: InspectedRun, args: argparse.Namespace) -> Images:
 def _of_run(inspected: InspectedRun, trained: Any, args: argparse.Namespace) -> Images:
     import numpy as np
 
-    recipe, splits = trained.recipe, trained.open_data()
+    splits = trained.open_data()
     split = args.split or ("validation" if splits.test is None else "test")
-    images = getattr(splits, split) if split in ("train", "validation", "test") else None
-    if images is None:
-        raise ValueError(
-            f"{recipe.data.name} has no split {split!r}; there are train, validation and, in some, test"
-        )
+    images = splits.part(split)
     if args.masks:
         check_marked(trained, images)
     count = min(args.images, len(images))
@@ -105,10 +101,12 @@ _BRIGHT = 0.2  # of the range from black to white
 
 def check_marked(trained: Any, images: Any) -> None:
     """Raises ValueError for a run whose data set does not say where its objects are."""
+    from crosshead.data.datasets.dense import ObjectDataset
+
     name = trained.recipe.data.name
     marked = {
         "map": trained.info.class_names[0] == "background",
-        "objects": getattr(images, "masked", False),
+        "objects": isinstance(images, ObjectDataset) and images.masked,
     }.get(trained.task.targets, name in _BRIGHT_OBJECTS)
     if not marked:
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.batches import Batches, EpochBatches, Images
 from crosshead.data.batching.order import Place
-from crosshead.data.datasets.dense import MapSet, ObjectSet
+from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.data.random import Indices, keys, seeded_globals
 from crosshead.data.transforms.maps import MapAugmentation, whole_picture
 from crosshead.data.transforms.objects import ObjectAugmentation, whole_object_picture
@@ -78,7 +78,7 @@ class _Evaluation(Batches[Images]):
         raise NotImplementedError
 
 
-class TrainingMaps(_Training[MapSet]):
+class TrainingMaps(_Training[SegmentationDataset]):
     """Pieces of ``data.image_size``: images (B, C, H, W), targets (B, H, W) uint8."""
 
     def augmentation(self) -> MapAugmentation:
@@ -91,7 +91,7 @@ class TrainingMaps(_Training[MapSet]):
         return torch.stack(images), torch.stack(targets)
 
 
-class EvaluationMaps(_Evaluation[MapSet]):
+class EvaluationMaps(_Evaluation[SegmentationDataset]):
     """Whole pictures: images a list of (C, H, W), targets a list of (height, width) uint8 in the picture's own size."""
 
     def whole(self, i: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ class EvaluationMaps(_Evaluation[MapSet]):
         return images
 
 
-class TrainingObjects(_Training[ObjectSet]):
+class TrainingObjects(_Training[ObjectDataset]):
     """Pictures as the augmentation leaves them: images (B, C, H, W), see ``padded``; targets a list of dicts.
 
     Each has ``size`` (2,), the height and width of the picture inside the padding, and of its n objects, crowds left
@@ -120,7 +120,7 @@ class TrainingObjects(_Training[ObjectSet]):
         return padded(images, self.info.channels, least), targets
 
 
-class EvaluationObjects(_Evaluation[ObjectSet]):
+class EvaluationObjects(_Evaluation[ObjectDataset]):
     """Whole pictures, padded as in training; targets a list of dicts.
 
     Each has ``size`` (2,), the height and width inside the padding; ``own`` (2,), those of the picture itself;

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.coco.forms import named_forms
@@ -16,9 +16,9 @@ from crosshead.data.coco.instances import POLYGONS, Instances
 from crosshead.data.coco.library import coco_library
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.reader import Read, read_instances
-from crosshead.data.datasets.dense import ObjectDataset
+from crosshead.data.datasets.archives import leaves_archive
+from crosshead.data.datasets.dense import StoredObjects, Told
 from crosshead.data.datasets.image_folder import is_folder, refused_links
-from crosshead.data.decode.archives import leaves_archive
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
@@ -28,7 +28,7 @@ from crosshead.recipe.schema import DataConfig
 _SHOWN = 3
 
 
-class CocoObjects(ObjectDataset):
+class CocoObjects(StoredObjects):
     """The pictures of ``rows`` in ``instances``, which lie below ``folder``.
 
     Args:
@@ -45,17 +45,17 @@ class CocoObjects(ObjectDataset):
         decoding: Decoding,
         mask_fault: str | None = None,
     ) -> None:
-        self.instances, self.rows, self.folder, self.faults = instances, rows, folder, faults
+        self.instances, self.folder, self.faults = instances, folder, faults
+        self._take(rows)
         self.decoding, self.masked = decoding, instances.masked
         self.partly, self.mask_fault = instances.masked and instances.unmasked > 0, mask_fault
 
-    @property
-    def targets(self) -> list[str]:
-        return [self.instances.file_names[row] for row in self.rows.tolist()]
+    def _take(self, rows: Indices) -> None:
+        self.rows = rows
+        self.targets = [self.instances.file_names[row] for row in rows.tolist()]
 
     @property
     def known_faults(self) -> list[tuple[str, str]]:
-        """(name, reason) of every picture of which it is known without reading it that it is broken."""
         return [
             (self.name(i), self.faults[row]) for i, row in enumerate(self.rows.tolist()) if row in self.faults
         ]
@@ -75,19 +75,18 @@ class CocoObjects(ObjectDataset):
         self._check(i)
         return self.instances.objects(int(self.rows[i]), masked=self.masked)
 
-    def encoded(self, i: int) -> tuple[bytes, bytes]:
+    def encoded(self, i: int) -> tuple[bytes, ...]:
         self._check(i)
         own = self.instances.as_coco(int(self.rows[i]))
         return read_file(self._path(i)), json.dumps(own, ensure_ascii=False).encode()
 
-    def told_objects(self) -> tuple[NDArray[np.int32], NDArray[np.float64], Indices]:
-        """Of all objects but crowds, of pictures without a fault: labels, areas, and their pictures' places."""
+    def told_objects(self) -> Told:
         whole = [row for row in self.rows.tolist() if row not in self.faults]
         own = [self.instances.rows(row) for row in whole]
         objects = np.concatenate([*own, np.zeros(0, np.int64)])
         places = np.repeat(np.arange(len(own)), [len(each) for each in own])
         told = ~self.instances.crowd[objects]
-        return self.instances.labels[objects[told]], self.instances.areas[objects[told]], places[told]
+        return Told(self.instances.labels[objects[told]], self.instances.areas[objects[told]], places[told])
 
     def picture_id(self, i: int) -> int:
         return int(self.instances.image_ids[self.rows[i]])
@@ -96,12 +95,11 @@ class CocoObjects(ObjectDataset):
         return display_name(self._path(i))
 
     def digest(self) -> str:
-        """Of the objects, to tell whether they have changed."""
         return self.instances.digest()
 
-    def subset(self, indices: Indices) -> "CocoObjects":
+    def subset(self, indices: Indices) -> Self:
         part = copy(self)
-        part.rows = self.rows[indices]
+        part._take(self.rows[indices])
         return part
 
     def _path(self, i: int) -> Path:

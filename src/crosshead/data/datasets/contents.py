@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crosshead.data.base import IGNORED, ImageSet
 from crosshead.data.coco.picture_objects import Objects
-from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
+from crosshead.data.datasets.dense import StoredMaps, StoredObjects
 from crosshead.data.decode.images import BrokenImage
 
 LOOKED = 256  # maps, or packed files of objects, that are read of a split: a second or two
@@ -51,17 +51,15 @@ class Contents:
 
 def contents(images: ImageSet, classes: int) -> Contents | None:
     """What ``images`` hold; None where their targets are made with the pictures."""
-    counted = getattr(images, "counted", "images")
-    if counted == "images":
+    if images.counted == "images":
         return _labels(images, classes)
-    if isinstance(images, SegmentationDataset):
+    if isinstance(images, StoredMaps):
         return _pixels(images, classes)
-    if not isinstance(images, ObjectDataset):
+    if not isinstance(images, StoredObjects):
         return None
     count = len(images)
-    if (told := getattr(images, "told_objects", None)) is not None:
-        labels, areas, places = told()
-        return _objects(labels, areas, places, classes, count, count)
+    if (told := images.told_objects()) is not None:
+        return _objects(*told, classes, count, count)
     looked = _spread(count)
     found = list(_readable(lambda i: images.objects(i), looked))
     kept = [~objects.crowd for objects in found]
@@ -105,7 +103,7 @@ def _labels(images: ImageSet, classes: int) -> Contents:
     return Contents("images", counts, count, count, values=values)
 
 
-def _pixels(images: SegmentationDataset, classes: int) -> Contents:
+def _pixels(images: StoredMaps, classes: int) -> Contents:
     count = len(images)
     looked, levels = _spread(count), np.zeros(256, np.int64)
     for numbers in _readable(images.numbers, looked):

@@ -1,8 +1,9 @@
 """Data sets whose pictures have a map of classes or objects: what they look like to the loaders, and what they share
 wherever both are kept."""
 
+from abc import abstractmethod
 from copy import copy
-from typing import Protocol, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from PIL import Image
 from crosshead.data.base import IGNORED, ImageSet
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.decode.images import BrokenImage, exif_hint
+from crosshead.data.random import Indices
 
 _LOOKED_AT = 64  # maps of a set, before training
 
@@ -27,67 +29,69 @@ class BeyondClasses(ValueError):
         return BeyondClasses, (self.name, self.reason)
 
 
-class MapSet(ImageSet, Protocol):
+class SegmentationDataset(ImageSet):
     """Pictures whose pixels have classes."""
 
+    counted = "pixels"
+
+    @abstractmethod
     def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         """Picture ``i``, and its classes (height, width), ``IGNORED`` where there is none. Raises ``BrokenImage``,
         and ``BeyondClasses``."""
 
 
-class ObjectSet(ImageSet, Protocol):
-    """``counted`` is "objects"; ``masked`` says whether they have masks beside their boxes.
+class Told(NamedTuple):
+    """Of objects that are no crowds: labels, areas in pixels, and their pictures' places in what was looked at."""
 
-    A set may say with ``partly`` that only some have, and then has ``boxes_alone``; with ``mask_fault`` why masks can't
-    be learned from."""
+    labels: NDArray[np.int32]
+    areas: NDArray[np.float64]
+    places: Indices
 
-    counted: str
+
+class ObjectDataset(ImageSet):
+    """Pictures with objects. ``masked`` says whether these have masks beside their boxes, ``partly`` that only some
+    have, ``mask_fault`` why masks can't be learned from."""
+
+    counted = "objects"
     masked: bool
+    partly = False
+    mask_fault: str | None = None
 
+    @abstractmethod
     def sample(self, i: int) -> tuple[Image.Image, Objects]:
         """Picture ``i`` and its objects, in the picture's own pixels. Raises ``BrokenImage``."""
 
+    @abstractmethod
     def picture_id(self, i: int) -> int:
         """The number by which COCO's results name picture ``i``; its place, from 1, where it has none."""
 
+    def boxes_alone(self) -> Self:
+        """The same pictures with all their objects, without masks."""
+        alone = copy(self)
+        alone.masked = alone.partly = False
+        alone.mask_fault = None
+        return alone
 
-class DenseDataset:
-    """A picture is decoded, and what belongs to it is checked with it."""
-
-    def __len__(self) -> int:
-        raise NotImplementedError
-
-    def load(self, i: int) -> Image.Image:
-        raise NotImplementedError
-
-    def name(self, i: int) -> str:
-        raise NotImplementedError
-
-    def source(self, i: int) -> str | bytes:
-        """What picture ``i`` is decoded from. Raises ``BrokenImage``."""
-        raise NotImplementedError
-
-    def encoded(self, i: int) -> tuple[bytes, bytes]:
-        """The bytes of picture ``i`` as they are kept, and of what belongs to it: its map; or its objects as a COCO
-        file of their own, without the categories. Raises ``BrokenImage``."""
-        raise NotImplementedError
+    def told_objects(self) -> Told | None:
+        """Of all pictures without a fault, where that is known without reading them."""
+        return None
 
 
-class SegmentationDataset(DenseDataset):
-    """Pictures with maps."""
+class StoredMaps(SegmentationDataset):
+    """A picture and its map are decoded, and the map is checked."""
 
-    counted = "pixels"
+    stored = True
     classes: int
     zero_is_ignored: bool
 
-    def map_name(self, i: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def map_name(self, i: int) -> str: ...
 
+    @abstractmethod
     def numbers(self, i: int) -> NDArray[np.uint8]:
         """What the map of picture ``i`` says, (height, width), unchecked. Raises ``BrokenImage``."""
-        raise NotImplementedError
 
-    def look_into_maps(self) -> None:
+    def precheck(self) -> None:
         """``BeyondClasses`` where some of the maps, spread over the set, have a number for which there is no class."""
         for i in range(0, len(self), max(1, len(self) // _LOOKED_AT)):
             try:
@@ -126,24 +130,14 @@ class SegmentationDataset(DenseDataset):
         return classes
 
 
-class ObjectDataset(DenseDataset):
-    """Pictures with objects."""
+class StoredObjects(ObjectDataset):
+    """A picture is decoded, and whether its objects are for pictures of its size is checked."""
 
-    counted = "objects"
-    masked: bool
-    partly = False
-    mask_fault: str | None = None
+    stored = True
 
-    def boxes_alone(self) -> Self:
-        """The same pictures with all their objects, without masks."""
-        alone = copy(self)
-        alone.masked = alone.partly = False
-        alone.mask_fault = None
-        return alone
-
+    @abstractmethod
     def objects(self, i: int) -> Objects:
         """Those of picture ``i``. Raises ``BrokenImage``."""
-        raise NotImplementedError
 
     def sample(self, i: int) -> tuple[Image.Image, Objects]:
         objects, picture = self.objects(i), self.load(i)

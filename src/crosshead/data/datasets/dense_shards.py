@@ -15,15 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, ImageSet, Splits, dataset_info
 from crosshead.data.coco.instances import Instances
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.reader import Categories, read_instances
-from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
+from crosshead.data.datasets.archives import ArchivedImages
+from crosshead.data.datasets.dense import StoredMaps, StoredObjects
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
 from crosshead.data.datasets.shards import read_shards, shard_files
-from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage, decode_map, display_name
 from crosshead.data.random import Indices
 from crosshead.files import read_json
@@ -35,15 +35,13 @@ OBJECTS = (
 )
 
 
-class _Packed:
+class _Packed(ImageSet):
     """The pictures of ``images`` and, in the same order, ``others``, which belong to them."""
 
-    images: ArchivedImages
-    others: ArchivedImages
+    stored = True
 
-    @property
-    def targets(self) -> Sequence[str]:
-        return self.others.names
+    def __init__(self, images: ArchivedImages, others: ArchivedImages) -> None:
+        self.images, self.others, self.targets = images, others, others.names
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,35 +50,36 @@ class _Packed:
         return self.images.load(i)
 
     def source(self, i: int) -> bytes:
-        return self.images.encoded(i)
+        return self.images.source(i)
 
-    def encoded(self, i: int) -> tuple[bytes, bytes]:
-        return self.images.encoded(i), self.others.encoded(i)
+    def encoded(self, i: int) -> tuple[bytes, ...]:
+        return self.images.source(i), self.others.source(i)
 
     def name(self, i: int) -> str:
         return self.images.name(i)
 
     def subset(self, indices: Indices) -> Self:
         part = copy(self)
-        part.images, part.others = self.images.subset(indices), self.others.subset(indices)
+        _Packed.__init__(part, self.images.subset(indices), self.others.subset(indices))
         return part
 
 
-class PackedMaps(_Packed, SegmentationDataset):
+class PackedMaps(_Packed, StoredMaps):
     def __init__(
         self, images: ArchivedImages, maps: ArchivedImages, classes: int, *, zero_is_ignored: bool
     ) -> None:
-        self.images, self.others, self.classes, self.zero_is_ignored = images, maps, classes, zero_is_ignored
+        super().__init__(images, maps)
+        self.classes, self.zero_is_ignored = classes, zero_is_ignored
 
     def numbers(self, i: int) -> NDArray[np.uint8]:
         limit = self.others.decoding.max_megapixels
-        return decode_map(self.others.encoded(i), name=self.map_name(i), max_megapixels=limit)
+        return decode_map(self.others.source(i), name=self.map_name(i), max_megapixels=limit)
 
     def map_name(self, i: int) -> str:
         return self.others.name(i)
 
 
-class PackedObjects(_Packed, ObjectDataset):
+class PackedObjects(_Packed, StoredObjects):
     """``marks`` are COCO files of one picture each."""
 
     def __init__(
@@ -93,13 +92,13 @@ class PackedObjects(_Packed, ObjectDataset):
         partly: bool = False,
         max_objects: int | None = None,
     ) -> None:
-        self.images, self.others, self.categories, self.masked = images, marks, categories, masked
-        self.partly, self.max_objects = partly, max_objects
+        super().__init__(images, marks)
+        self.categories, self.masked, self.partly, self.max_objects = categories, masked, partly, max_objects
 
     def objects(self, i: int) -> Objects:
         return self._instances(i).objects(0, masked=self.masked)
 
-    def encoded(self, i: int) -> tuple[bytes, bytes]:
+    def encoded(self, i: int) -> tuple[bytes, ...]:
         self._instances(i)
         return super().encoded(i)
 
@@ -107,7 +106,7 @@ class PackedObjects(_Packed, ObjectDataset):
         return int(self._instances(i).image_ids[0])
 
     def _instances(self, i: int) -> Instances:
-        body = self.others.encoded(i)
+        body = self.others.source(i)
         try:
             read = read_instances(
                 io.StringIO(body.decode()),
@@ -183,9 +182,9 @@ def _open(
 def describe_dense(splits: Splits) -> tuple[str, str, Any]:
     """The name of the data set that reads shards of these pictures, and what stands in which file beside them."""
     train, names = splits.train, list(splits.info.class_names)
-    if isinstance(train, SegmentationDataset):
+    if isinstance(train, StoredMaps):
         return "map-shards", "maps.json", {"classes": names, "zero_is_ignored": train.zero_is_ignored}
-    assert isinstance(train, ObjectDataset)
+    assert isinstance(train, StoredObjects)
     ids = splits.info.class_ids or tuple(range(len(names)))
     categories = [{"id": number, "name": name} for number, name in zip(ids, names, strict=True)]
     described = {"categories": categories, "masked": train.masked, "partly": train.partly}

@@ -18,7 +18,7 @@ def fingerprint(splits: Splits, root: str | None) -> dict[str, Any]:
     learned of them there is a digest, as far as it is held in memory.
     """
     names = splits.info.class_names
-    return {part: describe_images(getattr(splits, part), names, root) for part in ("train", "validation")}
+    return {part: describe_images(splits.part(part), names, root) for part in ("train", "validation")}
 
 
 def describe_images(images: ImageSet, class_names: tuple[str, ...], root: str | None) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def describe_images(images: ImageSet, class_names: tuple[str, ...], root: str | 
     classes = {label: [counts[label], parts[label].hexdigest()[:16]] for label in sorted(counts)}
     found: dict[str, Any] = {"count": len(images), "names": whole.hexdigest(), "classes": classes}
     found["targets"] = learned.hexdigest()
-    digest = getattr(images, "digest", None)
-    return found if digest is None else found | {"objects": digest()}
+    digest = images.digest()
+    return found if digest is None else found | {"objects": digest}
 
 
 def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a bounded look at the training pictures settles or warns of, before anything is learned from them."""
+"""What a bounded look at the training pictures decides or warns of, before anything is learned from them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,15 +27,15 @@ class Look:
     tagged_alpha: int
 
 
-def settle_data(splits: Splits, data: DataConfig, reopen: Callable[[DataConfig], Splits]) -> Splits:
+def resolve_data(splits: Splits, data: DataConfig, reopen: Callable[[DataConfig], Splits]) -> Splits:
     """The splits as the recipe is meant once their training pictures were looked at: with the white level of their bit
-    depth, and with the statistics of channels of which no data set tells. ``settled`` has what was found, ``seen`` what
-    should be known of it.
+    depth, and with the statistics of channels of which no data set tells. ``resolved`` has what was found,
+    ``seen`` what should be known of it.
 
     Raises:
         ValueError: channels that the data set doesn't have.
     """
-    if not hasattr(splits.train, "source"):
+    if not splits.train.stored:
         if data.channels not in (1, 3):
             raise ValueError(
                 f"data.channels is {data.channels}, and the pictures of data.name={data.name} have 1 or 3"
@@ -46,7 +46,7 @@ def settle_data(splits: Splits, data: DataConfig, reopen: Callable[[DataConfig],
     if look.wide and data.white_level == "auto":
         resolved["white_level"] = white_level_for(look.highest)
         splits = reopen(data.model_copy(update=resolved))
-    seen = tuple(_words(look, data, resolved, getattr(splits.train, "counted", "images")))
+    seen = tuple(_words(look, data, resolved, splits.train.counted))
     if data.channels not in (1, 3) and (data.mean is None or data.std is None):
         measured, count = _statistics(splits.train, data.channels)
         resolved |= {key: value for key, value in measured.items() if getattr(data, key) is None}
@@ -73,7 +73,7 @@ def look_at(images: ImageSet, decoding: Decoding) -> Look:
 def _inspected(images: ImageSet, decoding: Decoding) -> Iterator[Inspected]:
     for i in spread(len(images), LOOKED_AT):
         try:
-            yield inspect_image(images.source(i), name=images.name(i), decoding=decoding)  # type: ignore[attr-defined]
+            yield inspect_image(images.source(i), name=images.name(i), decoding=decoding)
         except BrokenImage:  # is named where it is used
             continue
 

@@ -7,25 +7,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from crosshead.data.base import IGNORED
-from crosshead.data.datasets.dense import SegmentationDataset
+from crosshead.data.base import IGNORED, FileImages
+from crosshead.data.datasets.dense import StoredMaps
 from crosshead.data.datasets.image_folder import files_below, refused_links
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import (
     SUFFIXES,
-    BrokenImage,
-    decode_image,
     decode_map,
     display_name,
     read_file,
 )
-from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
 
 
-class MappedImages(SegmentationDataset):
+class MappedImages(FileImages, StoredMaps):
     """Pictures and maps in files, decoded when asked for.
 
     Args:
@@ -47,52 +43,21 @@ class MappedImages(SegmentationDataset):
         refused: dict[str, str] | None = None,
     ) -> None:
         assert len(paths) == len(maps) and 0 < classes <= IGNORED
-        self.paths, self.targets = [str(path) for path in paths], [str(path) for path in maps]
-        self.classes, self.decoding = classes, decoding
-        self.zero_is_ignored, self.refused = zero_is_ignored, refused or {}
+        super().__init__(paths, [str(path) for path in maps], decoding, refused)
+        self.classes, self.zero_is_ignored = classes, zero_is_ignored
 
     @property
     def known_faults(self) -> list[tuple[str, str]]:
-        """(name, reason) of every picture of which it is known without reading it that it is broken."""
         return [(self.name(i), self.refused[p]) for i, p in enumerate(self.paths) if p in self.refused]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def load(self, i: int) -> Image.Image:
-        self._check(i)
-        return decode_image(self.paths[i], decoding=self.decoding)
-
-    def source(self, i: int) -> str:
-        self._check(i)
-        return self.paths[i]
 
     def numbers(self, i: int) -> NDArray[np.uint8]:
         return decode_map(self.targets[i], max_megapixels=self.decoding.max_megapixels)
 
-    def encoded(self, i: int) -> tuple[bytes, bytes]:
-        self._check(i)
-        return read_file(self.paths[i]), read_file(self.targets[i])
-
-    def _check(self, i: int) -> None:
-        if (reason := self.refused.get(self.paths[i])) is not None:
-            raise BrokenImage(self.name(i), reason)
-
-    def name(self, i: int) -> str:
-        return display_name(self.paths[i])
+    def encoded(self, i: int) -> tuple[bytes, ...]:
+        return (*super().encoded(i), read_file(self.targets[i]))
 
     def map_name(self, i: int) -> str:
         return display_name(self.targets[i])
-
-    def subset(self, indices: Indices) -> "MappedImages":
-        return MappedImages(
-            [self.paths[i] for i in indices],
-            [self.targets[i] for i in indices],
-            self.classes,
-            self.decoding,
-            zero_is_ignored=self.zero_is_ignored,
-            refused=self.refused,
-        )
 
 
 @dataclass(frozen=True)

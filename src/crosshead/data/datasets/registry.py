@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from crosshead.data.base import Splits
+from crosshead.data.base import ImageSet, Splits
 from crosshead.data.datasets import (
     ade20k,
     cifar,
@@ -22,7 +22,7 @@ from crosshead.data.datasets.held_out import HoldOut, Kept
 from crosshead.data.datasets.image_folder import LAYOUT, open_folder
 from crosshead.data.datasets.listed import LAYOUT as LISTED
 from crosshead.data.datasets.listed import open_listed
-from crosshead.data.datasets.looking import settle_data
+from crosshead.data.datasets.looking import resolve_data
 from crosshead.data.datasets.scenes import open_scenes, open_scenes_semantic
 from crosshead.plugins import Registry
 from crosshead.recipe.schema import DataConfig, Recipe
@@ -123,5 +123,12 @@ def open_splits(recipe: Recipe, run: Kept | None = None, *, by_place: bool = Fal
     """
     data = recipe.data
     opener, hold = DATASETS.find(data.name, "data.name")[1], HoldOut(recipe.split_seed, run, by_place)
-    splits = settle_data(opener(data, hold=hold), data, lambda resolved: opener(resolved, hold=hold))
+    splits = opener(data, hold=hold)
+    for split, images in splits.parts().items():
+        if not isinstance(images, ImageSet):
+            raise ValueError(
+                f"data.name={data.name}: expected a crosshead.data.base.ImageSet for {split}, got "
+                f"{type(images).__name__}: make it a subclass"
+            )
+    splits = resolve_data(splits, data, lambda resolved: opener(resolved, hold=hold))
     return hold.finish(splits, data)

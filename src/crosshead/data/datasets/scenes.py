@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crosshead.data.base import IGNORED, Splits, dataset_info
+from crosshead.data.base import IGNORED, ImageSet, Splits, dataset_info
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import encode
+from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.data.datasets.held_out import HoldOut, stratified_split
 from crosshead.data.random import Indices, keys, uniforms
 from crosshead.data.transforms.pipeline import image_size
@@ -32,7 +33,7 @@ _CONTRAST = 0.45  # of full brightness, between a digit and what is behind it
 _HIDDEN = 0.5  # a digit of which less is to be seen need not be found
 
 
-class Scenes:
+class Scenes(ImageSet):
     """Pictures of ``size`` (height, width) with two to five digits, each made when asked for.
 
     Digits are a sixth to two fifths of the shorter side, turned by up to 20 degrees, and later ones may cover a
@@ -40,14 +41,13 @@ class Scenes:
     those of validation and test are the same for every run.
     """
 
+    generated = True
+
     def __init__(self, split: str, size: tuple[int, int], seed: int, ids: Indices | None = None) -> None:
         self.split, self.size = split, size
         self.seed = seed if split == "train" else 0
         self.ids = np.arange(LENGTHS[split]) if ids is None else ids
-
-    @property
-    def targets(self) -> list[str]:
-        return [self.name(i) for i in range(len(self))]
+        self.targets = [self.name(i) for i in range(len(self))]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,12 +83,10 @@ class Scenes:
         return picture, _objects(self.size, masks, whole, found)
 
 
-class SceneObjects(Scenes):
+class SceneObjects(Scenes, ObjectDataset):
     """Scenes whose objects are the digits; mostly hidden ones are crowds, which need not be found."""
 
-    counted = "objects"
     masked = True
-    made_to_size = True  # by data.image_size
 
     def sample(self, i: int) -> tuple[Image.Image, Objects]:
         return self.scene(i)
@@ -97,10 +95,8 @@ class SceneObjects(Scenes):
         return int(self.ids[i]) + 1
 
 
-class SceneMaps(Scenes):
+class SceneMaps(Scenes, SegmentationDataset):
     """Scenes whose pixels are background, a digit's, or no class's where a digit is mostly hidden."""
-
-    counted = "pixels"
 
     def sample(self, i: int) -> tuple[Image.Image, NDArray[np.uint8]]:
         picture, objects = self.scene(i)

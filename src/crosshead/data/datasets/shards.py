@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from crosshead.data.base import IMAGENET_MEAN, IMAGENET_STD, Splits, dataset_info
+from crosshead.data.datasets.archives import ENTRY, ArchivedImages, check_member, read_exactly
 from crosshead.data.datasets.held_out import HoldOut
 from crosshead.data.datasets.image_folder import data_root
-from crosshead.data.decode.archives import ENTRY, ArchivedImages, check_member, read_exactly
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, display_name
 from crosshead.files import read_json

@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from torch.utils.data import Dataset
 from crosshead.data.base import IGNORED, DatasetInfo, ImageSet, Splits
 from crosshead.data.batching.workers import Workers, WorkersLost
 from crosshead.data.datasets.contents import BINARY, contents, label_counts, object_counts
-from crosshead.data.datasets.dense import BeyondClasses, MapSet, ObjectSet
+from crosshead.data.datasets.dense import BeyondClasses, ObjectDataset, SegmentationDataset
 from crosshead.data.decode.decoding import Bands, Decoding
 from crosshead.data.decode.images import BrokenImage
 from crosshead.recipe.schema import DataConfig
@@ -118,7 +117,7 @@ def check_images(
             done += 1
             if progress is not None:
                 progress(done, total)
-        reports[name] = tally.report(splits.origin(name), getattr(images, "counted", "images"))
+        reports[name] = tally.report(splits.origin(name), images.counted)
     shared = [group for group in places.values() if len({split for split, _ in group}) > 1]
     repeated = Counter({name: 0 for name in parts})
     for group in places.values():
@@ -199,7 +198,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
     def __init__(self, images: ImageSet, classes: int) -> None:
         self.images, self.classes = images, classes
         # Objects without a mask count as well.
-        self.objects = images.boxes_alone() if getattr(images, "partly", False) else images  # type: ignore[attr-defined]
+        self.objects = images.boxes_alone() if isinstance(images, ObjectDataset) and images.partly else images
 
     def __len__(self) -> int:
         return -(-len(self.images) // CHUNK)
@@ -230,12 +229,11 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         return Facts(*image.size, grey, mean, square, digest.digest(), counts, kinds, *found)
 
     def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None]:
-        counted = getattr(self.images, "counted", "images")
-        if counted == "pixels":
-            image, classes = cast(MapSet, self.images).sample(i)
+        if isinstance(self.images, SegmentationDataset):
+            image, classes = self.images.sample(i)
             return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
-        if counted == "objects":
-            image, objects = cast(ObjectSet, self.objects).sample(i)
+        if isinstance(self.objects, ObjectDataset):
+            image, objects = self.objects.sample(i)
             return image, *object_counts(objects, self.classes)
         return self.images.load(i), label_counts(self.images.targets[i], self.classes), None
 

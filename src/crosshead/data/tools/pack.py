@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crosshead.data.base import FileImages, ImageSet
-from crosshead.data.datasets.dense import DenseDataset, ObjectDataset, SegmentationDataset
+from crosshead.data.base import ImageSet
+from crosshead.data.datasets.dense import StoredMaps
 from crosshead.data.datasets.dense_shards import describe_dense
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.datasets.shards import CLASSES, OBJECTS_SUFFIX, Sample, write_index
-from crosshead.data.decode.archives import ArchivedImages
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import permutation
 from crosshead.recipe.schema import Recipe
@@ -52,7 +51,7 @@ def pack(
     named = {"train": splits.train, "val": splits.validation, "test": splits.test}
     parts = {part: images for part, images in named.items() if images is not None}
     for images in parts.values():
-        if not isinstance(images, FileImages | ArchivedImages | DenseDataset):
+        if not images.stored:
             raise ValueError(f"{data.name} is held in memory: only data sets of picture files can be packed")
     _make_empty(out)
     total, done = sum(len(images) for images in parts.values()), 0
@@ -78,7 +77,7 @@ def pack(
         samples[part] = writers[0].samples_written
         shards[part] = sum(writer.shards_written for writer in writers)
     dataset, file, described = "shards", CLASSES, list(splits.info.class_names)
-    if isinstance(splits.train, DenseDataset):
+    if splits.train.counted != "images":
         dataset, file, described = describe_dense(splits)
     _write_whole(out / file, json.dumps(described, ensure_ascii=False).encode())
     return PackReport(samples, shards, tuple(broken), dataset)
@@ -96,9 +95,9 @@ def _make_empty(out: Path) -> None:
 
 def _places(out: Path, images: ImageSet) -> list[Path]:
     """Where the shards lie: those of pictures with maps or with objects in two folders."""
-    if not isinstance(images, DenseDataset):
+    if images.counted == "images":
         return [out]
-    places = [out / "images", out / ("maps" if isinstance(images, SegmentationDataset) else "objects")]
+    places = [out / "images", out / ("maps" if images.counted == "pixels" else "objects")]
     for place in places:
         place.mkdir(exist_ok=True)
     return places
@@ -106,19 +105,16 @@ def _places(out: Path, images: ImageSet) -> list[Path]:
 
 def _members(images: ImageSet, i: int) -> list[tuple[str, bytes, int]]:
     """(suffix, bytes, class) of what is written of a picture, one for each of ``_places``."""
-    if isinstance(images, SegmentationDataset):
-        picture, its_map = images.encoded(i)
-        return [(_suffix(images.name(i)), picture, 0), (_suffix(images.map_name(i)), its_map, 0)]
-    if isinstance(images, ObjectDataset):
-        picture, objects = images.encoded(i)
-        return [(_suffix(images.name(i)), picture, 0), (OBJECTS_SUFFIX, objects, 0)]
-    assert isinstance(images, FileImages | ArchivedImages)
+    if images.counted != "images":
+        other = _suffix(images.map_name(i)) if isinstance(images, StoredMaps) else OBJECTS_SUFFIX
+        picture, belonging = images.encoded(i)
+        return [(_suffix(images.name(i)), picture, 0), (other, belonging, 0)]
     if not isinstance(images.targets[i], int):
         raise ValueError(
             "shards have one class a picture, and these pictures have several labels or a number: keep them with their "
             "labels.csv"
         )
-    return [(_suffix(images.name(i)), images.encoded(i), images.targets[i])]
+    return [(_suffix(images.name(i)), images.encoded(i)[0], images.targets[i])]
 
 
 def _suffix(name: str) -> str:

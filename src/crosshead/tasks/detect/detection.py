@@ -7,16 +7,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from crosshead import models
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.dense_batches import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.datasets.contents import Contents
-from crosshead.data.datasets.dense import ObjectSet
+from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.transforms.objects import whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.dense import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.detect.coco_evaluation import (
     DetectEvaluation,
     DetectionOutputs,
@@ -30,11 +30,6 @@ from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
 from crosshead.tasks.windows import detect
 
-# Of the recipe's augmentation what is for pictures with one label, or with maps.
-_FOR_OTHERS = (
-    "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
-    "mixup", "cutmix", "scale_range",
-)  # fmt: skip
 _LOSSES = {
     "retinanet": ("classes", "boxes"),
     "faster_rcnn": ("objectness", "proposals", "classes", "boxes"),
@@ -43,7 +38,7 @@ _LOSSES = {
 _MOST = 100  # objects that an answer holds unless another number is asked for
 
 
-class DetectTask:
+class DetectTask(DenseTask):
     """The detector's own losses to train with, COCO's average precision to judge by.
 
     The losses are means over the pictures or samples of a batch, as the papers' are; a process's share weighs by its
@@ -51,10 +46,8 @@ class DetectTask:
     """
 
     targets: ClassVar[Literal["label", "map", "objects"]] = "objects"
-    one_class: ClassVar[bool] = False
-    whole_pictures: ClassVar[bool] = True
-    takes_windows: ClassVar[bool] = True
     counts = ()
+    training, evaluating, whole = TrainingObjects, EvaluationObjects, whole_object_picture
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
         if recipe.model.detector is None:
@@ -62,18 +55,14 @@ class DetectTask:
                 "model.detector is not set, and task.name=detect needs one: model.detector.name=retinanet, faster_rcnn "
                 "or mask_rcnn"
             )
-        if stray := [f"augment.{key}" for key in _FOR_OTHERS if getattr(recipe.augment, key)]:
-            raise ValueError(
-                f"{', '.join(stray)}: not for pictures with boxes; set them to 0 or null, as shared/detect does"
-            )
+        refuse_augmentation(
+            recipe,
+            (*FOR_LABELS, "scale_range"),
+            "not for pictures with boxes; set them to 0 or null, as shared/detect does",
+        )
         if recipe.task.class_weights is not None:
             raise ValueError("task.class_weights: a detector's losses take none; leave it out")
-        if recipe.task.window and recipe.train.parallel == "shards":
-            raise ValueError(
-                "task.window and train.parallel=shards don't go together: processes would call the model unequally "
-                "often"
-            )
-        self.recipe, self.info, self.settings = recipe, info, recipe.model.detector
+        super().__init__(recipe, info, recipe.model.detector)
         self.masked = self.settings.name == "mask_rcnn"
         self.kinds = ("mask", "box") if self.masked else ("box",)
         self.losses = _LOSSES[self.settings.name]
@@ -83,44 +72,26 @@ class DetectTask:
         self.primary, self.metrics = chosen_metrics(recipe.task, own, self.evaluates)
         self.shown += tuple(name for name in self.metrics if name not in own)
 
-    def build_model(self, *, from_weights: bool = True) -> nn.Module:
-        backbone = models.build_backbone(
-            self.recipe.model, in_chans=self.info.channels, from_weights=from_weights
-        )
-        settings = self.settings
-        maps = Maps(
-            backbone,
-            out_indices=settings.out_indices,
-            window=settings.window,
-            global_blocks=settings.global_blocks,
-        )
-        options = {"max_detections": max(_MOST, self.recipe.task.max_detections)} | settings.options
-        return build_detector(settings.name, maps, len(self.info.class_names), **options)
+    def build_head(self, maps: Maps, classes: int) -> nn.Module:
+        options = {"max_detections": max(_MOST, self.recipe.task.max_detections)} | self.settings.options
+        return build_detector(self.settings.name, maps, classes, **options)
 
-    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingObjects:
-        data, augment = self.recipe.data, self.recipe.augment
-        return TrainingObjects(self._objects(images), data, augment, self.info, seed=seed, epoch=epoch)
-
-    def evaluation_batches(self, images: ImageSet) -> EvaluationObjects:
-        return EvaluationObjects(self._objects(images), self.recipe.data, self.info, self.recipe.task)
-
-    def _objects(self, images: ImageSet) -> ObjectSet:
+    def check_images(self, images: ImageSet) -> ObjectDataset:
         named = f"the pictures of data.name={self.recipe.data.name} have no"
-        if getattr(images, "counted", "images") != "objects":
+        if not isinstance(images, ObjectDataset):
             raise ValueError(
                 f"{named} boxes, and task.name=detect learns from boxes: take coco, coco-folder, scenes or another set "
                 "with objects"
             )
-        if self.masked and not images.masked:  # type: ignore[attr-defined]  # asked for above
+        if self.masked and not images.masked:
             raise ValueError(
                 f"{named} masks, and model.detector.name=mask_rcnn learns from masks: take faster_rcnn or retinanet"
             )
-        if self.masked and (fault := getattr(images, "mask_fault", None)):
-            raise ValueError(fault)
-        if not getattr(images, "made_to_size", False):
+        if self.masked and images.mask_fault:
+            raise ValueError(images.mask_fault)
+        if not images.generated:
             _check_size(self.recipe)
-        partly = not self.masked and getattr(images, "partly", False)
-        return images.boxes_alone() if partly else images  # type: ignore[return-value, attr-defined]
+        return images.boxes_alone() if images.partly and not self.masked else images
 
     def empty_batch(self) -> Batch:
         height, width = image_size(self.recipe.data)
@@ -172,12 +143,7 @@ class DetectTask:
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
         """Backbone and pyramid: how much the heads compute depends on what they find."""
         assert isinstance(model, Detector)
-        return model.pyramid, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
-
-    def preprocess(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
-        """The picture as the model takes it, and its own (height, width)."""
-        image = whole_object_picture(picture, self.recipe.data, self.info, self.recipe.task)
-        return image, (picture.height, picture.width)
+        return model.pyramid, (self.blank_image(),)
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None

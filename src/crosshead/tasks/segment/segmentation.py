@@ -11,17 +11,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from crosshead import models
 from crosshead.data.base import IGNORED, Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.dense_batches import EvaluationMaps, TrainingMaps
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.data.datasets.contents import Contents
-from crosshead.data.datasets.dense import MapSet
+from crosshead.data.datasets.dense import SegmentationDataset
 from crosshead.data.transforms.maps import whole_picture
-from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.dense import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
@@ -29,14 +28,9 @@ from crosshead.tasks.segment.pixel_evaluation import METRICS, SegmentationOutput
 from crosshead.tasks.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
-# Of the recipe's augmentation what is for pictures with one label.
-_FOR_LABELS = (
-    "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
-    "mixup", "cutmix",
-)  # fmt: skip
 
 
-class SegmentTask:
+class SegmentTask(DenseTask):
     """Cross entropy of pixels to train with, mean intersection over union to judge by.
 
     Each loss is a sum over the pixels that have a class, weighted by ``task.class_weights``, and divided by the sum of
@@ -44,11 +38,9 @@ class SegmentTask:
     """
 
     targets: ClassVar[Literal["label", "map", "objects"]] = "map"
-    one_class: ClassVar[bool] = False
-    whole_pictures: ClassVar[bool] = True
-    takes_windows: ClassVar[bool] = True
     shown: tuple[str, ...] = ("miou", "pixel_accuracy")
     counts = ("pixel_accuracy",)
+    training, evaluating, whole = TrainingMaps, EvaluationMaps, whole_picture
 
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
         if recipe.model.segmenter is None:
@@ -56,17 +48,12 @@ class SegmentTask:
                 "model.segmenter is not set, and task.name=segment needs one: model.segmenter.name=semantic_fpn, "
                 "upernet or linear"
             )
-        if stray := [f"augment.{key}" for key in _FOR_LABELS if getattr(recipe.augment, key)]:
-            raise ValueError(
-                f"{', '.join(stray)}: for pictures with one label, not with maps; set them to 0 or null, as the base "
-                "shared/segment does"
-            )
-        if recipe.task.window and recipe.train.parallel == "shards":
-            raise ValueError(
-                "task.window and train.parallel=shards don't go together: processes would call the model unequally "
-                "often"
-            )
-        self.recipe, self.info, self.settings = recipe, info, recipe.model.segmenter
+        refuse_augmentation(
+            recipe,
+            FOR_LABELS,
+            "for pictures with one label, not with maps; set them to 0 or null, as the base shared/segment does",
+        )
+        super().__init__(recipe, info, recipe.model.segmenter)
         self.primary, self.metrics = chosen_metrics(recipe.task, METRICS, SegmentationOutputs)
         self.shown = (*self.shown, *(name for name in self.metrics if name not in METRICS))
         self.weights = self._class_weights()
@@ -91,38 +78,20 @@ class SegmentTask:
                 raise ValueError(f"task.class_weights: no class {name!r}; the nearest is {near[0]!r}")
         return torch.tensor([given.get(name, 1.0) for name in names]) if given else None
 
-    def build_model(self, *, from_weights: bool = True) -> nn.Module:
-        backbone = models.build_backbone(
-            self.recipe.model, in_chans=self.info.channels, from_weights=from_weights
-        )
-        settings = self.settings
-        maps = Maps(
-            backbone,
-            out_indices=settings.out_indices,
-            window=settings.window,
-            global_blocks=settings.global_blocks,
-        )
-        return build_segmenter(settings.name, maps, len(self.info.class_names), **settings.options)
+    def build_head(self, maps: Maps, classes: int) -> nn.Module:
+        return build_segmenter(self.settings.name, maps, classes, **self.settings.options)
 
-    def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingMaps:
-        data, augment = self.recipe.data, self.recipe.augment
-        return TrainingMaps(self._mapped(images), data, augment, self.info, seed=seed, epoch=epoch)
-
-    def evaluation_batches(self, images: ImageSet) -> EvaluationMaps:
-        return EvaluationMaps(self._mapped(images), self.recipe.data, self.info, self.recipe.task)
-
-    def _mapped(self, images: ImageSet) -> MapSet:
-        if getattr(images, "counted", "images") != "pixels":
+    def check_images(self, images: ImageSet) -> SegmentationDataset:
+        if not isinstance(images, SegmentationDataset):
             raise ValueError(
                 f"the pictures of data.name={self.recipe.data.name} have no maps, and task.name=segment learns from "
                 "maps: take ade20k, voc, map-folder or another set with maps"
             )
-        return images  # type: ignore[return-value]  # asked for above
+        return images
 
     def empty_batch(self) -> Batch:
-        height, width = image_size(self.recipe.data)
-        images = torch.zeros(self.smallest_batch, self.info.channels, height, width)
-        targets = torch.full((self.smallest_batch, height, width), IGNORED, dtype=torch.uint8)
+        images = self.blank_image(self.smallest_batch)
+        targets = torch.full((len(images), *images.shape[-2:]), IGNORED, dtype=torch.uint8)
         return Batch(images, targets, torch.zeros(0, dtype=torch.int64))
 
     def loss_divisors(self, batch: Batch) -> dict[str, float]:
@@ -213,12 +182,7 @@ class SegmentTask:
         return SegmentEvaluation(self.info.class_names, self.metrics, predictions=predictions)
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:
-        return model, (torch.zeros(1, self.info.channels, *image_size(self.recipe.data)),)
-
-    def preprocess(self, picture: Image.Image) -> tuple[Tensor, tuple[int, int]]:
-        """The picture as the model takes it, and its own (height, width)."""
-        image = whole_picture(picture, self.recipe.data, self.info, self.recipe.task)
-        return image, (picture.height, picture.width)
+        return model, (self.blank_image(),)
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Any], *, top: int | None = None

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crosshead.data.base import ImageSet
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name
 from crosshead.data.random import Indices
@@ -22,11 +25,13 @@ Entries = NDArray[np.void]
 Reader = Callable[[str, np.void], bytes]
 
 
-class ArchivedImages:
+class ArchivedImages(ImageSet):
     """Members of ``archives`` by their ``entries`` (N,) of ``ENTRY``; ``read`` gets one's bytes.
 
     An archive is opened for each picture and closed again, so that worker processes share no open file.
     """
+
+    stored = True
 
     def __init__(
         self,
@@ -40,19 +45,18 @@ class ArchivedImages:
         assert len(entries) == len(names) == len(targets)
         self.archives = [str(archive) for archive in archives]
         self.entries, self.names, self.read, self.decoding = entries, list(names), read, decoding
-        self.targets: Sequence[int] = list(targets)
+        self.targets = list(targets)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def load(self, i: int) -> Image.Image:
-        return decode_image(self.encoded(i), name=self.name(i), decoding=self.decoding)
+        return decode_image(self.source(i), name=self.name(i), decoding=self.decoding)
+
+    def encoded(self, i: int) -> tuple[bytes, ...]:
+        return (self.source(i),)
 
     def source(self, i: int) -> bytes:
-        return self.encoded(i)
-
-    def encoded(self, i: int) -> bytes:
-        """The bytes of picture ``i`` as they were packed. Raises ``BrokenImage``."""
         entry = self.entries[i]
         if entry["size"] > LARGEST or entry["packed"] > LARGEST:
             raise BrokenImage(self.name(i), f"{entry['size']} bytes are above the limit of {LARGEST}")
@@ -64,9 +68,11 @@ class ArchivedImages:
     def name(self, i: int) -> str:
         return f"{display_name(self.archives[self.entries[i]['archive']])}@{display_name(self.names[i])}"
 
-    def subset(self, indices: Indices) -> "ArchivedImages":
-        names, targets = [self.names[i] for i in indices], [self.targets[i] for i in indices]
-        return ArchivedImages(self.archives, self.entries[indices], names, targets, self.read, self.decoding)
+    def subset(self, indices: Indices) -> Self:
+        part = copy(self)
+        part.names, part.targets = [self.names[i] for i in indices], [self.targets[i] for i in indices]
+        part.entries = self.entries[indices]
+        return part
 
 
 def read_exactly(descriptor: int, offset: int, size: int) -> bytes:
