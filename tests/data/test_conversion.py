@@ -53,7 +53,7 @@ def test_each_form_is_told_from_its_files(tmp_path, form):
 def test_yolo(tmp_path):
     report, found = read(tool_files.yolo(tmp_path / "in"), tmp_path / "out")
     red, green = found["train/images/p0.jpg"]
-    assert (red["label"], green["label"]) == ("red", "green") and BOX == corners(red)
+    assert (red["label"], green["label"]) == ("red", "green") and corners(red) == BOX
     assert np.reshape(green["segmentation"][0], (-1, 2)) == pytest.approx(np.array(TRIANGLE), abs=1e-6)
     assert "segmentation" not in red and green["area"] == pytest.approx(25 * 25 / 2)
     assert found["train/images/p1.jpg"] == found["valid/images/p2.jpg"] == []
@@ -64,7 +64,7 @@ def test_yolo(tmp_path):
 def test_voc_counts_from_one_and_calls_difficult_what_is_judged_by_nobody(tmp_path):
     report, found = read(tool_files.voc(tmp_path / "in"), tmp_path / "out")
     red, green = found["000000.jpg"]
-    assert BOX == corners(red) and not red["iscrowd"]
+    assert corners(red) == BOX and not red["iscrowd"]
     assert (0, 0, *SIZE) == corners(green) and green["iscrowd"]
     assert report.written.pictures == {"train": 1, "val": 1}  # of val although trainval has it too
     left = report.annotations.left_out.counts
@@ -83,11 +83,11 @@ def test_voc_of_tools_that_count_from_zero(tmp_path):
 def test_labelme(tmp_path):
     report, found = read(tool_files.labelme(tmp_path / "in"), tmp_path / "out")
     red, green, group, disc, mask = found["p0.jpg"]
-    assert BOX == corners(red) and "segmentation" not in red
+    assert corners(red) == BOX and "segmentation" not in red
     assert green["segmentation"] == [np.ravel(TRIANGLE).tolist()]
     assert len(group["segmentation"]) == 2 and group["area"] == pytest.approx(16 + 8)
-    assert disc["area"] == pytest.approx(np.pi * 25, rel=2e-3) and (35, 25, 45, 35) == corners(disc)
-    assert mask["area"] == 15 and (22, 41, 27, 44) == corners(mask)
+    assert disc["area"] == pytest.approx(np.pi * 25, rel=2e-3) and corners(disc) == (35, 25, 45, 35)
+    assert mask["area"] == 15 and corners(mask) == (22, 41, 27, 44)
     assert report.annotations.left_out.counts == {"shapes of type line": 1, "shapes of type point": 1}
     with Image.open(tmp_path / "out/images/p1.jpg") as inside:
         assert inside.size == SIZE and found["p1.jpg"] == []
@@ -96,10 +96,10 @@ def test_labelme(tmp_path):
 def test_cvat(tmp_path):
     report, found = read(tool_files.cvat(tmp_path / "in"), tmp_path / "out")
     red, mask, ellipse, turned, green = found["sub/p0.jpg"]  # the later z_order is last
-    assert BOX == corners(red) and green["segmentation"] == [np.ravel(TRIANGLE).tolist()]
-    assert mask["area"] == 7 and (41, 2, 45, 4) == corners(mask)
+    assert corners(red) == BOX and green["segmentation"] == [np.ravel(TRIANGLE).tolist()]
+    assert mask["area"] == 7 and corners(mask) == (41, 2, 45, 4)
     assert ellipse["area"] == pytest.approx(np.pi * 24, rel=2e-3)
-    assert (43, 25, 47, 35) == corners(turned) and turned["area"] == pytest.approx(40)
+    assert corners(turned) == (43, 25, 47, 35) and turned["area"] == pytest.approx(40)
     assert report.written.pictures == {"train": 1, "val": 1}
     assert report.annotations.class_names == ("red", "green")
     assert report.annotations.left_out.counts == {
@@ -113,8 +113,8 @@ def test_cvat(tmp_path):
 @pytest.mark.parametrize("kind", tool_files.TABLES)
 def test_tables(tmp_path, kind):
     report, found = read(tool_files.table(tmp_path / "in", kind), tmp_path / "out")
-    assert [entry["label"] for entry in found["p0.jpg"]] == ["red"] and BOX == corners(found["p0.jpg"][0])
-    assert (1, 2, 3, 4) == corners(found["p1.jpg"][0])
+    assert [entry["label"] for entry in found["p0.jpg"]] == ["red"] and corners(found["p0.jpg"][0]) == BOX
+    assert corners(found["p1.jpg"][0]) == (1, 2, 3, 4)
     if kind == "keras":
         assert found["p2.jpg"] == []  # a row without a box
     else:

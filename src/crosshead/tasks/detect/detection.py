@@ -16,7 +16,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.dense import FOR_LABELS, DenseTask, refuse_augmentation
+from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.detect.coco_evaluation import (
     DetectEvaluation,
     DetectionOutputs,

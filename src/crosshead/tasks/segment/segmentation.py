@@ -20,7 +20,7 @@ from crosshead.data.transforms.maps import whole_picture
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
-from crosshead.tasks.dense import FOR_LABELS, DenseTask, refuse_augmentation
+from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
