@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-pages reference bench gpu soak lock wheel clean
+.PHONY: help setup demo test check check-pages reference bench evidence gpu soak lock wheel clean
 
 help:           ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ bench: $(READY) ## measure operators, models and engine side by side with their 
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
 		input_pipeline engine "engine --checkpoint" dense detection_step; do \
 		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
+
+evidence: $(READY) ## measure the papers' claims, for hours; it goes on where it stopped (docs/evidence.md)
+	PYTHONPATH=benchmarks MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000 $(PY) -m evidence
 
 gpu: $(READY)   ## on a GPU: every operator against its equations, then what it costs
 	@$(PY) benchmarks/gpu.py

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "tasks": {"plugins", "recipe", "data", "models"},
     "train": {"files", "formats", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"recipe", "tasks", "train"},
+    "conversion": {"data", "swap", "tasks", "train"},
     "export": {"data", "models", "tasks", "train"},
     "cli": {
         "text",
@@ -36,6 +37,7 @@ MAY_IMPORT = {
         "pages",
         "probes",
         "compare",
+        "conversion",
         "export",
         "recipe",
         "data",
@@ -51,6 +53,7 @@ MAY_IMPORT = {
 INSIDE = {
     "data": "random decode coco base transforms datasets batching conversion tools",
     "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
+    "conversion": "objectives matching distilling costs outcome of_run of_pictures",
     "export": "about answers resize prepare segments objects runtime graphs programs precision checks onnx_file "
     "sources judged",
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import models as models
+    from .conversion import convert_attention
     from .data.datasets.registry import register_dataset
     from .layers import (
         InteractingAttention,
@@ -42,6 +43,7 @@ __all__ = [
     "Interaction",
     "OverlapSchedule",
     "SwapReport",
+    "convert_attention",
     "from_attention",
     "interactive_attention",
     "interactive_attention_layer",
@@ -68,6 +70,7 @@ __all__ = [
 # Public name -> the room that has it; all others come from ``layers``.
 _ROOMS = {
     "SwapReport": "swap",
+    "convert_attention": "conversion",
     "interactive_attention": "ops.interactive",
     "load": "saved",
     "load_authors_checkpoint": "models",
