@@ -43,12 +43,11 @@ def write_coco(annotations: Annotations, samples: Iterable[Sample], dest: Path, 
     ids = annotations.class_ids or tuple(range(1, len(annotations.class_names) + 1))
     number = dict(zip(annotations.class_names, ids, strict=True))
     categories = [{"id": number[name], "name": name} for name in annotations.class_names]
-    picture_number = object_number = 0
-    for sample in samples:
+    object_number = 0
+    for picture_number, sample in enumerate(samples, 1):
         picture, part = sample.picture, _part(sample)
         sample.save(dest / "images" / picture.name, link=link)
         own = content.setdefault(part, {"images": [], "annotations": [], "categories": categories})
-        picture_number += 1
         height, width = picture.size
         own["images"].append(
             {"id": picture_number, "file_name": picture.name, "width": width, "height": height}
