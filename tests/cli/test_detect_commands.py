@@ -5,10 +5,15 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 import crosshead.data.datasets.scenes as scenes
 from coco_files import coco_folder
 from crosshead.cli import main
+from crosshead.data.datasets.registry import open_splits
+from crosshead.recipe import load_recipe
+from crosshead.tasks.coco_numbers import truth_as_coco
 
 WORDS = [
     "data.batch_size=4", "model.args.depths=[1,1,1]", "model.args.dims=[8,12,16]", "model.args.num_heads=[1,2,2]",
@@ -44,6 +49,35 @@ def test_eval_tells_cocos_numbers_and_every_class(detected, capsys):
     assert told["mask_apl"] is None and told["count"] == 4 and len(told["numbers"]) == 12
     kept = json.loads((detected / "result.json").read_text())
     assert kept["test"]["box_ap"] == pytest.approx(told["box_ap"], abs=1e-12)
+
+
+def test_eval_writes_all_that_was_found(detected, tmp_path, capsys):
+    """The file of COCO's results judged by COCO's own code comes to what eval tells; the others say the same."""
+    words = ["eval", str(detected), "--json", "--predictions"]
+    assert main([*words, str(tmp_path / "found.json")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    results = json.loads((tmp_path / "found.json").read_text())
+    images = open_splits(load_recipe(detected / "recipe.yaml")).test
+    truth = [images.sample(i)[1] for i in range(len(images))]
+    reference = COCO()
+    reference.dataset = truth_as_coco(truth, tuple("0123456789"), masks=True)
+    reference.createIndex()
+    for kind, name in (("bbox", "box_ap"), ("segm", "mask_ap")):
+        own = [
+            {key: value for key, value in each.items() if kind == "bbox" or key != "bbox"} for each in results
+        ]
+        judged = COCOeval(reference, reference.loadRes(own), kind)
+        judged.evaluate(), judged.accumulate(), judged.summarize()
+        assert judged.stats[0] == pytest.approx(told[name], abs=1e-9)
+    assert main([*words, str(tmp_path / "found.csv")]) == 0
+    assert main([*words, str(tmp_path / "found")]) == 0
+    rows = (tmp_path / "found.csv").read_text().splitlines()
+    assert len(rows) == len(results) + 1 and rows[0].startswith("path,image_id,class,score,xmin")
+    lines = [
+        line for file in sorted((tmp_path / "found").iterdir()) for line in file.read_text().splitlines()
+    ]
+    assert len(lines) == len(results) and all(len(line.split()) == 6 for line in lines)
+    assert {int(line.split()[0]) for line in lines} == {each["category_id"] - 1 for each in results}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "turned", "one pixel wide"])

@@ -1,13 +1,11 @@
 """``crosshead eval``: a run's metrics, every image counted once."""
 
 import argparse
-import csv
-import io
 import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
 from crosshead.cli.arguments.use import split_keys, used_with
@@ -42,8 +40,9 @@ def register(commands: Commands) -> None:
     parser.add_argument("--data-path", metavar="DIR", help="where the data lies now, if it moved")
     parser.add_argument(
         "--predictions",
-        metavar="FILE.csv",
-        help="write a row an image: its path, its class, and the probability of every class",
+        metavar="FILE",
+        help="write what was said: of a classifier FILE.csv, a row an image; of a detector FILE.json (COCO's results), "
+        "FILE.csv (a row an object), or a folder (YOLO's text)",
     )
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON, with all tables")
     parser.set_defaults(run=run_command)
@@ -81,7 +80,8 @@ def print_run(
     predictions: Path | None = None,
 ) -> int:
     """Evaluates a run's checkpoint, by its own recipe or another, and prints the metrics, in lines or as JSON; writes
-    what the model said of each image into the file ``predictions``."""
+    what the model said of each image into ``predictions``."""
+    from crosshead.cli.prediction_files import write_predictions
     from crosshead.cli.terminal.wording import class_table, number_table
     from crosshead.train.distributed import groups as distributed
     from crosshead.train.inference import evaluate_loaded, load_run
@@ -90,7 +90,7 @@ def print_run(
     kept = predictions is not None
     found = evaluate_loaded(trained, split=split, data_root=data_root, predictions=kept)
     if predictions is not None and distributed.meet(trained.recipe.train.rank_timeout_s).is_rank0:
-        _write_csv(found.predictions, predictions)
+        write_predictions(found.predictions, predictions, trained.info)
     if as_json:
         where = {"run": str(run), "split": found.split, "checkpoint": checkpoint, "step": trained.step}
         metrics = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
@@ -127,20 +127,6 @@ def _code(found: "SplitResult") -> int:
     if is_rank0():
         print(f"this is no judgement: {found.fault}", file=sys.stderr)
     return EXIT_BAD_NUMBERS
-
-
-def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
-    from crosshead.text import spreadsheet_cell
-    from crosshead.train.files import replace_file
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0] if rows else ["path"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: spreadsheet_cell(value) for key, value in row.items()} for row in rows)
-    try:
-        replace_file(file, text.getvalue().encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise ValueError(f"--predictions {file}: can't be written: {error.strerror}") from error
 
 
 def _named(checkpoint: str, step: int | None) -> str:

@@ -13,7 +13,7 @@ from crosshead.data.base import Batch
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.datasets.contents import Contents
 from crosshead.tasks.coco_numbers import MOST, NUMBERS, CocoNumbers, Predictions, coco_numbers
-from crosshead.tasks.detect.results import in_own_pixels
+from crosshead.tasks.detect.results import in_own_pixels, uncut
 from crosshead.tasks.metrics import compute_metrics, register_metric
 from crosshead.tasks.protocol import EvalResult
 
@@ -64,7 +64,9 @@ class DetectEvaluation:
         kinds: tuple[str, ...],
         max_detections: int = MOST,
         metrics: Sequence[str] | None = None,
+        predictions: bool = False,
     ) -> None:
+        self.predictions = predictions
         self.class_names, self.kinds, self.max_detections = class_names, kinds, max_detections
         self.metrics = own_metrics(kinds) if metrics is None else metrics
         self._rows: list[Row] = []
@@ -95,7 +97,8 @@ class DetectEvaluation:
             for number in NUMBERS
         ]
         details = {"numbers": table, "classes": self._classes(truth, judged)}
-        return EvalResult(metrics | {"count": float(len(pictures))}, details)
+        said = [uncut(*row) for row in pictures] if self.predictions else []
+        return EvalResult(metrics | {"count": float(len(pictures))}, details, said)
 
     def _classes(self, truth: list[Objects], judged: dict[str, CocoNumbers]) -> list[dict[str, Any]]:
         labels = [label for objects in truth for label in objects.labels[~objects.crowd].tolist()]

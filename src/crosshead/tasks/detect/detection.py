@@ -132,12 +132,8 @@ class DetectTask(DenseTask):
         return [bool(found["scores"].isfinite().all()) for found in predictions]
 
     def evaluation(self, *, predictions: bool = False) -> DetectEvaluation:
-        if predictions:
-            raise ValueError(
-                "a table of predictions is for one row a picture; `crosshead predict` writes what is found in each"
-            )
         return DetectEvaluation(
-            self.info.class_names, self.kinds, self.recipe.task.max_detections, self.metrics
+            self.info.class_names, self.kinds, self.recipe.task.max_detections, self.metrics, predictions
         )
 
     def example(self, model: nn.Module) -> tuple[nn.Module, tuple[Any, ...]]:

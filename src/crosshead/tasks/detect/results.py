@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
+from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import RLE, encode_within, to_coco
 from crosshead.tasks.coco_numbers import Predictions
 
@@ -47,6 +48,19 @@ def masks_of(probabilities: Tensor, boxes: Tensor, size: tuple[int, int]) -> lis
             piece = (paste_mask_in_image(mask[0], moved, high, wide) >= _MASK).numpy()
         found.append(encode_within(piece, (y, x), size))
     return found
+
+
+def uncut(index: int, number: int, truth: Objects, found: Predictions) -> dict[str, Any]:
+    """All that was found in picture ``number`` (at place ``index`` of its set), for files: its size, and of each object
+    its class from 0, its score, x1, y1, x2, y2 and its run lengths, nothing rounded or left out."""
+    masks = [None] * len(found.labels) if found.masks is None else found.masks
+    objects = [
+        {"label": label, "score": score, "box": box} | ({} if mask is None else {"segmentation": mask})
+        for label, score, box, mask in zip(
+            found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), masks, strict=True
+        )
+    ]
+    return {"index": index, "image_id": number, "size": truth.size, "objects": objects}
 
 
 def answer(
