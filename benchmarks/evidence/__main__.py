@@ -14,7 +14,7 @@ import torch
 
 from .ledger import Ledger, Part
 
-PARTS = ("thin_heads", "recall_rule", "bandwidth", "pairs")
+PARTS = ("thin_heads", "recall_rule", "bandwidth", "pairs", "conversion", "conversion_real")
 
 
 def load(name: str) -> Part:
