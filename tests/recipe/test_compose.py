@@ -98,6 +98,17 @@ def test_a_warm_up_keeps_its_share_of_a_length_in_steps(write):
     assert load_recipe("scenes_mask_rcnn", ["train.steps=24"]).schedule.warmup_steps == 1
 
 
+def test_another_kind_of_interaction_leaves_the_options_of_the_one_before(write):
+    for recipe in (
+        load_recipe("finetune", ["model.interaction.kind=knocking"]),
+        load_recipe(write("a.yaml", "base: finetune\nmodel: {interaction: {kind: knocking}}\n")),
+    ):
+        assert recipe.model.interaction.model_dump() == {"kind": "knocking", "init": "preserve", "blocks": None}
+    words = ["model.interaction.form=gated", "model.interaction.kind=knocking"]  # in whatever order
+    assert load_recipe("finetune", words).model.interaction.form == "gated"
+    assert load_recipe("finetune", ["model.interaction.kind=overlap"]).model.interaction.overlap == "fraction:0.5"
+
+
 def test_overrides_win_in_their_order(write):
     path = write("a.yaml", "train:\n  epochs: 30\n")
     overrides = ["train.epochs=50", "train.epochs=40", "model.overlap=[0,1]", "optimizer.lr=1e-3"]

@@ -27,6 +27,8 @@ from crosshead.recipe.yaml import (
 
 _LENGTHS = ("train.epochs", "train.steps")
 _WARMUPS = ("schedule.warmup_epochs", "schedule.warmup_steps")
+_KIND = "model.interaction.kind"
+_OF_EVERY_KIND = ("init", "blocks")
 _SHARED = "shared"  # the folder of parts that are only there to be a base
 
 
@@ -85,9 +87,11 @@ def _finish(
     values: Mapping[str, Any] | None,
 ) -> Recipe:
     written = {key: _get(key, data) for key in (*_LENGTHS, *_WARMUPS)}
-    for override in overrides:
-        place = f"command line, {override}"
-        _set(*_parse(override, place), place, data, places)
+    said = [(*_parse(each, f"command line, {each}"), f"command line, {each}") for each in overrides]
+    for key, value, place in sorted(said, key=lambda one: one[0] != _KIND):  # the kind, and then its options
+        if key == _KIND and isinstance(section := data.get("model"), dict):
+            _leave_kind(section.get("interaction"), value)
+        _set(key, value, place, data, places)
     for key, value in (values or {}).items():
         _set(key, value, "command line", data, places)
     _shorten_warmup(written, data)
@@ -223,9 +227,18 @@ def _base_names(own: Document) -> list[str]:
 def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
     for key, value in new.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
+            if key == "interaction":
+                _leave_kind(into[key], value.get("kind"))
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def _leave_kind(interaction: Any, kind: Any) -> None:
+    """Drops what the kind that is left alone knows: an overlap, say, where heads are to talk."""
+    if isinstance(interaction, dict) and kind is not None and kind != interaction.get("kind", kind):
+        for option in {*interaction} - {*_OF_EVERY_KIND}:
+            del interaction[option]
 
 
 def _parse(override: str, place: str) -> tuple[str, Any]:
