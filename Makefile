@@ -7,10 +7,10 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-pages reference bench evidence gpu soak lock wheel clean
+.PHONY: help setup demo test check check-pages reference docs docs-test bench evidence gpu soak lock release clean
 
 help:           ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 # uv, not pip, resolves the environment: it takes torch and torchvision from one place, so that they match.
 # Byte code is compiled once here; without it every process would compile torch anew.
@@ -46,6 +46,12 @@ check-pages:    ## type check and lint the pages' scripts (needs npm)
 reference: $(READY) ## write docs/recipe.md and the recipes' JSON schema
 	PYTHONPATH=tests $(PY) tests/recipe/reference.py
 
+docs: $(READY)  ## build the documentation's site into build/site, and check its links
+	@$(PY) website/build.py
+
+docs-test: $(READY) ## run what the documents show, for minutes
+	$(PY) -m pytest -m soak tests/docs
+
 bench: $(READY) ## measure operators, models and engine side by side with their peers
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
 		input_pipeline engine "engine --checkpoint" dense detection_step; do \
@@ -61,11 +67,11 @@ soak: $(READY)  ## the long fault tests
 	$(PY) -m pytest -m soak
 
 lock:           ## renew requirements.lock
-	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 --extra train --extra dense --extra dev \
+	uv pip compile --quiet --universal --no-annotate --no-header --python-version 3.11 --extra train --extra dense --extra docs --extra dev \
 		--no-emit-index-url -o requirements.lock pyproject.toml
 
-wheel: $(READY) ## build the wheel into dist/
-	$(PY) -m build --wheel
+release: $(READY) ## build wheel and source distribution, and install them into empty environments
+	$(PY) .ci/release.py
 
 clean:          ## remove what was built (runs/ is kept)
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -13,7 +13,7 @@ _MARKER = re.compile(r"<!-- not run: (.+) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """``language`` is that of a fence, or None of an indented block; ``reason`` says why it is not run, if it is not."""
+    """``language`` is that of a fence, or None of an indented block; ``reason`` says why it is not run."""
 
     document: Path
     line: int
@@ -30,8 +30,9 @@ class Block:
         if self.language not in (None, "sh"):
             return []
         lines = self.text.replace("\\\n", " ").splitlines()
-        known = [line for line in lines if line.partition(" ")[0] in PROGRAMS]
-        return [shlex.split(line, comments=True) for line in (known if self.language is None else lines) if line.strip()]
+        if self.language is None:
+            lines = [line for line in lines if line.partition(" ")[0] in PROGRAMS]
+        return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
 def documents() -> list[Path]:
@@ -52,7 +53,11 @@ def _blocks(document: Path) -> Iterator[Block]:
             text = "\n".join(each.removeprefix(fence[1]) for each in lines[number + 1 : end]) + "\n"
             yield Block(document, start + 1, fence[2], text, reason)
             number, reason = end + 1, None
-        elif line.startswith("    ") and (start == 0 or not lines[start - 1].strip()) and not _is_item(lines, start):
+        elif (
+            line.startswith("    ")
+            and (start == 0 or not lines[start - 1].strip())
+            and not _is_item(lines, start)
+        ):
             while number < len(lines) and (lines[number].startswith("    ") or not lines[number].strip()):
                 number += 1
             text = "\n".join(each[4:] for each in lines[start:number]).rstrip() + "\n"

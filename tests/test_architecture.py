@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "files": set(),
     "formats": set(),
     "text": set(),
+    "torch_pair": set(),
     "plugins": set(),
     "ops": set(),
     "layers": {"plugins", "ops"},
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     "export": {"data", "models", "tasks", "train"},
     "cli": {
         "text",
+        "torch_pair",
         "heads",
         "pages",
         "probes",

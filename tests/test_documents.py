@@ -5,17 +5,16 @@ What the commands do is run by `make docs-test` (tests/docs/test_commands.py), w
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, Block, blocks
 
 from crosshead.cli.arguments.parser import parse
 from crosshead.recipe import load_recipe, shipped_recipes
 from crosshead.recipe.describe import all_keys
+from doc_blocks import ROOT, blocks, documents
 
 BLOCKS = blocks()
-SHOWN = ("text", "toml")  # neither code nor a command of ours
+SHOWN = ("text", "toml", "bibtex")  # neither code nor a command of ours
 TAKES_RECIPE = ("train", "sweep", "augment", "profile")
 PLACEHOLDERS = ("RECIPE", "RUN", "my_recipe.yaml")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -35,9 +34,11 @@ def test_an_example_runs(block, tmp_path, monkeypatch):
 
 
 def test_every_fence_says_what_it_is():
-    known = ("python", "sh", "yaml", *SHOWN)
-    unknown = [str(each) for each in BLOCKS if each.language is not None and each.language not in known and not each.reason]
-    assert not unknown, "a fence is python, sh, yaml, text or toml, or says <!-- not run: why --> before it"
+    known = (None, "python", "sh", "yaml", *SHOWN)
+    unknown = [str(each) for each in BLOCKS if each.language not in known and not each.reason]
+    assert not unknown, (
+        "a fence is python, sh, yaml, text or toml or bibtex, or says <!-- not run: why --> before it"
+    )
 
 
 @pytest.mark.parametrize("block", params(lambda block: block.commands))
@@ -100,7 +101,9 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("block", params(lambda block: block.language == "yaml" or block.text.startswith("base: ")))
+@pytest.mark.parametrize(
+    "block", params(lambda block: block.language == "yaml" or block.text.startswith("base: "))
+)
 def test_a_recipe_is_one(block, tmp_path):
     path = tmp_path / "shown.yaml"
     path.write_text(block.text)
@@ -109,8 +112,10 @@ def test_a_recipe_is_one(block, tmp_path):
 
 def test_the_documents_have_blocks_of_every_kind():
     """The finder finds: a block that it misses would be checked by nobody."""
-    found = {language: sum(each.language == language for each in BLOCKS) for language in (None, "python", "sh")}
+    found = {
+        language: sum(each.language == language for each in BLOCKS) for language in (None, "python", "sh")
+    }
     assert min(found.values()) > 10
-    fences = sum(len(re.findall(r"^ *```\w+$", path.read_text(), re.MULTILINE)) for path in {b.document for b in BLOCKS})
+    texts = [document.read_text() for document in documents()]
+    fences = sum(len(re.findall(r"^ *```\w+$", text, re.MULTILINE)) for text in texts)
     assert fences == sum(each.language is not None for each in BLOCKS)
-    assert isinstance(Block(Path(), 1, "sh", "crosshead demo", None).commands, list)

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import crosshead
+from crosshead.cli import main
+from crosshead.torch_pair import mismatch
 
 ORDERS = [
     "import timm, crosshead",
@@ -78,3 +80,22 @@ def test_a_name_that_goes_still_serves_and_warns():
         assert callable(crosshead.overlapped_window_attention)
     with pytest.warns(FutureWarning, match="overlapped_attention_layer"):
         assert callable(crosshead.OverlappedAttention)
+
+
+def test_a_torchvision_of_another_torch_is_one_sentence(tmp_path, capsys, monkeypatch):
+    """Both where a person imports the library and on the command line."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import crosshead"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = run.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: torch ") and "were not built for one another; install both" in last
+
+    def broken(*_):
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("crosshead.cli.commands.models.run_command", broken)
+    assert main(["models"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert mismatch(RuntimeError("CUDA error: out of memory")) is None

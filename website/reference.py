@@ -82,7 +82,9 @@ def _command(name: str, purpose: str, parser: argparse.ArgumentParser) -> list[s
     lines += ["```text", re.sub(r"\n\s+", "\n    ", usage), "```", ""]
     rows, inner = [], []
     for group in parser._action_groups:
-        actions = [each for each in group._group_actions if each.help != argparse.SUPPRESS and each.dest != "help"]
+        actions = [
+            each for each in group._group_actions if each.help != argparse.SUPPRESS and each.dest != "help"
+        ]
         inner += [each for each in actions if isinstance(each, argparse._SubParsersAction)]
         if actions and group.title not in ("options", "positional arguments", "commands"):
             rows.append(f"| *{group.title}* | |")

@@ -26,14 +26,20 @@ def stage(folder: Path) -> dict[Path, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     pages = documents()
     for source, page in pages.items():
-        text = _FENCE.split(source.read_text(encoding="utf-8"))
-        fences = _FENCE.findall(source.read_text(encoding="utf-8"))
-        linked = [_LINK.sub(lambda link: _target(link, source, page, pages, folder), part) for part in text]
-        target = folder / page
-        target.parent.mkdir(parents=True, exist_ok=True)
-        joined = "".join(part + fence for part, fence in zip(linked, [*fences, ""], strict=True))
-        target.write_text(joined, encoding="utf-8")
+        (folder / page).parent.mkdir(parents=True, exist_ok=True)
+        (folder / page).write_text(_page(source, page, pages, folder), encoding="utf-8")
     return pages
+
+
+def _page(source: Path, page: Path, pages: dict[Path, Path], folder: Path) -> str:
+    """The document's text, with its links as they go from ``page``; what stands in fences is left alone."""
+    text = source.read_text(encoding="utf-8")
+    between = [
+        _LINK.sub(lambda link: _target(link, source, page, pages, folder), part)
+        for part in _FENCE.split(text)
+    ]
+    fences = [*_FENCE.findall(text), ""]
+    return "".join(part + fence for part, fence in zip(between, fences, strict=True))
 
 
 def documents() -> dict[Path, Path]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .swap import SwapReport, restore_attention, supported, swap_attention
     from .tasks import register_metric, register_task
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "InteractingAttention",
@@ -115,4 +115,11 @@ def _is_the_command_line() -> bool:
 
 # Without torch there are no models, and exported ones run all the same (``crosshead.export.runtime``).
 if not _is_the_command_line() and find_spec("torch") is not None:
-    importlib.import_module(".models", __name__)
+    try:
+        importlib.import_module(".models", __name__)
+    except (RuntimeError, ImportError, OSError) as error:
+        from .torch_pair import mismatch
+
+        if (sentence := mismatch(error)) is None:
+            raise
+        raise ImportError(sentence) from error

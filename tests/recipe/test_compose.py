@@ -103,10 +103,17 @@ def test_another_kind_of_interaction_leaves_the_options_of_the_one_before(write)
         load_recipe("finetune", ["model.interaction.kind=knocking"]),
         load_recipe(write("a.yaml", "base: finetune\nmodel: {interaction: {kind: knocking}}\n")),
     ):
-        assert recipe.model.interaction.model_dump() == {"kind": "knocking", "init": "preserve", "blocks": None}
+        assert recipe.model.interaction.model_dump() == {
+            "kind": "knocking",
+            "init": "preserve",
+            "blocks": None,
+        }
     words = ["model.interaction.form=gated", "model.interaction.kind=knocking"]  # in whatever order
     assert load_recipe("finetune", words).model.interaction.form == "gated"
-    assert load_recipe("finetune", ["model.interaction.kind=overlap"]).model.interaction.overlap == "fraction:0.5"
+    assert (
+        load_recipe("finetune", ["model.interaction.kind=overlap"]).model.interaction.overlap
+        == "fraction:0.5"
+    )
 
 
 def test_overrides_win_in_their_order(write):

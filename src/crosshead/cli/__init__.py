@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from crosshead.text import printable
+from crosshead.torch_pair import mismatch
 
 __all__ = ["main"]
 
@@ -47,24 +48,27 @@ def _run(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        if args.traceback or not _is_the_users(error):
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        message = _message(error)
+        if args.traceback or message is None:
             raise
-        for line in _message(error).splitlines():
+        for line in message.splitlines():
             print(f"crosshead {args.command}: {line}", file=sys.stderr)
         return EXIT_USER_ERROR
 
 
-def _is_the_users(error: Exception) -> bool:
-    return not isinstance(error, ModuleNotFoundError) or not str(error.name).startswith("crosshead")
-
-
-def _message(error: Exception) -> str:
+def _message(error: Exception) -> str | None:
+    """What the user can put right, in one line or a line a mistake; None of a fault of this program."""
+    if (sentence := mismatch(error)) is not None:
+        return sentence
     if isinstance(error, ModuleNotFoundError):
+        package = str(error.name)
+        if package.startswith("crosshead"):
+            return None
         return (
             f"the package {error.name!r} is not installed; install the extra: "
-            f"pip install 'crosshead[{_EXTRAS.get(str(error.name).partition('.')[0], 'train')}]'"
+            f"pip install 'crosshead[{_EXTRAS.get(package.partition('.')[0], 'train')}]'"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
+    return str(error) if isinstance(error, ValueError | OSError) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .report import ProbeReport
 
-_COLORS = ("#1f6fb4", "#d1495b", "#2a9d68", "#8d5fb3", "#c98a1b", "#5b6770")
+_COLORS = ("#1f6fb4", "#d1495b", "#2a9d68", "#8d5fb3", "#c98a1b", "#5b6770", "#0f8b8d", "#7a4b2a", "#d477b0")
 
 
 def draw_probe(report: ProbeReport, picture: Path) -> Path:
@@ -34,8 +34,8 @@ def draw_probe(report: ProbeReport, picture: Path) -> Path:
         axes.set_axisbelow(True)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    curves.set_title("accuracy against steps", fontsize=10, loc="left")
+    curves.set_title("accuracy against steps; chance is dotted", fontsize=10, loc="left")
     curves.set_xlabel("step", fontsize=9)
-    dots.set_title("at the end: a dot a seed, a bar their mean; chance is dotted", fontsize=10, loc="left")
+    dots.set_title("at the end: a dot a seed, a bar their mean", fontsize=10, loc="left")
     figure.savefig(picture, format="png")
     return picture
