@@ -46,7 +46,7 @@ check-pages:    ## type check and lint the pages' scripts (needs npm)
 reference: $(READY) ## write docs/recipe.md and the recipes' JSON schema
 	PYTHONPATH=tests $(PY) tests/recipe/reference.py
 
-docs: $(READY)  ## build the documentation's site into build/site, and check its links
+docs: $(READY)  ## the documentation's site into build/site, links checked, notebooks executed
 	@$(PY) website/build.py
 
 docs-test: $(READY) ## run what the documents show, for minutes

@@ -36,7 +36,8 @@ class Block:
 
 
 def documents() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    own = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+    return [*own, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks() -> list[Block]:

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from links import broken_links  # noqa: E402
+from notebooks import write_notebooks  # noqa: E402
 from reference import ROOMS, write_reference  # noqa: E402
 from stage import ROOT, stage  # noqa: E402
 
@@ -22,12 +23,13 @@ BUILD = ROOT / "build"
 _REMOTE_WORKER = 'src="https://unpkg.com/iframe-worker/shim"'
 
 
-def build() -> Path:
-    """The folder of the site. Raises subprocess.CalledProcessError where Zensical finds a fault in the pages."""
+def build(execute: bool = True) -> Path:
+    """The folder of the site; ``execute`` the notebooks. Raises CalledProcessError where Zensical finds a fault."""
     os.environ["COLUMNS"] = "100"  # of the usage lines
     pages = BUILD / "docs"
     stage(pages)
     write_reference(pages / "reference")
+    write_notebooks(pages, execute)
     for name in ("style.css", "worker.js"):
         shutil.copyfile(HERE / name, pages / name)
     (BUILD / "zensical.toml").write_text(_configuration(pages), encoding="utf-8")

@@ -17,7 +17,7 @@ ELSEWHERE = {
     "SECURITY.md": "security.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
-_FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 _COPIED = (".png", ".svg", ".json", ".py", ".cff", "LICENSE")  # what pages show or lead to
 
 
@@ -26,6 +26,8 @@ def stage(folder: Path) -> dict[Path, Path]:
     shutil.rmtree(folder, ignore_errors=True)
     pages = documents()
     for source, page in pages.items():
+        if source.suffix == ".py":
+            continue  # of notebooks.py
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(_page(source, page, pages, folder), encoding="utf-8")
     return pages
@@ -35,10 +37,9 @@ def _page(source: Path, page: Path, pages: dict[Path, Path], folder: Path) -> st
     """The document's text, with its links as they go from ``page``; what stands in fences is left alone."""
     text = source.read_text(encoding="utf-8")
     between = [
-        _LINK.sub(lambda link: _target(link, source, page, pages, folder), part)
-        for part in _FENCE.split(text)
+        _LINK.sub(lambda link: _target(link, source, page, pages, folder), part) for part in FENCE.split(text)
     ]
-    fences = [*_FENCE.findall(text), ""]
+    fences = [*FENCE.findall(text), ""]
     return "".join(part + fence for part, fence in zip(between, fences, strict=True))
 
 
@@ -47,6 +48,8 @@ def documents() -> dict[Path, Path]:
     for source in sorted((ROOT / "docs").rglob("*.md")):
         inside = source.relative_to(ROOT / "docs")
         pages[source] = inside.with_name("index.md") if inside.name == "README.md" else inside
+    for source in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+        pages[source] = Path("notebooks", f"{source.stem}.md")
     for source in sorted((ROOT / "src/crosshead/ops").glob("*/README.md")):
         pages[source] = Path("operators", f"{source.parent.name}.md")
     return pages
