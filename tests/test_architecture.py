@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "train": {"files", "formats", "text", "ops", "recipe", "data", "tasks", "models"},
     "compare": {"recipe", "tasks", "train"},
     "conversion": {"data", "swap", "tasks", "train"},
+    "judging": {"files", "formats", "data", "tasks", "train"},
     "export": {"data", "models", "tasks", "train"},
     "cli": {
         "text",
@@ -40,6 +41,7 @@ MAY_IMPORT = {
         "probes",
         "compare",
         "conversion",
+        "judging",
         "export",
         "recipe",
         "data",

@@ -80,6 +80,35 @@ def test_eval_writes_all_that_was_found(detected, tmp_path, capsys):
     assert {int(line.split()[0]) for line in lines} == {each["category_id"] - 1 for each in results}
 
 
+def test_judge_chooses_thresholds_and_predict_takes_them(detected, tmp_path, capsys, fails):
+    capsys.readouterr()
+    page = tmp_path / "judged.html"
+    assert main(["judge", str(detected), "--pictures", "2", "--page", str(page), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    objects = [int(row["objects"]) for row in told["tables"][0]["rows"]]
+    (table,) = [each for each in told["tables"] if each["title"] == "What was taken for what"]
+    assert sum(int(n) for row in table["rows"][:-1] for key, n in row.items() if key != "there") == sum(
+        objects
+    )
+    assert len(told["pictures"]) == 2 and page.read_text().count("data:image/jpeg;base64,") == 2
+    content = json.loads((detected / "judging.json").read_text())
+    assert content["step"] == 2 and set(content) <= {"format", "crosshead", "step", "score_threshold"}
+    Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
+    one = [f"task.score_threshold.{k}={float(k != 3)}" for k in range(10)]
+    for words, labels in (
+        (one, {"3"}),
+        (["task.score_threshold=0", "task.classes=['3','5']"], {"3", "5"}),
+    ):
+        assert main(["predict", str(detected), str(tmp_path / "a.png"), "--json", *words]) == 0
+        (answer,) = json.loads(capsys.readouterr().out)
+        assert {each["class"] for each in answer["objects"]} <= labels
+    assert main(["predict", str(detected), str(tmp_path / "a.png"), "--judged"]) == 0
+    assert "task.classes: no class 'three'; the nearest is" in fails(
+        "predict", detected, tmp_path / "a.png", "task.classes=[three]"
+    )
+    assert "--pictures: expected 0 or more" in fails("judge", detected, "--pictures", "-1")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "turned", "one pixel wide"])
 def test_predict_draws_and_writes_cocos_results(detected, tmp_path, capsys, mode):
     """In the picture's own pixels, as a person sees it."""

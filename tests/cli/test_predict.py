@@ -21,6 +21,35 @@ def pictures(tmp_path_factory):
     return folder
 
 
+def test_judge_chooses_a_temperature_and_eval_and_predict_take_it(run, pictures, capsys, fails):
+    capsys.readouterr()
+    assert "nothing was chosen for this run so far" in fails("predict", run, pictures, "--judged")
+    assert main(["judge", str(run), "--pictures", "3"]) == 0
+    said = capsys.readouterr().out
+    temperature = json.loads((run / "judging.json").read_text())["temperature"]
+    assert (
+        f"Temperature {temperature:g}, chosen on validation pictures" in said
+        and said.count(", taken for") == 3
+    )
+    found = []
+    for words in ([], [f"task.temperature={temperature}"]):
+        assert main(["eval", str(run), "--json", *words]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["accuracy"] == found[1]["accuracy"] and found[0]["loss"] != found[1]["loss"]
+    assert main(["predict", str(run), str(pictures), "--judged", "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert main(["predict", str(run), str(pictures), "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    classes = [
+        [each["class"] for each in answer["predictions"]] for answers in (judged, plain) for answer in answers
+    ]
+    assert classes[:3] == classes[3:] and judged != plain
+    assert "task.threshold is 0.5, which is for two classes, and there are 10" in fails(
+        "eval", run, "task.threshold=0.5"
+    )
+    (run / "judging.json").unlink()
+
+
 def test_eval_repeats_what_the_run_found(run, capsys):
     capsys.readouterr()
     assert main(["eval", str(run), "--json"]) == 0

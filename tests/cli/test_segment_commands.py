@@ -61,6 +61,19 @@ def test_eval_tells_every_class(segmented, capsys):
     assert len(json.loads(capsys.readouterr().out)["classes"]) == 3
 
 
+def test_judge_shows_the_worst_maps_and_eval_writes_every_pictures_scores(segmented, tmp_path, capsys):
+    run, root = segmented
+    capsys.readouterr()
+    assert main(["judge", str(run), "--pictures", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "boundary IoU" in said and "mIoU a picture" in said and "very pictures that chose it" in said
+    assert (run / "judging.html").read_text().count("<figure>") == 2
+    file = tmp_path / "scores.csv"
+    assert main(["eval", str(run), "--predictions", str(file)]) == 0
+    lines = file.read_text().splitlines()
+    assert lines[0] == "path,miou,dice,boundary_iou,pixel_accuracy" and lines[1].startswith(str(root))
+
+
 def test_the_check_counts_pixels_of_classes(segmented, capsys):
     _, root = segmented
     assert main(["data", "check", "map-folder", "--data-path", str(root), "data.validation=0.25"]) == 0

@@ -1,16 +1,20 @@
 """The pages of probes and of comparisons in a real browser: offline, light and dark, by keys, for everyone."""
 
+import io
 import json
 import os
 import shutil
 
 import pytest
+from PIL import Image
 
 from compare.fake_runs import fake_sweep
 from crosshead.compare.comparison import compare_runs
 from crosshead.compare.telling import as_data
+from crosshead.judging.judgement import Chart, Report, Table
 from crosshead.pages.charts import Curve, Dots, draw_curves, draw_dots
 from crosshead.pages.compare import compare_page
+from crosshead.pages.judging import judging_page
 from crosshead.pages.probes import probe_page
 from crosshead.probes.report import Cell, ProbeReport
 from crosshead.probes.training import Run
@@ -51,7 +55,13 @@ def pages(tmp_path_factory):
         Cell("plain", 4, 110, 2e-4, 1.5, 20, runs, "parameters", "talking, 4 heads"),
     ]
     report = ProbeReport("recall", "find & fetch", {}, 0.25, 8, 1, 2, 1e-3, [0, 1, 2], cells)
+    judged = Report("pets: test pictures judged", "test", "validation", ["Said first."])
+    judged.charts.append(Chart("ROC", "others", [("run", [(0.0, 0.0), (0.2, 0.9), (1.0, 1.0)])], "A note."))
+    judged.tables.append(Table("Classes", [{"class": HOSTILE, "F1": "90 %"}]))
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(picture, "PNG")
     return {
+        "judging": judging_page(judged.as_data(), [(HOSTILE, picture.getvalue())], "The worst."),
         "compare": compare_page(as_data(compare_runs([folder]))),
         "probe": probe_page(json.loads(report.to_json()), report.rows(), report.words()),
     }
@@ -111,7 +121,7 @@ def test_it_is_read_by_keys(opened, pages):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "recipes"
 
 
-@pytest.mark.parametrize("name", ["compare", "probe"])
+@pytest.mark.parametrize("name", ["compare", "probe", "judging"])
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
 def test_nobody_is_shut_out(opened, pages, name, scheme, width):
     axe = pytest.importorskip(

@@ -35,7 +35,10 @@ def found_objects(
     corners, scores, labels = (np.concatenate(each) for each in zip(*kept, strict=True))
     corners = np.clip(corners, 0, np.asarray([seen[1], seen[0]] * 2, np.float32))
     order = _apart(corners, scores, labels, settings["nms_threshold"])[: settings["max_detections"]]
-    order = order[scores[order] >= settings["shown_threshold"]][: _MOST if top is None else top]
+    shown = np.asarray(settings["shown_threshold"])  # one for all, or one a class
+    order = order[scores[order] >= (shown[labels[order]] if shown.ndim else shown)][
+        : _MOST if top is None else top
+    ]
     corners = np.clip(
         corners[order] * np.asarray([own[1] / seen[1], own[0] / seen[0]] * 2, np.float32),
         0,

@@ -107,7 +107,7 @@ class OnnxModel:
     def format_lines(self, answer: dict[str, Any]) -> list[str]:
         """An answer as a person reads it."""
         threshold = self.about.detector["shown_threshold"] if self.about.detector else 0.0
-        return lines(answer, threshold)
+        return lines(answer, min(threshold) if isinstance(threshold, list) else threshold)
 
 
 def _finite(outputs: list[NDArray[Any]]) -> list[bool]:

@@ -21,6 +21,7 @@ from crosshead.export.graphs import step_of
 from crosshead.export.prepare import channels_of
 from crosshead.models.detectors import RetinaNet
 from crosshead.models.saved import CONFIG, load_saved
+from crosshead.tasks.detect.matching import score_thresholds
 from crosshead.train.inference import LoadedRun, load_run
 from crosshead.train.run_folder.folder import RECIPE_FILE
 
@@ -39,6 +40,12 @@ class Source:
 def of_run(folder: Path, checkpoint: str, size: tuple[int, int] | None = None) -> Source:
     """Of a run's checkpoint; ``size`` (height, width) in place of the recipe's, of pictures that are taken whole."""
     trained = load_run(folder, checkpoint=checkpoint, device="cpu")
+    task = trained.recipe.task
+    if task.temperature != 1 or task.threshold is not None or task.classes is not None:
+        raise ValueError(
+            "task.temperature, task.threshold and task.classes are no part of an exported file; set them to 1, null "
+            "and null in the run's recipe, and apply them to what the file gives"
+        )
     about = _about_run(trained)
     if size is not None and about.crop == "center" and size != about.size:
         raise ValueError(
@@ -116,6 +123,7 @@ def _detector(trained: LoadedRun) -> dict[str, Any] | None:
     if not isinstance(trained.model, RetinaNet):
         return None
     net: Any = trained.model.net
+    shown = trained.recipe.task.score_threshold
     return {
         "strides": list(trained.model.pyramid.strides),
         "per_location": net.anchor_generator.per_location,
@@ -123,7 +131,9 @@ def _detector(trained: LoadedRun) -> dict[str, Any] | None:
         "score_threshold": net.score_thresh,
         "nms_threshold": net.nms_thresh,
         "max_detections": net.detections_per_img,
-        "shown_threshold": trained.recipe.task.score_threshold,
+        "shown_threshold": shown
+        if isinstance(shown, float)
+        else score_thresholds(shown, trained.info.class_names),
         "class_ids": None if trained.info.class_ids is None else list(trained.info.class_ids),
     }
 

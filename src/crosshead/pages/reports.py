@@ -8,7 +8,7 @@ from importlib import resources
 
 def report_page(title: str, *sections: str) -> str:
     """The page of ``sections``, each of them HTML that the functions here made. It follows the reader's light or dark,
-    and its policy admits nothing but its own style."""
+    and its policy admits nothing but its own style and pictures."""
     parts = {"title": html.escape(title), "style": _part("style.css"), "body": "\n".join(sections)}
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _part("index.html"))
 
@@ -38,6 +38,12 @@ def folded(summary: str, text: str) -> str:
 
 def drawing(svg: str, name: str) -> str:
     return _scrolled(svg, name)
+
+
+def figure(source: str, caption: str) -> str:
+    """A picture, ``source`` a ``data:`` address: the page's policy admits no other."""
+    said = html.escape(caption)
+    return f'<figure><img src="{html.escape(source)}" alt="{said}"><figcaption>{said}</figcaption></figure>'
 
 
 def _row(cells: list[str]) -> str:

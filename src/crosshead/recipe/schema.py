@@ -387,8 +387,22 @@ class TaskConfig(Section):
     window_scale: Weight = key(
         1.0, "segment, detect: a picture that is cut into windows is resized by this factor first."
     )
-    score_threshold: Rate = key(
-        0.3, "detect: the lowest score that predict tells and draws; judged is all that the model finds."
+    temperature: Weight = key(
+        1.0,
+        "classify: what logits are divided by wherever the model is used; above 1 it is less sure. `crosshead judge` "
+        "chooses it on validation pictures; training knows none.",
+    )
+    threshold: Rate | None = key(
+        None,
+        "classify, two classes: the probability of the second from which on it is said. Unset: the likelier one is.",
+    )
+    score_threshold: Rate | dict[str, Rate] = key(
+        0.3,
+        "detect: the lowest score that predict tells and draws, one for all or by class name (0.3 for others); judged "
+        "is all that the model finds.",
+    )
+    classes: list[str] | None = key(
+        None, "detect: the classes that predict tells and draws, by name. Unset: all."
     )
     max_detections: Positive = key(
         100, "detect: objects of a class in a picture that are judged, the best first.", unit="objects"

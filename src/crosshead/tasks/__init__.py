@@ -2,7 +2,7 @@
 
 from crosshead.tasks.classify import ClassifyTask, roc_auc
 from crosshead.tasks.classify.evaluation import ClassificationOutputs
-from crosshead.tasks.detect import DetectTask
+from crosshead.tasks.detect import DetectTask, best_f1
 from crosshead.tasks.detect.coco_evaluation import DetectionOutputs, MaskOutputs
 from crosshead.tasks.metrics import METRICS, Metric, register_metric
 from crosshead.tasks.multilabel import MultilabelOutputs, MultilabelTask
@@ -12,7 +12,7 @@ from crosshead.tasks.segment import SegmentTask, boundary_iou, dice, picture_mio
 from crosshead.tasks.segment.pixel_evaluation import SegmentationOutputs
 from crosshead.tasks.task_registry import TASKS, open_task, register_task
 
-_FURTHER_METRICS = (roc_auc, boundary_iou, dice, picture_miou)  # which register themselves
+_FURTHER_METRICS = (best_f1, roc_auc, boundary_iou, dice, picture_miou)  # which register themselves
 
 register_task("classify")(ClassifyTask)
 register_task("multilabel")(MultilabelTask)

@@ -78,7 +78,7 @@ def _midst(mask: NDArray[np.bool_]) -> tuple[int, int]:
 
 def draw_objects(picture: Image.Image, answer: dict[str, Any]) -> Image.Image:
     """The picture with the objects of the task's ``answer``, the best in front: masks in their classes' colours, boxes,
-    names and scores."""
+    names and, where there are some, scores."""
     pixels = np.asarray(picture.convert("RGB")).copy()
     objects = answer["objects"]
     for found in reversed(
@@ -94,7 +94,8 @@ def draw_objects(picture: Image.Image, answer: dict[str, Any]) -> Image.Image:
     size = max(10, min(drawn.size) // 32)
     taken: list[Box] = []
     for found, box in zip(objects, boxes, strict=True):
-        _name(draw, box, f"{found['class']} {found['score']:.0%}", size, drawn.size, taken)
+        score = f" {found['score']:.0%}" if "score" in found else ""
+        _name(draw, box, found["class"] + score, size, drawn.size, taken)
     return drawn
 
 

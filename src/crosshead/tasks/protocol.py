@@ -36,7 +36,7 @@ class EvalResult:
     class, is drawn. ``predictions`` has one row an image in the data set's order, beginning with its "index", where
     they were asked for. A metric that is undefined is NaN here, null in JSON and "-" on a screen. Where the one that
     selects is, this is no judgement, and ``fault`` says why. ``outputs`` are what the metrics were computed of
-    (``ClassificationOutputs`` and its like), where predictions were asked for.
+    (``ClassificationOutputs`` and its like), where predictions were asked for or they are kept anyway.
     """
 
     metrics: dict[str, float]

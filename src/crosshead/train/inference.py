@@ -55,13 +55,14 @@ class LoadedRun:
 @dataclass(frozen=True)
 class SplitResult:
     """What was found of a model on one split of its data: metrics, tables as JSON holds them, if asked for what it said
-    of each image, and why this is no judgement, if it isn't one."""
+    of each image, and why this is no judgement, if it isn't one. ``outputs``: see ``EvalResult``, of one process."""
 
     split: str
     metrics: dict[str, float]
     details: dict[str, Any]
     predictions: list[dict[str, Any]]
     fault: str | None = None
+    outputs: Any = None
 
 
 def load_run(
@@ -227,4 +228,6 @@ def evaluate_on(
         {"path": images.name(row["index"]), **{key: value for key, value in row.items() if key != "index"}}
         for row in eval_result.predictions
     ]
-    return SplitResult(split, eval_result.metrics, eval_result.details, named, eval_result.fault)
+    return SplitResult(
+        split, eval_result.metrics, eval_result.details, named, eval_result.fault, eval_result.outputs
+    )

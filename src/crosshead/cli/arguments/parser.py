@@ -18,6 +18,7 @@ from crosshead.cli.commands import (
     evaluate,
     export,
     heads,
+    judge,
     look,
     match,
     models,
@@ -33,6 +34,7 @@ from crosshead.cli.commands import (
 _COMMANDS = (
     train,
     evaluate,
+    judge,
     predict,
     sweep,
     compare,

@@ -2,26 +2,33 @@
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
+    from crosshead.tasks import Task
 
 KEYS = (
-    *("task.score_threshold", "task.max_detections", "task.window", "task.window_scale"),
+    *("task.score_threshold", "task.classes", "task.max_detections", "task.window", "task.window_scale"),
+    *("task.temperature", "task.threshold"),
     *("data.root", "data.batch_size", "data.eval_batch_size", "data.num_workers", "data.eval_resize"),
     *("data.longest", "data.interpolation", "data.on_broken_train", "data.on_broken_eval", "data.max_broken"),
     *("data.max_megapixels", "data.follow_links", "data.white_level", "data.value_range", "data.exif"),
     *("train.device", "train.precision"),
 )  # fmt: skip
+BY_CLASS = "task.score_threshold."  # and a class's name
 _OF_TASKS = {
+    "task.temperature": "classify",
+    "task.threshold": "classify",
     "task.score_threshold": "detect",
+    "task.classes": "detect",
     "task.max_detections": "detect",
     "task.window": "segment and detect",
     "task.window_scale": "segment and detect",
 }
-_KEY = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=.*", re.DOTALL)
+_KEY = re.compile(rf"([a-z_]+(\.[a-z_0-9]+)+|{re.escape(BY_CLASS)}[^=]+)=.*", re.DOTALL)
 
 
 def split_keys(words: list[str]) -> tuple[list[str], list[str]]:
@@ -30,13 +37,15 @@ def split_keys(words: list[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in keys], keys
 
 
-def used_with(run: Path, overrides: list[str]) -> "Recipe | None":
-    """The run's recipe with ``overrides``; None where there are none.
+def used_with(run: Path, overrides: list[str], chosen: Mapping[str, Any] | None = None) -> "Recipe | None":
+    """The run's recipe with what was ``chosen`` for it, by key, and with ``overrides``; None where there are neither.
 
     Raises:
         ValueError: a key on which hangs what the run has learned, or by what it was trained and chosen.
     """
-    if not overrides:
+    said = {override.partition("=")[0] for override in overrides}
+    values = {key: value for key, value in (chosen or {}).items() if key not in said}
+    if not overrides and not values:
         return None
     from crosshead.recipe import load_recipe
     from crosshead.recipe.check import check_key
@@ -45,21 +54,33 @@ def used_with(run: Path, overrides: list[str]) -> "Recipe | None":
     for override in overrides:
         key = override.partition("=")[0]
         check_key(key, f"command line, {override}")
-        if key not in KEYS:
+        if key not in KEYS and not key.startswith(BY_CLASS):
             near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.8)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(
                 f"{key} is a part of what this run has learned, or of how it was trained, and stays as it is{hint} "
                 f"Keys that can be changed here: {', '.join(KEYS)}"
             )
-    recipe = load_recipe(run / "recipe.yaml", overrides)
+    recipe = load_recipe(run / "recipe.yaml", overrides, values)
     task = TASKS.find(recipe.task.name, "task.name")
     for key, tasks in _OF_TASKS.items():
-        served = task.takes_windows if "window" in key else task.targets == "objects"
-        if not served and any(each.startswith(f"{key}=") for each in overrides):
+        served = _served(key, task)
+        if not served and any(re.match(rf"{key}[.=]", each) for each in overrides):
             whole = " sees each picture whole;" if "window" in key else ":"
             raise ValueError(
                 f"{key} is for task.name={tasks}, and this run of task.name={recipe.task.name}{whole} "
                 "leave it out"
             )
     return recipe
+
+
+def _served(key: str, task: "type[Task]") -> bool:
+    """Whether ``task`` knows what to do with ``key``."""
+    wanted = {
+        "classify": task.one_class,
+        "segment": task.targets == "map",
+        "detect": task.targets == "objects",
+    }
+    return (
+        task.takes_windows if "window" in key else any(wanted[each] for each in _OF_TASKS[key].split(" and "))
+    )

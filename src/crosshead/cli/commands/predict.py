@@ -23,6 +23,7 @@ examples:
   crosshead predict runs/digits_mohsa seven.png
   crosshead predict digits.onnx seven.png                   a file of crosshead export; needs no PyTorch
   crosshead predict runs/pets photos/ --top 3 --json > predictions.json
+  crosshead predict runs/cells new/ --judged task.classes=[mitosis]
   crosshead predict runs/ade20k_upernet street.jpg --out maps/
   crosshead predict runs/coco huge.tif task.score_threshold=0.05 task.window=1024 --top 500
 """
@@ -62,6 +63,11 @@ def register(commands: Commands) -> None:
         help="of a run that segments or detects: larger pictures go through in overlapping windows of this side, at "
         "their own size (task.window_scale); the same as task.window=PIXELS",
     )
+    parser.add_argument(
+        "--judged",
+        action="store_true",
+        help="with the temperature and thresholds that `crosshead judge RUN` chose on validation pictures",
+    )
     add_checkpoint(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON list, one object a picture")
@@ -86,7 +92,12 @@ def run_command(args: argparse.Namespace) -> int:
 
     from crosshead.train.inference import load_run
 
-    recipe = used_with(run, overrides)
+    chosen = {}
+    if args.judged:
+        from crosshead.judging.choices import Choices
+
+        chosen = Choices.load(run).values()
+    recipe = used_with(run, overrides, chosen)
     trained = load_run(run, checkpoint=args.checkpoint or checkpoint, device=args.device, recipe=recipe)
     drawings = None if args.out is None else _Drawings(trained, Path(args.out))
     return _predict(args, files, _OfRun(trained), drawings)
@@ -145,7 +156,12 @@ class _OfRun:
 
 
 def _of_file(args: argparse.Namespace, file: str, overrides: list[str]) -> Predictor:
-    for name, given in (("--out", args.out), ("--checkpoint", args.checkpoint), ("--device", args.device)):
+    for name, given in (
+        ("--out", args.out),
+        ("--checkpoint", args.checkpoint),
+        ("--device", args.device),
+        ("--judged", args.judged or None),
+    ):
         if given is not None:
             raise ValueError(f"{name} is for a run, and {file} is an exported file; leave it out")
     if overrides:

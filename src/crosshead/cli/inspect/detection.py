@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crosshead.cli.inspect.inspected import InspectedRun, found_in
+from crosshead.tasks.detect.matching import words
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_detection(inspected: InspectedRun, file: Path, number: int, class_name:
     if len(found) < number:
         raise ValueError(
             f"--detection: there is no detection {number}{of} in {file.name}; of what scores "
-            f"{settings.score_threshold:g} (task.score_threshold) or more the detector found {len(found)}"
+            f"{words(settings.score_threshold)} (task.score_threshold) or more the detector found {len(found)}"
         )
     chosen = found[number - 1]
     label = f"detection {number}{of}: {chosen['class']}, score {chosen['score']:.2f}"

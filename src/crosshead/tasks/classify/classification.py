@@ -14,6 +14,7 @@ from crosshead.tasks.classify.evaluation import (
     ClassificationOutputs,
     ClassifyEvaluation,
     own_metrics,
+    ranked,
 )
 from crosshead.tasks.classify.loss import class_weights, focal_loss
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault
@@ -40,6 +41,11 @@ class ClassifyTask(LabelledTask):
         self.choose(own, ClassificationOutputs, without=[name for name in METRICS if name not in own])
         self.label_smoothing, self.focal_gamma = recipe.task.label_smoothing, recipe.task.focal_gamma
         self.class_weights: Tensor | None = None
+        self.temperature, self.threshold = recipe.task.temperature, recipe.task.threshold
+        if self.threshold is not None and classes != 2:
+            raise ValueError(
+                f"task.threshold is {self.threshold:g}, which is for two classes, and there are {classes}; leave it out"
+            )
 
     def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> TrainingBatches:
         wanted = self.recipe.task.class_weights
@@ -69,6 +75,10 @@ class ClassifyTask(LabelledTask):
         losses = F.cross_entropy(logits, batch.targets, weight, label_smoothing=smoothing, reduction="none")
         return losses.mean()
 
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits: Tensor = model(batch.images)
+        return logits if self.temperature == 1 else logits.float() / self.temperature
+
     def hits(self, predictions: Tensor, batch: Batch) -> Tensor | None:
         """The number of images classified right, a scalar; None where targets are mixed and no one class is."""
         if batch.targets.ndim > 1:
@@ -79,17 +89,21 @@ class ClassifyTask(LabelledTask):
         return self.blank_batch(torch.zeros(1, dtype=torch.int64))
 
     def evaluation(self, *, predictions: bool = False) -> ClassifyEvaluation:
-        return ClassifyEvaluation(self.info.class_names, self.metrics, predictions=predictions)
+        return ClassifyEvaluation(
+            self.info.class_names, self.metrics, predictions=predictions, threshold=self.threshold
+        )
 
     def predictions_of(
         self, model: nn.Module, prepared: list[Tensor], *, top: int | None = None
     ) -> list[dict[str, Any]]:
-        """The ``top`` most probable classes, the first one the most probable."""
-        rows = self.outputs_of(model, prepared).softmax(dim=-1)
+        """The ``top`` most probable classes, the first one the most probable; of two classes with a threshold the first
+        one is what is said by it."""
+        rows = (self.outputs_of(model, prepared) / self.temperature).softmax(dim=-1)
         return [answer_or_fault({"predictions": self._best(row, top or USUAL)}, row) for row in rows]
 
     def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:
-        values, indices = probabilities.topk(min(top, len(probabilities)))
+        values, indices = ranked(probabilities[None], self.threshold, min(top, len(probabilities)))
+        values, indices = values[0], indices[0]
         return [
             {"class": self.info.class_names[index], "index": index, "probability": round(value, 6)}
             for value, index in zip(values.tolist(), indices.tolist(), strict=True)

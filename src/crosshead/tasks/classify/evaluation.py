@@ -98,8 +98,9 @@ class ClassifyEvaluation:
         metrics: Sequence[str] | None = None,
         *,
         predictions: bool = False,
+        threshold: float | None = None,
     ) -> None:
-        self.class_names, self.predictions = class_names, predictions
+        self.class_names, self.predictions, self.threshold = class_names, predictions, threshold
         self.metrics = own_metrics(len(class_names)) if metrics is None else metrics
         self.whole = predictions or not set(self.metrics) <= set(METRICS)
         self.places = min(5, len(class_names))
@@ -108,10 +109,12 @@ class ClassifyEvaluation:
     def update(self, predictions: Tensor, batch: Batch) -> None:
         logits = predictions.float()
         losses = F.cross_entropy(logits, batch.targets, reduction="none")
-        best = logits.topk(self.places).indices
-        places = best == batch.targets[:, None]
         probabilities = logits.softmax(-1)
-        confidence = probabilities.amax(-1)
+        # Of logits, which differ where probabilities have become equal.
+        of = logits if self.threshold is None else probabilities
+        best = ranked(of, self.threshold, self.places)[1]
+        places = best == batch.targets[:, None]
+        confidence = probabilities.gather(-1, best[:, :1])[:, 0]
         columns = [losses, places[:, 0], places.any(1), batch.targets, best[:, 0], confidence]
         # To the CPU before it becomes float64, which some devices don't have (Apple's MPS).
         rows = torch.stack([column.float() for column in columns], 1).cpu().double()
@@ -150,6 +153,16 @@ class ClassifyEvaluation:
             }
             for row in table
         ]
+
+
+def ranked(values: Tensor, threshold: float | None, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` highest of ``values`` (B, classes) and their classes; of two classes with a ``threshold`` the
+    second comes first from that probability on."""
+    if threshold is None:
+        return tuple(values.topk(count))  # type: ignore[return-value]
+    second = (values[:, 1] >= threshold).long()
+    order = torch.stack([second, 1 - second], 1)[:, :count]
+    return values.gather(-1, order), order
 
 
 def _tables(

@@ -26,12 +26,14 @@ _SIZES = {"s": (0, "small"), "m": (1, "medium"), "l": (2, "large")}  # what APs 
 
 @dataclass(frozen=True)
 class DetectionOutputs:
-    """What there is and what was found in the pictures of a split, in the data set's order."""
+    """What there is and what was found in the pictures of a split, in the data set's order; ``index`` are their places
+    in it."""
 
     truth: Sequence[Objects]
     found: Sequence[Predictions]
     class_names: tuple[str, ...]
     max_detections: int = MOST
+    index: Sequence[int] = ()
 
     @cached_property
     def box(self) -> CocoNumbers:
@@ -89,7 +91,8 @@ class DetectEvaluation:
         pictures = sorted((row for part in rows for row in part), key=lambda row: row[0])
         truth, found = [row[2] for row in pictures], [row[3] for row in pictures]
         made = MaskOutputs if "mask" in self.kinds else DetectionOutputs
-        outputs = made(truth, found, self.class_names, self.max_detections)
+        index = [row[0] for row in pictures]
+        outputs = made(truth, found, self.class_names, self.max_detections, index)
         metrics = compute_metrics(self.metrics, outputs)
         judged: dict[str, CocoNumbers] = {kind: getattr(outputs, kind) for kind in self.kinds}
         table = [
@@ -98,7 +101,7 @@ class DetectEvaluation:
         ]
         details = {"numbers": table, "classes": self._classes(truth, judged)}
         said = [uncut(*row) for row in pictures] if self.predictions else []
-        return EvalResult(metrics | {"count": float(len(pictures))}, details, said)
+        return EvalResult(metrics | {"count": float(len(pictures))}, details, said, outputs=outputs)
 
     def _classes(self, truth: list[Objects], judged: dict[str, CocoNumbers]) -> list[dict[str, Any]]:
         labels = [label for objects in truth for label in objects.labels[~objects.crowd].tolist()]

@@ -24,6 +24,7 @@ from crosshead.tasks.detect.coco_evaluation import (
     metric_name,
     own_metrics,
 )
+from crosshead.tasks.detect.matching import check_names, score_thresholds, words
 from crosshead.tasks.detect.results import answer, in_own_pixels
 from crosshead.tasks.drawing import draw_objects
 from crosshead.tasks.metrics import chosen_metrics
@@ -146,7 +147,7 @@ class DetectTask(DenseTask):
     ) -> list[dict[str, Any]]:
         """The objects of each picture that score ``task.score_threshold`` or more, the best first, and of them the
         ``top`` (100)."""
-        device = next(model.parameters()).device
+        device, lowest = next(model.parameters()).device, self._lowest_scores()
         answers: list[dict[str, Any]] = []
         for _, alike in groupby(prepared, key=lambda each: each[0].shape):
             images, owns = zip(*alike, strict=True)
@@ -155,7 +156,7 @@ class DetectTask(DenseTask):
                 seen = padded(images, self.info.channels).to(device)
                 found = detect(model, seen, sizes, self.recipe.task.window)  # type: ignore[arg-type]
             for each, size, own in zip(found, sizes, owns, strict=True):
-                likely = each["scores"] >= self.recipe.task.score_threshold
+                likely = each["scores"] >= lowest.to(device)[each["labels"]]
                 best = {
                     name: values[likely][: _MOST if top is None else top] for name, values in each.items()
                 }
@@ -163,12 +164,21 @@ class DetectTask(DenseTask):
                 answers.append(said if each["scores"].isfinite().all() else said | {"fault": NOT_FINITE})
         return answers
 
+    def _lowest_scores(self) -> Tensor:
+        """(classes,); beyond 1 for classes that are not to be told."""
+        task, names = self.recipe.task, self.info.class_names
+        lowest = score_thresholds(task.score_threshold, names)
+        if task.classes is not None:
+            check_names(task.classes, names, "task.classes")
+            lowest = [low if name in task.classes else 2.0 for low, name in zip(lowest, names, strict=True)]
+        return torch.tensor(lowest)
+
     def format_lines(self, answer: dict[str, Any]) -> list[str]:
         found = [
             f"{each['score']:7.2%}  {each['class']}  at {', '.join(f'{side:.0f}' for side in each['bbox'])}"
             for each in answer["objects"]
         ]
-        return found or [f"nothing that scores {self.recipe.task.score_threshold:g} or more"]
+        return found or [f"nothing that scores {words(self.recipe.task.score_threshold)} or more"]
 
     def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         return {"drawn": draw_objects(picture, answer)}

@@ -98,7 +98,9 @@ def evaluate(
         else:
             eval_result = _checked(task, evaluation.compute(sums, [part[0] for part in parts]))
         metrics = {**eval_result.metrics, "skipped": float(len(broken))} if broken else eval_result.metrics
-        return replace(eval_result, metrics=metrics), broken
+        # All objects of a large set are not sent to every process, which has no use for them.
+        outputs = eval_result.outputs if world.size == 1 else None
+        return replace(eval_result, metrics=metrics, outputs=outputs), broken
 
     eval_result, broken = world.run_on_rank0(judge)
     left_out(broken)
