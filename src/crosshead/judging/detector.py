@@ -8,7 +8,7 @@ from PIL import Image
 
 from crosshead.data.coco.picture_objects import Objects
 from crosshead.data.coco.rle import to_coco
-from crosshead.data.datasets.dense import ObjectSet
+from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.judging.choices import Choices, told
 from crosshead.judging.judgement import Chart, Report, Shown, Table, thinned
 from crosshead.tasks.coco_numbers import Predictions
@@ -115,7 +115,7 @@ def _mistakes(table: np.ndarray, names: Sequence[str]) -> Table:
     return Table("The most frequent mistakes", rows)
 
 
-def worst(outputs: DetectionOutputs, chosen: Choices, images: ObjectSet, count: int) -> Sequence[Shown]:
+def worst(outputs: DetectionOutputs, chosen: Choices, images: ObjectDataset, count: int) -> Sequence[Shown]:
     """The pictures with the most mistakes: truth on the left, on the right what was found by the thresholds."""
     names = outputs.class_names
     thresholds = score_thresholds(chosen.score_threshold or {}, names)

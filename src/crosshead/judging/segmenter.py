@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from crosshead.data.base import IGNORED
-from crosshead.data.datasets.dense import MapSet
+from crosshead.data.datasets.dense import SegmentationDataset
 from crosshead.judging.detector import beside
 from crosshead.judging.judgement import Chart, Report, Shown, Table
 from crosshead.tasks.drawing import draw_segments
@@ -65,7 +65,7 @@ def _ranked(values: Tensor) -> list[float]:
 
 
 def worst(
-    outputs: SegmentationOutputs, images: MapSet, said: dict[int, np.ndarray], count: int
+    outputs: SegmentationOutputs, images: SegmentationDataset, said: dict[int, np.ndarray], count: int
 ) -> Sequence[Shown]:
     """The pictures of the lowest mIoU among those that ``said`` has maps of: truth on the left, what was said on the
     right."""
