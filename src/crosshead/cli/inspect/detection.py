@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from crosshead.cli.inspect.inspected import InspectedRun, found_in
-from crosshead.tasks.detect.matching import words
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ def find_detection(inspected: InspectedRun, file: Path, number: int, class_name:
     Raises:
         ValueError: the detector finds fewer.
     """
+    from crosshead.tasks.detect.matching import words  # here: it brings torch
+
     assert inspected.trained is not None
     settings: Any = inspected.trained.recipe.task
     answer, size = found_in(inspected, file)
