@@ -13,8 +13,8 @@ from crosshead.ops import overlap
 from crosshead.ops import talking as talk
 from crosshead.ops.iha import interleaved_attention, naive_interleaved_attention
 from crosshead.ops.interactive import interactive_attention, naive_interactive_attention
-from crosshead.ops.overlap import products
 from crosshead.ops.overlap.windowed import packed_window_attention
+from crosshead.ops.paths import Conditions, products_obstacles
 from packed import of_packed
 from tolerances import GRADIENT, OUTPUT, assert_close
 
@@ -166,7 +166,7 @@ def test_forward_mode_by_every_operand(form):
 def test_second_derivatives_of_bfloat16_products():
     """The path of its own that bfloat16 takes on a CPU."""
     (qkv,) = draw([PACKED], dtype=torch.bfloat16)
-    assert not products.obstacles(qkv, None, False, 0.0, None)
+    assert not products_obstacles(Conditions.of(qkv), 0.0)
     got = second_derivatives(lambda x: overlapped_attention(x, O), [qkv])
     want = second_derivatives(lambda x: naive_overlapped_attention(x, O), [qkv.double()])
     assert_close(got[0], want[0], GRADIENT[torch.bfloat16])

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 import crosshead.ops.interactive.fast as fast
 import crosshead.ops.interactive.landmarks as landmarks
 import crosshead.ops.interactive.tiled as tiled
+from crosshead.ops import paths
 from crosshead.ops.interactive import attention_factors, interactive_attention, naive_interactive_attention
 from crosshead.ops.interactive.naive import cell_spans
 from golden_files import load_golden
@@ -309,7 +310,7 @@ def test_exports_with_a_dynamic_batch(backend):
 
 @pytest.mark.parametrize("forced", [1, 1 << 62], ids=["recomputes", "stores"])
 def test_auto_follows_the_size(forced, monkeypatch):
-    monkeypatch.setattr(fast, "RECOMPUTE_FROM", forced)
+    monkeypatch.setattr(paths, "RECOMPUTE_FROM", forced)
     shape = SHAPES[0]
     inputs = [t.requires_grad_() for t in operands(shape)]
     out = call(interactive_attention, shape)(*inputs)
@@ -349,7 +350,7 @@ def _runs_in_tiles(monkeypatch, run):
     calls = []
     original = fast.attend_tiled
     with monkeypatch.context() as patch:
-        patch.setattr(fast, "TILE_FROM", 1)
+        patch.setattr(paths, "TILE_FROM", 1)
         patch.setattr(fast, "attend_tiled", lambda *a, **k: calls.append(1) or original(*a, **k))
         run()
     return bool(calls)
@@ -369,7 +370,7 @@ def test_auto_without_a_gradient_takes_tiles_in_full_precision(monkeypatch):
 
 def test_auto_without_a_gradient_can_still_be_transformed(monkeypatch):
     """``torch.func`` and forward-mode differentiation, which the tiles cannot follow."""
-    monkeypatch.setattr(fast, "TILE_FROM", 1)
+    monkeypatch.setattr(paths, "TILE_FROM", 1)
     shape = SHAPES[0]
     inputs = operands(shape)
     q, rest = inputs[0], inputs[1:]

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import crosshead.ops.overlap.fast as overlap_fast
-import crosshead.ops.overlap.products as overlap_products
 from crosshead.ops import overlap as ops
+from crosshead.ops import paths
 from crosshead.ops.overlap import overlapped_heads
 from golden_files import load_golden
 from packed import of_packed
@@ -163,8 +163,7 @@ def test_query_without_a_key_attends_to_nothing():
 )
 def test_pure_bfloat16(shape, native, monkeypatch):
     """On a processor with products in bfloat16, and on one that computes it in float32."""
-    for module in (overlap_fast, overlap_products):
-        monkeypatch.setattr(module, "has_native_bfloat16", lambda: native)
+    monkeypatch.setattr(paths, "has_native_bfloat16", lambda: native)
     x = packed(shape, torch.bfloat16)
     got, grads = output_and_gradients(lambda t: overlapped_attention(t, shape[-1]), x)
     want, wants = output_and_gradients(lambda t: naive_overlapped_attention(t, shape[-1]), x.double())
@@ -185,8 +184,7 @@ def test_bfloat16_chunks_join_seamlessly(monkeypatch):
 
 @pytest.mark.parametrize("native", [True, False])
 def test_autocast_to_bfloat16(native, monkeypatch):
-    for module in (overlap_fast, overlap_products):
-        monkeypatch.setattr(module, "has_native_bfloat16", lambda: native)
+    monkeypatch.setattr(paths, "has_native_bfloat16", lambda: native)
     x = packed((2, 9, 3, 8, 3), torch.float32)
     weight = torch.randn(3 * 24, 24, generator=torch.Generator().manual_seed(3))
     tokens = x[:, :, 0].flatten(2)
@@ -332,7 +330,7 @@ def test_backends_agree_or_say_why_they_can_not_serve(monkeypatch):
     for backend in ("auto", "sdpa", "products", "math"):
         got = overlapped_attention(x, 3, attn_bias=bias, backend=backend)
         assert_close(got, want, OUTPUT[torch.float32], backend)
-    monkeypatch.setattr(overlap_products, "has_native_bfloat16", lambda: True)
+    monkeypatch.setattr(paths, "has_native_bfloat16", lambda: True)
     half = overlapped_attention(x.bfloat16(), 3, backend="products")
     assert_close(half, naive_overlapped_attention(x.bfloat16().double(), 3), OUTPUT[torch.bfloat16])
     for refused, message in (

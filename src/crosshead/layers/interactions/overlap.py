@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...ops.checks import check_overlap
+from ...ops.modes import is_transformed
 from ...ops.overlap import overlapped_attention_weights
 from ...ops.overlap.fast import packed_attention
 from ...ops.overlap.views import overlapped_heads, rotated_overlapped_heads, scale_borrowed
 from ...ops.overlap.windowed import packed_window_attention
+from ...ops.paths import Conditions, padding
+from ...ops.sdpa import fused_attention, plain_attention
 from ...ops.talking import fast as talking
 from ...ops.talking import talking_heads_weights
 from ..capabilities import Capability
@@ -81,11 +83,14 @@ class Overlap(Interaction):
         shared: dict[str, Any] = dict(scale=heads.scale, dropout_p=heads.dropout_p)
         apart = self.overlap == 0 and heads.qkv is None  # nothing is borrowed: there is no need to pack them
         if heads.rotate is not None or apart:
-            q, k, v = heads.split() if apart else overlapped_windows(layer, self.overlap, heads)
+            width = layer.head_dim + 2 * self.overlap
+            tail = 0 if apart else padding(Conditions.of(heads.q), width)
+            q, k, v = heads.split() if apart else overlapped_windows(layer, self.overlap, heads, tail)
             bias = heads.logits_bias()
             bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
-            out = F.scaled_dot_product_attention(q, k, v, bias, is_causal=heads.is_causal, **shared)
-            return out.transpose(1, 2).flatten(2)
+            attend = plain_attention if is_transformed(q, k, v, bias) else fused_attention
+            out = attend(q, k, v, bias, is_causal=heads.is_causal, **shared)
+            return out[..., :width].transpose(1, 2).flatten(2)
         if heads.bias is not None and heads.attn_mask is None:
             return packed_window_attention(
                 heads.packed(), self.overlap, heads.bias, mask=heads.window_mask, borrow_gain=gain, **shared
@@ -173,13 +178,15 @@ def borrow_gain(layer: Layer, overlap: int) -> Tensor | None:
     return None if gain is None else gain.view(layer.num_heads, 2 * overlap)  # type: ignore
 
 
-def overlapped_windows(layer: Layer, overlap: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-    """Q', K', V' (B, h, N, d + 2·overlap), rotated where the host does so, the queries with their gains."""
+def overlapped_windows(
+    layer: Layer, overlap: int, heads: Heads, tail: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Q', K', V' (B, h, N, d + 2·overlap + tail), rotated where the host does so, the queries with their gains."""
     if heads.rotate is None:
-        q, k, v = overlapped_heads(heads.packed(), overlap)
+        q, k, v = overlapped_heads(heads.packed(), overlap, tail)
     else:
-        q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate)
-    return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap), k, v
+        q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate, tail)
+    return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap, tail), k, v
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Interactive multi-head self-attention in reverse order, in linear time and memory: the way that the library uses."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checks import check_dropout
 from ..modes import autocast_dtype, is_transformed, without_autocast
+from ..paths import HAS_TRITON, Conditions, interactive_path
 from ..renamed import took_mode
 from ..tracing import traceable
 from .arguments import Geometry, Rotations, check_operands, check_tokens
@@ -18,16 +18,7 @@ from .recompute import RecomputedAttention
 from .stored import pool_and_attend
 from .tiled import attend_tiled, threads
 
-HAS_TRITON = find_spec("triton") is not None  # PyTorch brings it along on Linux
-
 Backend = Literal["auto", "stored", "recompute", "triton"]
-
-# Elements of one attention matrix from which ``auto`` recomputes on a CPU: there the memory kept, seven times less, is
-# worth more than the time, measured at 0.9 to 1.4 of the stored form's with the state of the machine.
-RECOMPUTE_FROM = 1 << 24
-# The same where no gradient is wanted, and so nothing formed again, for each thread: tiles take 0.77 to 0.89 of the
-# stored form's time from here on, and 0.97 to 1.14 of it below; in half precision 1.0 to 1.7, computing in float32.
-TILE_FROM = 1 << 20
 
 
 @took_mode
@@ -117,7 +108,15 @@ def _attend(
     if is_transformed(*given):
         backend = "stored"
     elif backend == "auto":
-        backend = _choose(q, geometry, dropout_p, differentiable)
+        shape: Any = tuple(q.shape)
+        backend = interactive_path(
+            Conditions.of(q),
+            shape,
+            geometry.num_landmarks,
+            dropout_p,
+            differentiable=differentiable,
+            threads=1 if torch.compiler.is_compiling() else threads(),
+        )  # type: ignore[assignment]
     if backend == "triton":
         if not HAS_TRITON:
             raise ValueError("backend='triton' needs Triton, which is not installed; use backend='auto'")
@@ -135,21 +134,3 @@ def _attend(
     ):  # an exported graph has no backward to save for
         return checkpoint(pool_and_attend, *operands, use_reentrant=False)
     return pool_and_attend(*operands)
-
-
-def _choose(q: Tensor, geometry: Geometry, dropout_p: float, differentiable: bool) -> Backend:
-    if q.device.type == "cuda" and HAS_TRITON:
-        from .fused import is_served
-
-        if is_served(q, geometry.num_landmarks, dropout_p):
-            return "triton"
-    if q.device.type != "cpu" or torch.compiler.is_compiling():
-        return "stored"
-    elements = q.shape[0] * q.shape[1] * q.shape[2] * geometry.num_landmarks
-    if differentiable:
-        return "recompute" if elements >= RECOMPUTE_FROM else "stored"
-    return (
-        "recompute"
-        if elements >= TILE_FROM * threads() and q.dtype in (torch.float32, torch.float64)
-        else "stored"
-    )

@@ -11,25 +11,17 @@ from torch import Tensor
 
 from ..chunks import empty_token_major
 from ..modes import is_differentiated_again, plain_gradients
+from ..paths import Conditions, interactive_kernel_obstacles
 from . import kernel
 from .arguments import Geometry
 from .landmarks import pool_landmarks
 from .stored import attend_stored
 
-MAX_LANDMARKS = 64
-MAX_WIDTH = 64
-MAX_HEADS = 64
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TOKENS = 32  # of a tile
 WARPS = 8
 PROGRAMS = 264  # to aim at where a sum is split over tokens: two for each of the 132 processors of an H100
 
 INTERPRETED = not isinstance(kernel.gather_context, triton.JITFunction)
-
-
-def is_served(q: Tensor, num_landmarks: int, dropout_p: float) -> bool:
-    """Whether ``backend="auto"`` takes the fused path: half precision on a GPU, sizes that fit the registers."""
-    return q.dtype in (torch.float16, torch.bfloat16) and not _obstacles(q, num_landmarks, dropout_p)
 
 
 def attend_fused(
@@ -47,29 +39,13 @@ def attend_fused(
     Raises:
         ValueError: for a device, dtype or size that the kernels don't serve.
     """
-    if obstacles := _obstacles(q, geometry.num_landmarks, dropout_p):
+    obstacles = interactive_kernel_obstacles(
+        Conditions.of(q), q.shape[1], q.shape[3], geometry.num_landmarks, dropout_p, interpreted=INTERPRETED
+    )
+    if obstacles:
         raise ValueError(f"backend='triton' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
     out: Tensor = _attend(q, k, v, *pool_landmarks(q, k, geometry), mix_query, mix_key, scale)[0]
     return out
-
-
-def _obstacles(q: Tensor, num_landmarks: int, dropout_p: float) -> list[str]:
-    _, heads, _, width = q.shape
-    found = []
-    if q.device.type != "cuda" and not INTERPRETED:
-        found.append(f"expected tensors on a CUDA device, got {q.device}")
-    if q.dtype not in DTYPES:
-        found.append(f"expected float16, bfloat16 or float32, got {q.dtype}")
-    for what, got, most in (
-        ("landmarks", num_landmarks, MAX_LANDMARKS),
-        ("channels a head", width, MAX_WIDTH),
-        ("heads", heads, MAX_HEADS),
-    ):
-        if got > most:
-            found.append(f"expected at most {most} {what}, got {got}")
-    if dropout_p > 0.0:
-        found.append(f"expected no dropout, got {dropout_p}")
-    return found
 
 
 R = TypeVar("R")

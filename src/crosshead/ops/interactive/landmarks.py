@@ -1,9 +1,12 @@
 """Landmarks: tokens average-pooled over the cells of their grid, as one small matrix product an axis."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool1d
 
+from ..private_torch import is_without_data
 from .arguments import Geometry
 
 
@@ -11,7 +14,20 @@ def pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:
     """(cells, length), each row the average over its cell's span; dtype and device of ``like``."""
     if torch.compiler.is_compiling():
         return _compared_pooling_matrix(length, cells, like)
-    return adaptive_avg_pool1d(torch.eye(length, dtype=like.dtype, device=like.device), cells).mT
+    kept = _pooling_matrix if _may_be_kept(like) else _pooling_matrix.__wrapped__
+    return kept(length, cells, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _pooling_matrix(length: int, cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is kept may meet a gradient later
+        return adaptive_avg_pool1d(torch.eye(length, dtype=dtype, device=device), cells).mT
+
+
+def _may_be_kept(like: Tensor) -> bool:
+    """Not what has no data, nor what a graph that is being captured would own."""
+    captured = like.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    return not is_without_data(like) and not captured
 
 
 def _compared_pooling_matrix(length: int, cells: int, like: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ BLOCK_ELEMENTS = 1 << 18
 MOST_THREADS = 4  # that count; beyond, tiles would grow past what several heads fill
 # A_K in one tile up to this: it needs no second pass. Beyond, the tiles would leave the cache.
 WHOLE_ELEMENTS = 1 << 20
+# On a GPU there is no such cache, and every product is a launch: 256 MiB of float32 a tile.
+ACCELERATOR_ELEMENTS = 1 << 26
 # A_K whole, where no backward follows, up to this: 64 MiB in float32.
 AT_ONCE_ELEMENTS = 1 << 24
 # A tile's rows begin this many elements, a vector, apart, or an odd multiple of it: the products want whole vectors,
@@ -163,12 +165,14 @@ def threads() -> int:
 def blocks(x: Tensor, landmarks: int) -> list[tuple[slice, list[slice], list[slice]]]:
     """Groups of whole images, or one image and spans of its queries and of its keys."""
     batch, heads, tokens, _ = x.shape
-    row, block = heads * landmarks, BLOCK_ELEMENTS * threads()
+    on_cpu = x.device.type == "cpu"
+    row, block = heads * landmarks, BLOCK_ELEMENTS * threads() if on_cpu else ACCELERATOR_ELEMENTS
+    whole = WHOLE_ELEMENTS if on_cpu else ACCELERATOR_ELEMENTS
     images = max(1, block // (row * tokens))
     vectors = block // row // TOKEN_MULTIPLE
     step = (vectors - 1 | 1) * TOKEN_MULTIPLE if vectors > 1 else TOKEN_MULTIPLE
     spans = [slice(first, first + step) for first in range(0, tokens, step)]
-    key_spans = [slice(0, tokens)] if row * tokens <= WHOLE_ELEMENTS else spans
+    key_spans = [slice(0, tokens)] if row * tokens <= whole else spans
     return [(slice(first, first + images), spans, key_spans) for first in range(0, batch, images)]
 
 

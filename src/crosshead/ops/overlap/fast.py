@@ -15,7 +15,7 @@ from ..checks import (
     stack_heads,
 )
 from ..modes import autocast_to, is_transformed
-from ..private_torch import has_native_bfloat16
+from ..paths import Conditions, is_faster_in_float32, padding, products_obstacles
 from ..renamed import took_packed
 from ..sdpa import fused_attention, joined_mask
 from ..tracing import traceable
@@ -50,7 +50,10 @@ def packed_attention(
     qkv = autocast_to(qkv)
     if attn_mask is not None and attn_mask.is_floating_point():
         attn_mask = attn_mask.to(qkv.dtype)
-    obstacles = products.obstacles(qkv, attn_mask, is_causal, dropout_p, borrow_gain)
+    given = Conditions.of(qkv)
+    obstacles = products_obstacles(
+        given, dropout_p, masked=attn_mask is not None or is_causal, gains=borrow_gain is not None
+    )
     if backend == "math" or is_transformed(qkv, attn_mask, borrow_gain):
         factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
         return plain_attention(qkv, overlap, scale, attn_mask, factors, is_causal, dropout_p)
@@ -59,7 +62,7 @@ def packed_attention(
     if backend != "sdpa" and not obstacles:
         out: Tensor = products.ProductsAttention.apply(qkv, overlap, scale)
         return out
-    if _is_faster_in_float32(qkv):
+    if is_faster_in_float32(given):
         with torch.autocast("cpu", enabled=False):
             wide = qkv.float()
             mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
@@ -160,16 +163,6 @@ def _additive(attn_mask: Tensor | None, like: Tensor, shape: tuple[int, int, int
     return attn_mask.expand(attn_mask.shape[0], *shape[2:])
 
 
-def _is_faster_in_float32(qkv: Tensor) -> bool:
-    """bfloat16 on a processor that has to convert at every operation."""
-    return (
-        qkv.device.type == "cpu"
-        and qkv.dtype == torch.bfloat16
-        and not has_native_bfloat16()
-        and not torch.compiler.is_compiling()
-    )
-
-
 def _by_views(
     qkv: Tensor,
     overlap: int,
@@ -181,31 +174,8 @@ def _by_views(
 ) -> Tensor:
     head_dim = qkv.shape[-1]
     width = head_dim + 2 * overlap
-    tail = _tail(qkv, width)
+    tail = padding(Conditions.of(qkv), width)
     q, k, v = overlapped_heads(qkv, overlap, tail)
     q = scale_borrowed(q, borrow_gain, head_dim, overlap, tail)
-    q, k, v = (_aligned(x) for x in (q, k, v))
     heads = fused_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale)
     return heads[..., :width].transpose(1, 2).flatten(2)
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """``x`` (B, h, N, c), copied where flash attention would read it misaligned.
-
-    On a GPU it reads half-precision rows as vectors of eight. PyTorch makes a copy where the width is no multiple of
-    eight, but where it is one (d 20, o 2), it does not ask whether the heads lie that far apart.
-    """
-    if x.device.type == "cpu" or x.element_size() != 2 or x.shape[-1] % 8:
-        return x
-    return x if all(stride % 8 == 0 for stride in x.stride()[:-1]) else x.contiguous()
-
-
-def _tail(qkv: Tensor, width: int) -> int:
-    """Columns that round ``width`` up to a multiple of 8 where that pays: two of them, on a CPU.
-
-    Measured (benchmarks/overlap.py): 38 to 40 columns save 5% of a training step's attention; where four or six
-    are missing, the copies that the rounding takes cost as much as it saves.
-    """
-    tail = -width % 8
-    eager_cpu = qkv.device.type == "cpu" and not torch.compiler.is_compiling()
-    return tail if eager_cpu and tail <= 2 else 0

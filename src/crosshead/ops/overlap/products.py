@@ -15,34 +15,12 @@ import torch
 from torch import Tensor
 
 from ..modes import is_differentiated_again, plain_gradients
-from ..private_torch import has_native_bfloat16, softmax_gradient
+from ..private_torch import softmax_gradient
 from .math import plain_attention
 from .views import overlap_add_, padded_windows
 
 # Attention weights of one chunk: one megabyte of bfloat16. From half to twice as many change little.
 _CHUNK_ELEMENTS = 1 << 19
-
-
-def obstacles(
-    qkv: Tensor, attn_mask: Tensor | None, is_causal: bool, dropout_p: float, borrow_gain: Tensor | None
-) -> list[str]:
-    """Why this path can't compute what is asked for; where nothing is said, it can, and is the faster one."""
-    if torch.compiler.is_compiling():
-        return ["PyTorch's compiler can't follow it"]
-    found = []
-    if qkv.device.type != "cpu":
-        found.append(f"expected tensors on the CPU, got {qkv.device}")
-    if qkv.dtype != torch.bfloat16:
-        found.append(f"expected bfloat16, got {qkv.dtype}")
-    elif not has_native_bfloat16():
-        found.append("expected a processor that multiplies in bfloat16")
-    if attn_mask is not None or is_causal:
-        found.append("expected no mask that is not in windows")
-    if dropout_p > 0.0:
-        found.append(f"expected no dropout, got {dropout_p}")
-    if borrow_gain is not None:
-        found.append("expected no borrow_gain")
-    return found
 
 
 class ProductsAttention(torch.autograd.Function):

@@ -46,9 +46,9 @@ def plain_windows(heads: Tensor, overlap: int) -> Tensor:
 
 
 def rotated_overlapped_heads(
-    qkv: Tensor, overlap: int, rotate: Callable[[Tensor], Tensor]
+    qkv: Tensor, overlap: int, rotate: Callable[[Tensor], Tensor], tail: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Q', K', V', each (B, h, N, d + 2·overlap), of packed qkv (B, N, 3, h, d) that is not rotated yet.
+    """Q', K', V', each (B, h, N, d + 2·overlap + tail), of packed qkv (B, N, 3, h, d) that is not rotated yet.
 
     Neighbours are read **before** the rotation, which ``rotate`` does to queries or keys (B, h, N, d), and it turns a
     head's own d channels only: borrowed channels have no pairs of their own to turn by (their number may be odd, and
@@ -56,14 +56,14 @@ def rotated_overlapped_heads(
     ones' on no position at all.
     """
     head_dim = qkv.shape[-1]
-    q, k, v = overlapped_heads(qkv, overlap)
+    q, k, v = overlapped_heads(qkv, overlap, tail)
     q, k = (_turned(x, overlap, head_dim, rotate).to(v.dtype) for x in (q, k))
     return q, k, v
 
 
 def _turned(x: Tensor, overlap: int, head_dim: int, rotate: Callable[[Tensor], Tensor]) -> Tensor:
     own = rotate(x[..., overlap : overlap + head_dim])
-    if overlap == 0:
+    if x.shape[-1] == head_dim:
         return own
     return torch.cat(
         [x[..., :overlap].to(own.dtype), own, x[..., overlap + head_dim :].to(own.dtype)], dim=-1

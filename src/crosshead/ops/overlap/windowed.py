@@ -5,10 +5,11 @@ from torch import Tensor
 
 from ..checks import check_dropout, check_overlap, check_packed
 from ..modes import autocast_to, is_transformed
+from ..paths import Conditions, padding, window_products_obstacles
 from ..private_torch import is_without_data
 from ..sdpa import fused_attention
 from .math import plain_window_attention, repeat_over_images
-from .views import borrowed_factors, overlapped_heads
+from .views import borrowed_factors, overlapped_heads, scale_borrowed
 from .window_products import WindowProducts
 
 
@@ -46,7 +47,8 @@ def packed_window_attention(
     total = window_bias(bias, mask, (batch, num_heads, tokens))
     scale = head_dim**-0.5 if scale is None else scale
     factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
-    obstacles = _obstacles(qkv, dropout_p)
+    given = Conditions.of(qkv)
+    obstacles = window_products_obstacles(given, dropout_p)
     if backend == "math" or is_transformed(qkv, total, factors):
         return plain_window_attention(qkv, total, factors, overlap, scale, dropout_p)
     if backend == "products" and obstacles:
@@ -60,24 +62,13 @@ def packed_window_attention(
         out: Tensor = WindowProducts.apply(qkv, total, factors, closed, overlap, scale, keep)
         return out
 
-    q, k, v = overlapped_heads(qkv, overlap)
-    if factors is not None:
-        q = q * factors
+    width = head_dim + 2 * overlap
+    tail = padding(given, width)
+    q, k, v = overlapped_heads(qkv, overlap, tail)
+    q = scale_borrowed(q, borrow_gain, head_dim, overlap, tail)
     total = repeat_over_images(total.to(qkv.dtype), batch)
     heads = fused_attention(q, k, v, total, dropout_p, scale=scale)
-    return heads.transpose(1, 2).flatten(2)
-
-
-def _obstacles(qkv: Tensor, dropout_p: float) -> list[str]:
-    """Why explicit products can't serve."""
-    if torch.compiler.is_compiling():
-        return ["PyTorch's compiler can't follow it"]
-    found = []
-    if qkv.device.type != "cpu":
-        found.append(f"expected tensors on the CPU, got {qkv.device}")
-    if dropout_p > 0.0:
-        found.append(f"expected no dropout, got {dropout_p}")
-    return found
+    return heads[..., :width].transpose(1, 2).flatten(2)
 
 
 def _has_closed(x: Tensor | None) -> bool:

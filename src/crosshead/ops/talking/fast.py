@@ -19,6 +19,7 @@ from ..checks import (
 )
 from ..modes import autocast_to, is_transformed
 from ..overlap.views import overlapped_heads, scale_borrowed
+from ..paths import Conditions, talking_path
 from ..renamed import took_packed
 from ..tracing import traceable
 from .chunked import chunked_attention
@@ -26,9 +27,6 @@ from .full_width import full_width_attention
 from .math import attention_with, plain_attention
 
 Backend = Literal["auto", "chunked", "full_width", "math"]
-
-# The widest heads that PyTorch's flash attention takes.
-_FLASH_WIDTH = 256
 
 
 def packed_attention(
@@ -170,11 +168,7 @@ def _choose(backend: str, qkv: Tensor, dropout_p: float) -> str:
             f"backend 'full_width' never forms the mixed weights and cannot drop {dropout_p} of them; "
             "use backend 'chunked' or dropout_p=0"
         )
-    if backend != "auto" or dropout_p > 0:
-        return "chunked" if backend == "auto" else backend
-    if torch.compiler.is_exporting():
-        return "full_width"  # nothing but PyTorch's own operators
+    if backend != "auto":
+        return backend
     num_heads, head_dim = qkv.shape[3:]
-    half = qkv.dtype in (torch.bfloat16, torch.float16)
-    flash = qkv.device.type != "cpu" and half and num_heads * head_dim <= _FLASH_WIDTH
-    return "full_width" if flash else "chunked"
+    return talking_path(Conditions.of(qkv), num_heads, head_dim, dropout_p)
