@@ -91,6 +91,9 @@ def padding(given: Conditions, width: int) -> int:
 
 # Overlapped heads
 
+MAX_OVERLAPPED_WIDTH = 128  # of the fused kernels' tiles
+MAX_TOKENS = 46_340  # whose pairs a 32-bit number counts: what dropout is drawn by
+
 
 def products_obstacles(
     given: Conditions, dropout_p: float, *, masked: bool = False, gains: bool = False
@@ -119,6 +122,31 @@ def window_products_obstacles(given: Conditions, dropout_p: float) -> list[str]:
         found.append(f"expected tensors on the CPU, got {given.device}")
     if dropout_p > 0.0:
         found.append(f"expected no dropout, got {dropout_p}")
+    return found
+
+
+def overlap_kernel_obstacles(
+    given: Conditions, head_dim: int, overlap: int, tokens: int, *, interpreted: bool = False
+) -> list[str]:
+    """Why the fused kernels can't compute overlapped heads. ``auto`` doesn't take them: no GPU has timed them yet."""
+    found = _triton_obstacles(given, interpreted)
+    width = head_dim + 2 * overlap
+    if width > MAX_OVERLAPPED_WIDTH:
+        found.append(f"expected overlapped heads of at most {MAX_OVERLAPPED_WIDTH} channels, got {width}")
+    if tokens > MAX_TOKENS:
+        found.append(f"expected at most {MAX_TOKENS} tokens, got {tokens}")
+    return found
+
+
+def _triton_obstacles(given: Conditions, interpreted: bool) -> list[str]:
+    """In float32 the kernels would keep most of their tiles out of the registers."""
+    found = []
+    if not given.has_triton:
+        found.append("Triton is not installed")
+    if given.device != "cuda" and not interpreted:
+        found.append(f"expected tensors on a CUDA device, got {given.device}")
+    if given.dtype not in HALF and not (interpreted and given.dtype == torch.float32):
+        found.append(f"expected float16 or bfloat16, got {given.dtype}")
     return found
 
 
@@ -166,14 +194,8 @@ def interactive_kernel_obstacles(
     *,
     interpreted: bool = False,
 ) -> list[str]:
-    """Why the fused kernels can't serve. In float32 they would keep 4 KB a thread out of the registers."""
-    found = []
-    if not given.has_triton:
-        found.append("Triton is not installed")
-    if given.device != "cuda" and not interpreted:
-        found.append(f"expected tensors on a CUDA device, got {given.device}")
-    if given.dtype not in HALF and not (interpreted and given.dtype == torch.float32):
-        found.append(f"expected float16 or bfloat16, got {given.dtype}")
+    """Why the fused kernels can't compute interactive heads."""
+    found = _triton_obstacles(given, interpreted)
     for what, got, most in (
         ("landmarks", num_landmarks, MAX_LANDMARKS),
         ("channels a head", head_dim, MAX_WIDTH),

@@ -22,9 +22,9 @@ from ..tracing import traceable
 from . import products
 from .math import plain_attention
 from .views import borrowed_factors, overlapped_heads, scale_borrowed
-from .windowed import packed_window_attention
+from .windowed import fused, packed_window_attention
 
-Backend = Literal["auto", "sdpa", "products", "math"]
+Backend = Literal["auto", "sdpa", "products", "triton", "math"]
 
 
 def packed_attention(
@@ -57,6 +57,8 @@ def packed_attention(
     if backend == "math" or is_transformed(qkv, attn_mask, borrow_gain):
         factors = borrowed_factors(borrow_gain, num_heads, head_dim, overlap, qkv.dtype)
         return plain_attention(qkv, overlap, scale, attn_mask, factors, is_causal, dropout_p)
+    if backend == "triton":
+        return fused(qkv, overlap, scale, None, attn_mask, is_causal, dropout_p, borrow_gain)
     if backend == "products" and obstacles:
         raise ValueError(f"backend='products' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
     if backend != "sdpa" and not obstacles:
@@ -104,7 +106,8 @@ def overlapped_attention(
         borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries: first those of the head before,
             then those of the head after. 1 is the paper's operator, 0 gives plain attention's weights.
         backend: ``sdpa`` hands overlapping views to PyTorch's fused attention; ``products`` are explicit products of a
-            CPU's, in bfloat16, or with a bias (h, N, N); ``math`` is PyTorch's differentiable functions alone, which
+            CPU's, in bfloat16, or with a bias (h, N, N); ``triton`` is one fused GPU kernel a pass that copies nothing
+            and has not been timed on a GPU yet; ``math`` is PyTorch's differentiable functions alone, which
             also serves under ``torch.func`` and forward-mode differentiation whatever is asked for; ``auto`` takes the
             fastest that can.
 

@@ -1,11 +1,13 @@
 """Overlapped heads in windows of an image, as Swin has them: a learned position bias, and a mask between windows."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..checks import check_dropout, check_overlap, check_packed
 from ..modes import autocast_to, is_transformed
-from ..paths import Conditions, padding, window_products_obstacles
+from ..paths import HAS_TRITON, Conditions, padding, window_products_obstacles
 from ..private_torch import is_without_data
 from ..sdpa import fused_attention
 from .math import plain_window_attention, repeat_over_images
@@ -51,6 +53,9 @@ def packed_window_attention(
     obstacles = window_products_obstacles(given, dropout_p)
     if backend == "math" or is_transformed(qkv, total, factors):
         return plain_window_attention(qkv, total, factors, overlap, scale, dropout_p)
+    if backend == "triton":
+        additive = None if mask is None else mask.unsqueeze(1)
+        return fused(qkv, overlap, scale, bias, additive, False, dropout_p, borrow_gain)
     if backend == "products" and obstacles:
         raise ValueError(f"backend='products' can't serve this: {'; '.join(obstacles)}; use backend='auto'")
     if backend != "sdpa" and not obstacles:
@@ -69,6 +74,15 @@ def packed_window_attention(
     total = repeat_over_images(total.to(qkv.dtype), batch)
     heads = fused_attention(q, k, v, total, dropout_p, scale=scale)
     return heads[..., :width].transpose(1, 2).flatten(2)
+
+
+def fused(qkv: Tensor, *operands: Any) -> Tensor:
+    """``attend_fused`` of a file that needs Triton."""
+    if not HAS_TRITON:
+        raise ValueError("backend='triton' needs Triton, which is not installed; use backend='auto'")
+    from .fused import attend_fused
+
+    return attend_fused(qkv, *operands)
 
 
 def _has_closed(x: Tensor | None) -> bool:
