@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,12 @@ class Form:
     fast: Callable[..., Tensor]
     naive: Callable[..., Tensor]
     shapes: Shapes
+    dtypes: tuple[torch.dtype, ...] = DTYPES
+    on_gpu: bool = False  # no other device serves it
+
+
+# What only the fused kernels need said.
+TRITON: dict[str, Any] = dict(dtypes=(torch.bfloat16, torch.float16), on_gpu=True)
 
 
 def packed(batch: int, tokens: int, heads: int, width: int) -> tuple[int, ...]:
@@ -68,14 +75,6 @@ def forms() -> dict[str, Form]:
 
 
 def overlapped() -> dict[str, Form]:
-    found = {}
-    for width, overlap in ((16, 0), (16, 6), (20, 2), (32, 8), (64, 5), (16, 16)):
-        found[f"overlap, d {width}, o {overlap}"] = Form(
-            partial(overlapped_attention, overlap=overlap),
-            partial(naive_overlapped_attention, overlap=overlap),
-            [packed(3, 197, 3, width)],
-        )
-
     def causal(function: Callable[..., Tensor], qkv: Tensor, gain: Tensor) -> Tensor:
         return function(qkv, 6, borrow_gain=gain, is_causal=True)
 
@@ -83,12 +82,27 @@ def overlapped() -> dict[str, Form]:
         closed = torch.arange(len(mask), device=mask.device) % 7 == 3
         return function(qkv, 6, attn_mask=mask.masked_fill(closed.unsqueeze(1), -torch.inf))
 
-    for name, call, more in (("causal, gain", causal, (3, 12)), ("a mask, closed rows", masked, (197, 197))):
-        found[f"overlap, {name}"] = Form(
-            partial(call, overlapped_attention),
-            partial(call, naive_overlapped_attention),
-            [packed(3, 197, 3, 16), more],
+    found = {}
+    for backend, more in (("auto", {}), ("triton", TRITON)):
+        attend = partial(overlapped_attention, backend=backend)  # type: ignore[arg-type]
+        for width, overlap in ((16, 0), (16, 6), (20, 2), (32, 8), (64, 5), (16, 16)):
+            found[f"overlap, {backend}, d {width}, o {overlap}"] = Form(
+                partial(attend, overlap=overlap),
+                partial(naive_overlapped_attention, overlap=overlap),
+                [packed(3, 197, 3, width)],
+                **more,
+            )
+        found[f"overlap, {backend}, causal, gain"] = Form(
+            partial(causal, attend),
+            partial(causal, naive_overlapped_attention),
+            [packed(3, 197, 3, 16), (3, 12)],
+            **more,
         )
+    found["overlap, auto, a mask that learns, closed rows"] = Form(
+        partial(masked, overlapped_attention),
+        partial(masked, naive_overlapped_attention),
+        [packed(3, 197, 3, 16), (197, 197)],
+    )
     return found
 
 
@@ -99,13 +113,23 @@ def windows() -> dict[str, Form]:
             torch.where(region.unsqueeze(0) == region.unsqueeze(1), 0.0, -100.0).to(bias.dtype).unsqueeze(0)
         )
 
-    def fast(qkv: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
-        return packed_window_attention(qkv, 3, bias, mask=mask_of(bias), borrow_gain=gain)
+    def fast(qkv: Tensor, bias: Tensor, gain: Tensor, backend: str, overlap: int) -> Tensor:
+        mask = mask_of(bias)
+        return packed_window_attention(qkv, overlap, bias, mask=mask, borrow_gain=gain, backend=backend)
 
-    def naive(qkv: Tensor, bias: Tensor, gain: Tensor) -> Tensor:
-        return naive_overlapped_attention(qkv, 3, attn_mask=bias + mask_of(bias), borrow_gain=gain)
+    def naive(qkv: Tensor, bias: Tensor, gain: Tensor, overlap: int) -> Tensor:
+        return naive_overlapped_attention(qkv, overlap, attn_mask=bias + mask_of(bias), borrow_gain=gain)
 
-    return {"windows of 7 x 7, o 3": Form(fast, naive, [packed(8, 49, 3, 32), (3, 49, 49), (3, 6)])}
+    return {
+        f"windows of 7 x 7, {backend}, o {overlap}": Form(
+            partial(fast, backend=backend, overlap=overlap),
+            partial(naive, overlap=overlap),
+            [packed(8, 49, 3, 32), (3, 49, 49), (3, 2 * overlap)],
+            **more,
+        )
+        for backend, more in (("auto", {}), ("triton", TRITON))
+        for overlap in (1, 3, 8)
+    }
 
 
 def talking() -> dict[str, Form]:
@@ -137,6 +161,7 @@ def interactive() -> dict[str, Form]:
             partial(call, interactive_attention, backend=backend),
             partial(call, naive_interactive_attention),
             [(3, heads, 197, 32)] * 3 + [(heads, heads)] * 2,
+            **(TRITON if backend == "triton" else {}),
         )
         for backend in ("stored", "recompute", "triton", "auto")
         for heads in (3, 8)
@@ -167,7 +192,9 @@ def check_all(device: str) -> list[Finding]:
     """Every form in every precision that it serves; a failure does not end the rest."""
     found = []
     for name, form in forms().items():
-        for dtype in DTYPES:
+        if form.on_gpu and device == "cpu":
+            continue
+        for dtype in form.dtypes:
             try:
                 found.append(_check(name, form, dtype, device))
             except Exception as error:

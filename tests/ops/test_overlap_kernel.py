@@ -87,3 +87,25 @@ def test_what_the_kernels_cannot_serve_is_named(width, dtype, more, message):
     zeros = torch.zeros(1, 2, 5, width, dtype=dtype)
     with pytest.raises(ValueError, match=f"backend='triton' can't serve this: .*{message}"):
         overlapped_attention(zeros, zeros, zeros, 5, backend="triton", **more)
+
+
+@pytest.fixture(scope="module")
+def offline():
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter compiles nothing")
+    module = pytest.importorskip("offline", reason="this Triton brings no assembler", exc_type=ImportError)
+    try:
+        module.overlapped("row_products", 16, 6, 90)
+    except Exception as error:
+        pytest.skip(f"Triton compiles nothing here: {error}")
+    return module
+
+
+# The rest is in ``python tests/ops/offline.py``, which takes minutes.
+@pytest.mark.parametrize("sm", [80, 90])
+@pytest.mark.parametrize(
+    ("name", "form"), [("attend", ""), ("grad_keys", "Swin"), ("grad_queries", "Swin"), ("grad_bias", "Swin")]
+)
+def test_kernels_compile_for_gpus_that_are_not_there_without_spilling(offline, name, form, sm):
+    found = offline.overlapped(name, 32, 8, sm, **offline.FORMS[form])
+    assert found.spilt == 0 and found.registers <= 255 and found.shared <= 48 * 1024

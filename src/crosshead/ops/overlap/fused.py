@@ -26,9 +26,15 @@ class Tile(NamedTuple):
     warps: int = 4
 
 
-def tile(columns: int) -> Tile:
-    """For windows of so many columns: what compiles for sm_80 and sm_90 without registers spilt (tests/ops)."""
-    return Tile() if columns <= 64 else Tile(32, 32, 4)
+def tile(columns: int, plain: bool) -> Tile:
+    """For windows of so many columns, with (or ``plain``: without) a bias, a mask, dropout: what compiles for sm_80 and
+    sm_90 without registers spilt (tests/ops/test_overlap_kernel.py)."""
+    if columns > 64:
+        return Tile(32, 16, 4)
+    return Tile(64, 32, 4) if plain and columns <= 32 else Tile(32, 32, 4)
+
+
+BIAS_TILE = Tile(32, 16, 4)  # where the bias's gradient stays in registers too
 
 
 def attend_fused(
@@ -86,14 +92,15 @@ class _Launch:
         self.batch, self.tokens, _, self.heads, head_dim = qkv.shape
         self.width = head_dim + 2 * overlap
         pad, self.columns = _columns(head_dim, overlap)
-        self.queries, self.keys, warps = tile(self.columns)
+        plain = bias is None and mask is None and dropout_p == 0
+        self.queries, self.keys, warps = tile(self.columns, plain)
         if mask is not None:
             mask = mask.expand(-1, self.heads, self.tokens, self.tokens)
         strides = (0, 0, 0, 0) if mask is None else mask.stride()
         images = 1 if mask is None else mask.shape[0]
         self.given = (qkv, gain, bias, mask, seed)
-        self.sizes = (*qkv.stride()[:2], self.tokens**2, *strides, images)
-        self.sizes += (self.heads, self.tokens, scale, dropout_p, pad)
+        rows, numbers = (*qkv.stride()[:2], self.tokens**2), (scale, dropout_p, pad)
+        self.sizes = (*rows, *strides, images, self.heads, self.tokens, *numbers)
         self.forms: dict[str, Any] = dict(
             d=head_dim,
             o=overlap,
@@ -218,12 +225,12 @@ def _attend_backward(
             windows, grad_qkv, rows, call.heads, qkv.shape[4], overlap, ROWS=16, CHANNELS=256
         )
         if learns_bias:
-            blocks = by_queries[0] * by_keys[0]
+            queries, keys, warps = BIAS_TILE
+            forms = call.forms | dict(QUERIES=queries, KEYS=keys, num_warps=warps)
+            blocks = triton.cdiv(call.tokens, queries) * triton.cdiv(call.tokens, keys)
             shares = max(1, min(call.batch, PROGRAMS // max(1, blocks * call.heads)))
             sums = log_sums.new_empty(shares, *grad_bias.shape)
-            kernel.grad_bias[(blocks, call.heads, shares)](
-                *known, sums, call.batch, *call.sizes, **call.forms
-            )
+            kernel.grad_bias[(blocks, call.heads, shares)](*known, sums, call.batch, *call.sizes, **forms)
             grad_bias = sums.sum(0).to(grad_bias.dtype)
     if parts is not None:
         pad, head_dim = _columns(qkv.shape[4], overlap)[0], qkv.shape[4]
@@ -282,7 +289,8 @@ def _differentiable_gradients(
             added = qkv.new_zeros(1, 1, tokens, tokens) if added is None else added
             added = added.masked_fill(later, -torch.inf)
         factors = borrowed_factors(gain, heads, head_dim, ctx.overlap, qkv.dtype)
-        return plain_attention(qkv, ctx.overlap, ctx.scale, added, factors).unflatten(2, (heads, -1))
+        found: Tensor = plain_attention(qkv, ctx.overlap, ctx.scale, added, factors).unflatten(2, (heads, -1))
+        return found
 
     found = plain_gradients(plain, (qkv, bias, gain), grad_out)
     return found[0], found[1], found[2]
