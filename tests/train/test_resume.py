@@ -115,6 +115,15 @@ def test_a_length_in_steps_ends_in_the_middle_of_an_epoch_and_resumes_exactly(tm
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
 
 
+def test_pictures_that_come_more_often_come_so_after_a_stop_too(tmp_path):
+    sampled = {"sampling": "repeat_factor", "repeat_threshold": 0.5}
+    recipe = tiny_recipe(data=sampled, train={"epochs": 2})
+    train(recipe, folder=tmp_path / "whole")
+    train(recipe, folder=tmp_path / "run", callback=StopAfter(4))
+    train(recipe, folder=tmp_path / "run", resume=True)
+    assert_same_ending(tmp_path / "run", tmp_path / "whole")
+
+
 def test_fp16_with_its_loss_scale_resumes_exactly(tmp_path):
     recipe = tiny_recipe(train={"precision": "fp16", "epochs": 2})
     train(recipe, folder=tmp_path / "whole")

@@ -243,8 +243,15 @@ class DataConfig(Section):
     eval_batch_size: Positive | None = key(
         None, "Of an evaluation, in each process. Unset: batch_size.", unit="pictures"
     )
-    sampling: Literal["uniform", "balanced"] = key(
-        "uniform", "Which pictures an epoch has: each once, or every class equally often."
+    sampling: Literal["uniform", "balanced", "repeat_factor"] = key(
+        "uniform",
+        "Which pictures an epoch has: each once; every class equally often (one class a picture); or those with rare "
+        "classes more often.",
+    )
+    repeat_threshold: Share = key(
+        0.1,
+        "repeat_factor: a picture comes sqrt(this / the share of pictures with its rarest class) times as often, and "
+        "no less than others.",
     )
     num_workers: Count = key(
         0,
@@ -376,7 +383,15 @@ class TaskConfig(Section):
     )
     focal_gamma: Weight | None = key(
         None,
-        "classify: the gamma of focal loss, in which images that are well known weigh little. Unset: cross entropy.",
+        "classify, segment: the gamma of focal loss, in which images (pixels) that are well known weigh little. Unset: "
+        "cross entropy.",
+    )
+    region_loss: Literal["dice", "tversky", "lovasz"] | None = key(
+        None, "segment: a loss of whole segments, picture by picture, added to that of pixels. Unset: none."
+    )
+    region_weight: Weight = key(1.0, "segment: of region_loss, where that of pixels has 1.")
+    tversky_alpha: Rate = key(
+        0.3, "segment: of Tversky's loss, what pixels said wrongly weigh; missed ones weigh the rest of 1."
     )
     auxiliary_weight: Weight = key(0.4, "segment: of an auxiliary head's loss.")
     window: Positive | None = key(

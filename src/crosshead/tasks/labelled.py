@@ -125,7 +125,7 @@ def only_classification(recipe: Recipe) -> None:
     said = {
         "task.class_weights": task.class_weights,
         "task.focal_gamma": task.focal_gamma,
-        "data.sampling": data.sampling if data.sampling != "uniform" else None,
+        "data.sampling": data.sampling if data.sampling == "balanced" else None,
     }
     if wrong := [key for key, value in said.items() if value is not None]:
         raise ValueError(f"{' and '.join(wrong)} is for task.name=classify, and this one is {task.name}")

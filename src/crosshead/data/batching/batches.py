@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from crosshead.data.base import Batch, ImageSet
 from crosshead.data.batching.order import Place, epoch_order
+from crosshead.data.batching.repeats import repeat_factors, repeat_order
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig
@@ -47,5 +49,23 @@ class EpochBatches(Batches[Images]):
         self.seed, self.epoch = seed, epoch
 
     def order(self, used: int) -> Indices:
-        """The pictures of the epoch in the order in which all processes together see them; ``used`` of them."""
+        """The pictures of the epoch in the order in which all processes together see them; ``used`` of them.
+
+        Raises:
+            ValueError: a kind of sampling that is not for these pictures.
+        """
+        if self.data.sampling == "repeat_factor":
+            factors = repeat_factors(self.images, self.data.repeat_threshold)
+            return repeat_order(used, factors, seed=self.seed, epoch=self.epoch)
+        if self.data.sampling == "balanced":
+            raise ValueError(
+                "data.sampling is balanced, which is for pictures with one class each; expected uniform or "
+                "repeat_factor"
+            )
         return epoch_order(used, len(self.images), seed=self.seed, epoch=self.epoch)
+
+    def drawn(self, place: Place) -> Indices:
+        """What keys the draws of each picture of a batch: itself; its place where a picture may come more than once."""
+        position, indices = place
+        uniform = self.data.sampling == "uniform"
+        return indices if uniform else np.arange(position, position + len(indices))

@@ -38,7 +38,7 @@ class _Training(EpochBatches[Images]):
         self.transform = self.augmentation()
 
     def __getitem__(self, place: Place) -> Batch:
-        own = keys("augment", self.seed, self.epoch, place[1])
+        own = keys("augment", self.seed, self.epoch, self.drawn(place))
 
         def changed(k: int, i: int) -> tuple[Tensor, Any]:
             sample = self.images.sample(i)  # type: ignore[attr-defined]  # both kinds of sets have it

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +49,7 @@ class TrainingBatches(EpochBatches[ImageSet]):
 
     def __getitem__(self, place: Place) -> Batch:
         position, indices = place
-        drawn = self._drawn(position, indices)
+        drawn = self.drawn(place)
         one_pass = views.serves(self.images, self.augment)
         batch = self._views(indices, drawn) if one_pass else self._one_by_one(indices, drawn)
         mixed, targets = self.mixing(
@@ -59,14 +58,9 @@ class TrainingBatches(EpochBatches[ImageSet]):
         return replace(batch, images=mixed, targets=targets)
 
     def order(self, used: int) -> Indices:
-        if self.data.sampling == "uniform":
+        if self.data.sampling != "balanced":
             return super().order(used)
         return balanced_order(used, self.images.targets, seed=self.seed, epoch=self.epoch)
-
-    def _drawn(self, position: int, indices: Indices) -> Indices:
-        """What keys the draws of each picture: itself; its place where a picture may come more than once."""
-        uniform = self.data.sampling == "uniform"
-        return indices if uniform else np.arange(position, position + len(indices))
 
     def _views(self, indices: Indices, drawn: Indices) -> Batch:
         assert isinstance(self.images, ArrayImages)

@@ -20,11 +20,13 @@ from crosshead.data.transforms.maps import whole_picture
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.classify.loss import focal_loss
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Step
 from crosshead.tasks.segment.pixel_evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
+from crosshead.tasks.segment.region_loss import known_pictures, region_loss
 from crosshead.tasks.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest
@@ -58,7 +60,10 @@ class SegmentTask(DenseTask):
         self.shown = (*self.shown, *(name for name in self.metrics if name not in METRICS))
         self.weights = self._class_weights()
         upernet = self.settings.name == "upernet"
-        self.losses = ("cross_entropy", "auxiliary") if upernet else ("cross_entropy",)
+        task = recipe.task
+        self.region = None if task.region_loss is None else region_loss(task.region_loss, task.tversky_alpha)
+        further = {"region": self.region is not None, "auxiliary": upernet}
+        self.losses = ("cross_entropy", *(name for name, there in further.items() if there))
         self.smallest_batch = UPerNet.smallest_batch if upernet else 1
         if recipe.data.batch_size < self.smallest_batch:
             raise ValueError(
@@ -102,7 +107,10 @@ class SegmentTask(DenseTask):
             amount = float(
                 torch.bincount(known, minlength=len(self.weights)).double() @ self.weights.double()
             )
-        return dict.fromkeys(self.losses, amount)
+        divisors = dict.fromkeys(self.losses, amount)
+        return (
+            divisors if self.region is None else divisors | {"region": float(known_pictures(batch.targets))}
+        )
 
     def step(self, network: nn.Module, batch: Batch) -> Step:
         images, targets = self._enough(batch)
@@ -110,6 +118,8 @@ class SegmentTask(DenseTask):
         stride: Any = getattr(network, "module", network).stride
         logits = full_size(outputs["logits"], stride, targets.shape[-2:])
         losses = {"cross_entropy": self.loss(logits, targets)}
+        if self.region is not None:
+            losses["region"] = self.recipe.task.region_weight * self.region(logits, targets)
         if "auxiliary" in self.losses:
             coarse = full_size(outputs["auxiliary"], stride, targets.shape[-2:])
             losses["auxiliary"] = self.recipe.task.auxiliary_weight * self.loss(coarse, targets)
@@ -119,15 +129,22 @@ class SegmentTask(DenseTask):
         return Step(losses, {"pixel_accuracy": share * len(batch)})
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The sum of the pixels' cross entropies in float32; logits (B, classes, H, W), targets (B, H, W) uint8."""
+        """The sum of the pixels' cross entropies in float32, or of their focal losses; logits (B, classes, H, W),
+        targets (B, H, W) uint8."""
         weights = None if self.weights is None else self.weights.to(logits.device)
+        smoothing, gamma = self.recipe.task.label_smoothing, self.recipe.task.focal_gamma
+        if gamma is not None:
+            known = targets != IGNORED
+            rows = logits.float().movedim(1, -1)[known]
+            found = focal_loss(rows, targets[known].long(), gamma=gamma, smoothing=smoothing)
+            return (found if weights is None else found * weights[targets[known].long()]).sum()
         return F.cross_entropy(
             logits.float(),
             targets.long(),
             weight=weights,
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.recipe.task.label_smoothing,
+            label_smoothing=smoothing,
         )
 
     def _enough(self, batch: Batch) -> tuple[Tensor, Tensor]:
