@@ -7,10 +7,38 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import Attention, AttentionRope, RelPosBias, RotaryEmbeddingCat
-from timm.models import beit, cait, eva, fastvit, maxxvit, metaformer, swin_transformer, tiny_vit, volo
+from timm.layers import Attention, AttentionRope, MultiQueryAttention2d, RelPosBias, RotaryEmbeddingCat
+from timm.models import (
+    beit,
+    cait,
+    convit,
+    davit,
+    edgenext,
+    efficientformer,
+    eva,
+    fastvit,
+    gcvit,
+    hiera,
+    hieradet_sam2,
+    levit,
+    maxxvit,
+    metaformer,
+    mvitv2,
+    nest,
+    nextvit,
+    pvt_v2,
+    swin_transformer,
+    tiny_vit,
+    tnt,
+    twins,
+    visformer,
+    volo,
+    xcit,
+)
 from timm.models import swin_transformer_v2 as swin_v2
+from timm.models import swin_transformer_v2_cr as swin_cr
 from timm.models import vision_transformer_relpos as relpos
+from timm.models import vision_transformer_sam as sam
 from torch import Tensor, nn
 from torchvision.models import swin_transformer as tv_swin
 from transformers import (
@@ -47,12 +75,16 @@ SIDE, TOKENS, DIM, HEADS = 3, 9, 24, 3
 
 
 class Case(NamedTuple):
-    """An attention module of a class that has a host, and a call of it: with ``times`` the tokens, and more."""
+    """An attention module of a class that has a host, and a call of it: with ``times`` the tokens, and more.
+
+    ``maps``: queries and keys of what its heads weigh.
+    """
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...] = (2, TOKENS, DIM)
     call: Callable[..., dict[str, Any]] = dict
     times: int = 1
+    maps: tuple[int, int] = (TOKENS, TOKENS)
 
 
 def rope(half: bool = False, at: int = 0) -> dict[str, Tensor]:
@@ -97,6 +129,24 @@ def hidden() -> dict[str, Tensor]:
     }
 
 
+def size(side: int = SIDE, name: str = "size") -> Callable[[], dict[str, tuple[int, int]]]:
+    return lambda: {name: (side, side)}
+
+
+def multiscale(stride: int) -> mvitv2.MultiScaleAttention:
+    """Without a class token and its query strided; keys are always of a smaller map."""
+    return mvitv2.MultiScaleAttention(
+        DIM, DIM, (4, 4), HEADS, kernel_q=(3, 3), kernel_kv=(3, 3), stride_q=(stride, stride), stride_kv=(2, 2),
+        has_cls_token=False,
+    )  # fmt: skip
+
+
+def reich() -> swin_cr.WindowMultiHeadAttention:
+    attn = swin_cr.WindowMultiHeadAttention(DIM, HEADS, (SIDE, SIDE))
+    attn.meta_mlp.drop1.p = 0.0  # outputs are compared in training
+    return attn
+
+
 def theirs(config: type[Any], cls: type[nn.Module], **options: Any) -> Callable[[], nn.Module]:
     """A module of transformers', of a configuration of theirs."""
 
@@ -131,6 +181,65 @@ CASES: dict[str, Case] = {
     "FastViT": Case(lambda: fastvit.Attention(DIM, head_dim=8), (2, DIM, SIDE, SIDE)),
     "TinyViT": Case(lambda: tiny_vit.Attention(DIM, 8, HEADS, attn_ratio=1, resolution=(SIDE, SIDE))),
     "VOLO": Case(lambda: volo.Attention(DIM, HEADS), (2, SIDE, SIDE, DIM)),
+    "XCiT": Case(lambda: xcit.XCA(DIM, HEADS, qkv_bias=True), maps=(8, 8)),
+    "EdgeNeXt": Case(lambda: edgenext.CrossCovarianceAttn(DIM, HEADS), maps=(8, 8)),
+    "PVT v2": Case(
+        lambda: pvt_v2.Attention(DIM, HEADS, sr_ratio=2), (2, 16, DIM), size(4, "feat_size"), maps=(16, 4)
+    ),
+    "PVT v2, linear": Case(
+        lambda: pvt_v2.Attention(DIM, HEADS, linear_attn=True), call=size(name="feat_size"), maps=(TOKENS, 49)
+    ),
+    "PVT v2, whole": Case(lambda: pvt_v2.Attention(DIM, HEADS), call=size(name="feat_size")),
+    "Twins, subsampled": Case(
+        lambda: twins.GlobalSubSampleAttn(DIM, HEADS, sr_ratio=2), (2, 16, DIM), size(4), maps=(16, 4)
+    ),
+    "Twins, grouped": Case(lambda: twins.LocallyGroupedAttn(DIM, HEADS, ws=SIDE), (2, 16, DIM), size(4)),
+    "NextViT": Case(
+        lambda: nextvit.EfficientAttention(DIM, head_dim=8, sr_ratio=2), (2, 16, DIM), maps=(16, 4)
+    ),
+    "LeViT": Case(lambda: levit.Attention(DIM, 4, HEADS, attn_ratio=2, resolution=SIDE)),
+    "LeViT, convolutions": Case(
+        lambda: levit.Attention(DIM, 4, HEADS, attn_ratio=2, resolution=SIDE, use_conv=True),
+        (2, DIM, SIDE, SIDE),
+    ),
+    "EfficientFormer": Case(lambda: efficientformer.Attention(DIM, 4, HEADS, attn_ratio=2, resolution=SIDE)),
+    "CoAtNet": Case(lambda: maxxvit.Attention2d(DIM, dim_head=8, rel_pos_cls=bias), (2, DIM, SIDE, SIDE)),
+    "Visformer": Case(lambda: visformer.Attention(DIM, HEADS), (2, DIM, SIDE, SIDE)),
+    "MobileNet v4": Case(
+        lambda: MultiQueryAttention2d(DIM, num_heads=HEADS, key_dim=4, kv_stride=2, padding="same"),
+        (2, DIM, SIDE, SIDE),
+        maps=(TOKENS, 4),
+    ),
+    "DaViT": Case(lambda: davit.WindowAttention(DIM, (SIDE, SIDE), HEADS), (4, TOKENS, DIM)),
+    "GCViT": Case(
+        lambda: gcvit.WindowAttentionGlobal(DIM, HEADS, (SIDE, SIDE)),
+        (4, TOKENS, DIM),
+        lambda: {"q_global": torch.randn(2, TOKENS, DIM, generator=torch.Generator().manual_seed(2))},
+    ),
+    "GCViT, within windows": Case(
+        lambda: gcvit.WindowAttentionGlobal(DIM, HEADS, (SIDE, SIDE), use_global=False), (4, TOKENS, DIM)
+    ),
+    "Swin v2 of Reich": Case(reich, (4, TOKENS, DIM), mask),
+    "NesT": Case(lambda: nest.Attention(DIM, HEADS), (1, 2, TOKENS, DIM)),
+    "SAM": Case(
+        lambda: sam.Attention(DIM, HEADS, use_rel_pos=True, input_size=(SIDE, SIDE)), (2, SIDE, SIDE, DIM)
+    ),
+    "TNT": Case(lambda: tnt.Attention(DIM, DIM, HEADS)),
+    "ConViT": Case(lambda: convit.MHSA(DIM, HEADS)),
+    "Hiera": Case(lambda: hiera.MaskUnitAttention(DIM, DIM, HEADS), (2, TOKENS, DIM)),
+    "Hiera, pooled": Case(
+        lambda: hiera.MaskUnitAttention(DIM, DIM, HEADS, q_stride=4, window_size=4, use_mask_unit_attn=True),
+        (1, 32, DIM),
+        maps=(4, 16),
+    ),
+    "SAM 2": Case(lambda: hieradet_sam2.MultiScaleAttention(DIM, DIM, HEADS), (2, SIDE, SIDE, DIM)),
+    "SAM 2, pooled": Case(
+        lambda: hieradet_sam2.MultiScaleAttention(DIM, DIM, HEADS, q_pool=nn.MaxPool2d(2, 2)),
+        (2, 4, 4, DIM),
+        maps=(4, 16),
+    ),
+    "MViT v2": Case(lambda: multiscale(1), (2, 16, DIM), size(4, "feat_size"), maps=(16, 4)),
+    "MViT v2, pooled": Case(lambda: multiscale(2), (2, 16, DIM), size(4, "feat_size"), maps=(4, 4)),
     "PyTorch, torchvision's ViT": Case(lambda: nn.MultiheadAttention(DIM, HEADS, batch_first=True), times=3),
     "torchvision's Swin": Case(
         lambda: tv_swin.ShiftedWindowAttention(DIM, [SIDE, SIDE], [1, 1], HEADS), (1, 6, 5, DIM)

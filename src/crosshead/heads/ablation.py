@@ -98,8 +98,9 @@ def _gated(layer: HeadLayer, gate: Tensor | Callable[[int], Tensor]) -> Iterator
         out = args[0]
         factors = gate(len(out)) if callable(gate) else gate
         factors = factors.to(out.device, out.dtype)
-        shape = (-1, *[1] * (out.dim() - 2), factors.shape[-1], 1)
-        return ((out.unflatten(-1, (factors.shape[-1], -1)) * factors.view(shape)).flatten(-2),)
+        heads = layer.view.by_head(out)
+        shape = (-1, *[1] * (heads.dim() - 3), factors.shape[-1], 1)
+        return (layer.view.side_by_side(heads * factors.view(shape)),)
 
     handle = layer.projection.register_forward_pre_hook(before)
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..layers import InteractingAttention, Overlap, from_attention
+from ..layers.capabilities import MEANING, Capability
 from ..layers.interactions.inspectable import Inspectable, inspectable
 from ..swap.sites import find_sites
 
@@ -36,8 +37,8 @@ class HeadLayer:
 
     @property
     def projection(self) -> nn.Module:
-        """What the heads' outputs, side by side, go into."""
-        return self.view.get_submodule(self.view.projection)
+        """What the heads' outputs go into, laid as ``view.side_by_side`` lays them."""
+        return self.view.get_submodule(self.view.entrance or self.view.projection)
 
 
 @contextmanager
@@ -73,14 +74,27 @@ def head_layers(model: nn.Module, blocks: Sequence[int] | None = None) -> list[H
         )
     layers = [HeadLayer(path, block, module, _view(module)) for block, (path, module) in enumerate(found)]
     if blocks is None:
-        return layers
+        return [_checked(layer) for layer in layers]
     absent = [b for b in blocks if not -len(layers) <= b < len(layers)]
     if absent:
         raise ValueError(
             f"there is no block {absent[0]}; expected 0 to {len(layers) - 1}, or negative from the end"
         )
     chosen = {b % len(layers) for b in blocks}
-    return [layer for layer in layers if layer.block in chosen]
+    return [_checked(layer) for layer in layers if layer.block in chosen]
+
+
+def _checked(layer: HeadLayer) -> HeadLayer:
+    """Raises ValueError for heads that don't attend among tokens of a picture whose places are known."""
+    brought = layer.view.brings(layer.view)
+    beyond = [c for c in (Capability.CHANNELS, Capability.OTHER_KEYS) if c in brought]
+    why = MEANING[beyond[0]] if beyond else layer.view.unplaced
+    if why is not None:
+        raise ValueError(
+            f"block {layer.block} ({layer.path}) can't be measured or drawn: {why}; expected heads that attend among "
+            "the tokens of a picture, row by row; choose such blocks with blocks="
+        )
+    return layer
 
 
 def _view(module: nn.Module) -> InteractingAttention:

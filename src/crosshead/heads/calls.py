@@ -77,8 +77,9 @@ def reading(
         def projected(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             assert on_outputs is not None
             with torch.no_grad():
-                outputs = args[0].flatten(1, -2) if args[0].dim() > 3 else args[0]
-                on_outputs(layer, outputs.unflatten(-1, (layer.view.num_heads, -1)), len(images[0]))
+                outputs = layer.view.by_head(args[0])
+                outputs = outputs.flatten(1, -3) if outputs.dim() > 4 else outputs
+                on_outputs(layer, outputs, len(images[0]))
 
         if block is not layer.module:
             handles.append(block.register_forward_pre_hook(entered))

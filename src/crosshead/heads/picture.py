@@ -254,8 +254,8 @@ def _gradient_layer(
     view = call.layer.view
     chosen = _chosen_heads(call, heads)
     values = call.layer.inspected.operands(view, call.heads)[2]
-    grad = grad.flatten(1, -2) if grad.dim() > 3 else grad
-    by_head = grad.unflatten(-1, (view.num_heads, -1)).transpose(1, 2)
+    by_head = view.by_head(grad)
+    by_head = (by_head.flatten(1, -3) if by_head.dim() > 4 else by_head).transpose(1, 2)
 
     def rows_of(window: int, tokens: list[int]) -> Tensor:
         slopes = by_head[window][chosen][:, tokens] @ values[window][chosen].mT

@@ -36,6 +36,10 @@ class InteractingAttention(Layer):
     gives_grid: ClassVar[bool] = False
     # Whether the class itself, before any swap, calls its projection as a module, so that hooks of it are called.
     calls_projection: ClassVar[bool] = True
+    # What the heads' output goes into, where something lies between it and the projection.
+    entrance: ClassVar[str | None] = None
+    # Why nobody can say where on a picture its tokens lie, or None.
+    unplaced: ClassVar[str | None] = None
 
     interaction: Interaction
     init: Init  # how it came in
@@ -71,6 +75,15 @@ class InteractingAttention(Layer):
         found: Tensor = self.proj_drop(self.get_submodule(self.projection)(out))  # type: ignore[operator]
         return found
 
+    def by_head(self, entering: Tensor) -> Tensor:
+        """The heads (B, ..., h, width) of what goes into the projection, or into ``entrance``."""
+        heads: Tensor = entering.unflatten(-1, (self.num_heads, -1))
+        return heads
+
+    def side_by_side(self, heads: Tensor) -> Tensor:
+        """What goes there, of the heads: undoes ``by_head``."""
+        return heads.flatten(-2)
+
     @classmethod
     def adopt(cls, attn: nn.Module) -> Self:
         """This host around the parts of ``attn``, which stays usable; without an interaction yet."""
@@ -84,7 +97,7 @@ class InteractingAttention(Layer):
         """The module of before, around the same parts: without the interaction, and what it learned lost with it."""
         attn = self.replaced.__new__(self.replaced)
         attn.__dict__ = _parts(self)
-        for name in ("interaction", "replaced", "token_grid", "init"):
+        for name in ("interaction", "replaced", "token_grid", "init", "projection"):
             vars(attn).pop(name, None)
         own = set(vars(self)["given"])
         vars(attn).pop("given")

@@ -14,6 +14,11 @@ class Capability(StrEnum):
     MIXING = "talking heads"
     OUTPUT_NORM = "output norm"
     GATE = "gate"
+    QUERY_BIAS = "bias of queries"
+    OTHER_KEYS = "keys of other tokens"
+    VALUE_WIDTH = "values of another width"
+    FIXED_WIDTH = "heads of a fixed width"
+    CHANNELS = "channels for tokens"
 
 
 MEANING = {
@@ -24,6 +29,11 @@ MEANING = {
     Capability.MIXING: "it mixes its heads' logits and weights itself",
     Capability.OUTPUT_NORM: "all heads' channels are normalised together before the projection (scale_norm)",
     Capability.GATE: "the heads' output is multiplied by a gate of the tokens",
+    Capability.QUERY_BIAS: "what is added to its logits is made of its queries",
+    Capability.OTHER_KEYS: "its keys are not its queries' tokens: those of a smaller map, or queries are pooled",
+    Capability.VALUE_WIDTH: "a head's values are not as wide as its queries and keys",
+    Capability.FIXED_WIDTH: "what follows takes heads of their own width alone: a residual, a fused convolution",
+    Capability.CHANNELS: "its heads weigh their channels, not tokens (cross-covariance attention)",
 }
 
 

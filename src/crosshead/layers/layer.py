@@ -14,7 +14,7 @@ class Layer(nn.Module):
     """
 
     # The projection of the heads' output: its name in the module.
-    projection: ClassVar[str] = "proj"
+    projection: str = "proj"
     # The linear layer that makes queries, keys and values of the tokens, packed in this order, head by head: its name,
     # or None where there is no such. A host that has one calls it through ``packed``.
     in_projection: ClassVar[str | None] = None
@@ -27,8 +27,14 @@ class Layer(nn.Module):
     def token_width(self) -> int:
         """Channels of the tokens that come in; those that go out, unless a host knows better."""
         linear: Any = self.get_submodule(self.in_projection or self.projection)
+        if isinstance(linear, nn.Conv2d):
+            return linear.in_channels if self.in_projection else linear.out_channels
         out: int = linear.in_features if self.in_projection else linear.out_features
         return out
+
+    def key_width(self) -> int:
+        """Channels of a head's queries and keys; those of its values, unless a host knows better."""
+        return self.head_dim
 
     def packed(self, x: Tensor) -> Tensor:
         """Queries, keys and values (B, N, 3, h, d) of tokens (B, N, dim), as the interaction reads them."""

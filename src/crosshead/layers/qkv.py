@@ -31,11 +31,12 @@ class Heads:
 
     Args:
         tokens: what the module was called with (B, N, dim).
-        q, k, v: (B, N, h, d), normalised where the host does so, and **not yet rotated**.
+        q, k, v: (B, N, h, d), normalised where the host does so, and **not yet rotated**. Keys and values may be of
+            another number M of tokens, values of another width (``alike`` tells).
         scale: factor of the logits.
         qkv: the same three packed (B, N, 3, h, d), where the host has them so.
         rotate: the rotation of queries or keys (B, h, N, d), or None.
-        bias: added to the logits (h, N, N), or None; it may learn.
+        bias: added to the logits (h, N, M), or (B, h, N, M) where it is made of the queries, or None; it may learn.
         window_mask: added to the logits (windows, N, N), alike for all heads, or None; B counts images · windows.
         attn_mask: boolean (True takes part) or additive, broadcastable to (B, h, N, N), or None.
         is_causal: each token attends to itself and those before it.
@@ -65,6 +66,16 @@ class Heads:
     shape: tuple[int, ...] | None = None
     weights: Literal["each", "mean"] | None = None
 
+    @property
+    def alike(self) -> bool:
+        """Whether queries, keys and values are of the same tokens and equally wide."""
+        return self.q.shape == self.k.shape == self.v.shape
+
+    @property
+    def is_simple(self) -> bool:
+        """``alike``, and a bias, if there is one, that is the same for all images."""
+        return self.alike and (self.bias is None or self.bias.dim() == 3)
+
     def packed(self) -> Tensor:
         """Queries, keys and values (B, N, 3, h, d), not rotated; a copy only where the host has them apart."""
         return torch.stack([self.q, self.k, self.v], dim=2) if self.qkv is None else self.qkv
@@ -78,7 +89,7 @@ class Heads:
 
     def logits_bias(self) -> Tensor | None:
         """All that is added to the logits as one tensor, broadcastable to (B, h, N, N), or None. Causality is apart."""
-        total = None if self.bias is None else self.bias.unsqueeze(0)
+        total = self.bias if self.bias is None or self.bias.dim() == 4 else self.bias.unsqueeze(0)
         if self.window_mask is not None:
             mask = self.window_mask.detach().to(self.v.dtype).unsqueeze(1)
             mask = mask.repeat(self.v.shape[0] // mask.shape[0], 1, 1, 1)

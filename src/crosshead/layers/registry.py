@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 INTERACTIONS: Registry[type[Interaction]] = Registry("crosshead.interactions", "interaction")
 # A class of attention -> its host, a subclass of both ``InteractingAttention`` and that class.
 HOSTS: dict[type[nn.Module], type[Any]] = {}
-# Packages that need not be there: the module that has, in ``host_for``, the host of a class of theirs, or None. It is
-# imported when a class of theirs comes, and fills ``HOSTS``.
-_LATER = {"torchvision": "torchvision_swin", "transformers": "transformers_classes"}
+# Packages that need not be there, and modules that not every timm has: the module that has, in ``host_for``, the host
+# of a class of theirs, or None. It is imported when a class of theirs comes, and fills ``HOSTS``.
+_LATER = {
+    "torchvision": "torchvision_swin",
+    "transformers": "transformers_classes",
+    "timm.models.cpubone": "convolved",
+    "timm.models.gemma4_vit": "gemma",
+    "timm.models.lowformer": "convolved",
+}
 _ASKED: set[type[nn.Module]] = set()
 
 
@@ -61,10 +67,11 @@ def register_host(attention: type[nn.Module], host: type[nn.Module]) -> None:
 
 def host_of(attention: type[nn.Module]) -> type[Any] | None:
     """The host of a class of attention, or None."""
-    package = attention.__module__.partition(".")[0]
-    if package in _LATER and attention not in HOSTS and attention not in _ASKED:
+    module = attention.__module__
+    later = _LATER.get(module) or _LATER.get(module.partition(".")[0])
+    if later is not None and attention not in HOSTS and attention not in _ASKED:
         _ASKED.add(attention)
-        found = import_module(f"{__package__}.hosts.{_LATER[package]}").host_for(attention)
+        found = import_module(f"{__package__}.hosts.{later}").host_for(attention)
         if found is not None:
             register_host(attention, found)
     return HOSTS.get(attention)

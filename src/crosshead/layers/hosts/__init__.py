@@ -1,65 +1,109 @@
 """Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
 
-from timm import layers
-from timm.models import (
-    beit,
-    cait,
-    eva,
-    fastvit,
-    maxxvit,
-    metaformer,
-    swin_transformer,
-    swin_transformer_v2,
-    tiny_vit,
-    vision_transformer_relpos,
-    volo,
-)
+from timm import layers, models
 from torch import nn
 
 from ..registry import register_host
 from .beit import BeitHost
+from .convit import ConVitHost
+from .cross_covariance import EdgeNextHost, XcaHost
+from .davit import DaVitHost
 from .eva import EvaHost
 from .fastvit import FastVitHost
+from .gcvit import GcVitHost
+from .hiera import HieraDetHost, HieraHost
+from .levit import EfficientFormerHost, LevitHost
+from .maps import CoAtNetHost, VisformerHost
 from .metaformer import MetaFormerHost
 from .multihead import MultiheadHost
+from .multiquery import MultiQueryHost
+from .mvit import MvitHost
+from .nest import NestHost
 from .partition import PartitionHost
 from .plain import PlainHost
+from .reduced import NextVitHost, PvtHost, TwinsHost
 from .relative import RelativeHost
 from .rotary import RotaryHost
+from .sam import SamHost
+from .swin_cr import SwinCrHost
 from .talking import TalkingHost
 from .tinyvit import TinyVitHost
+from .tnt import TntHost
+from .twins import GroupedHost
 from .volo import VoloHost
 from .window import WindowHost
 from .window_v2 import WindowV2Host
 
 __all__ = [
     "BeitHost",
+    "CoAtNetHost",
+    "ConVitHost",
+    "DaVitHost",
+    "EdgeNextHost",
+    "EfficientFormerHost",
     "EvaHost",
     "FastVitHost",
+    "GcVitHost",
+    "GroupedHost",
+    "HieraDetHost",
+    "HieraHost",
+    "LevitHost",
     "MetaFormerHost",
+    "MultiQueryHost",
     "MultiheadHost",
+    "MvitHost",
+    "NestHost",
+    "NextVitHost",
     "PartitionHost",
     "PlainHost",
+    "PvtHost",
     "RelativeHost",
     "RotaryHost",
+    "SamHost",
+    "SwinCrHost",
     "TalkingHost",
     "TinyVitHost",
+    "TntHost",
+    "TwinsHost",
+    "VisformerHost",
     "VoloHost",
     "WindowHost",
     "WindowV2Host",
+    "XcaHost",
 ]
 
 register_host(layers.Attention, PlainHost)
-register_host(cait.TalkingHeadAttn, TalkingHost)
-register_host(swin_transformer.WindowAttention, WindowHost)
+register_host(models.cait.TalkingHeadAttn, TalkingHost)
+register_host(models.swin_transformer.WindowAttention, WindowHost)
 register_host(layers.AttentionRope, RotaryHost)
-register_host(eva.EvaAttention, EvaHost)
-register_host(metaformer.Attention, MetaFormerHost)
-register_host(maxxvit.AttentionCl, PartitionHost)
-register_host(beit.Attention, BeitHost)
-register_host(swin_transformer_v2.WindowAttention, WindowV2Host)
-register_host(vision_transformer_relpos.RelPosAttention, RelativeHost)
-register_host(fastvit.Attention, FastVitHost)
-register_host(tiny_vit.Attention, TinyVitHost)
-register_host(volo.Attention, VoloHost)
+register_host(models.eva.EvaAttention, EvaHost)
+register_host(models.metaformer.Attention, MetaFormerHost)
+register_host(models.maxxvit.AttentionCl, PartitionHost)
+register_host(models.beit.Attention, BeitHost)
+register_host(models.swin_transformer_v2.WindowAttention, WindowV2Host)
+register_host(models.vision_transformer_relpos.RelPosAttention, RelativeHost)
+register_host(models.fastvit.Attention, FastVitHost)
+register_host(models.tiny_vit.Attention, TinyVitHost)
+register_host(models.volo.Attention, VoloHost)
 register_host(nn.MultiheadAttention, MultiheadHost)
+register_host(models.xcit.XCA, XcaHost)
+register_host(models.edgenext.CrossCovarianceAttn, EdgeNextHost)
+register_host(models.hiera.MaskUnitAttention, HieraHost)
+register_host(models.hieradet_sam2.MultiScaleAttention, HieraDetHost)
+register_host(models.nextvit.EfficientAttention, NextVitHost)
+register_host(models.pvt_v2.Attention, PvtHost)
+register_host(models.twins.GlobalSubSampleAttn, TwinsHost)
+register_host(models.twins.LocallyGroupedAttn, GroupedHost)
+register_host(models.mvitv2.MultiScaleAttention, MvitHost)
+register_host(models.levit.Attention, LevitHost)
+register_host(models.efficientformer.Attention, EfficientFormerHost)
+register_host(models.maxxvit.Attention2d, CoAtNetHost)
+register_host(models.visformer.Attention, VisformerHost)
+register_host(layers.MultiQueryAttention2d, MultiQueryHost)
+register_host(models.davit.WindowAttention, DaVitHost)
+register_host(models.gcvit.WindowAttentionGlobal, GcVitHost)
+register_host(models.swin_transformer_v2_cr.WindowMultiHeadAttention, SwinCrHost)
+register_host(models.nest.Attention, NestHost)
+register_host(models.vision_transformer_sam.Attention, SamHost)
+register_host(models.tnt.Attention, TntHost)
+register_host(models.convit.MHSA, ConVitHost)

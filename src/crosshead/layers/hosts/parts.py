@@ -11,7 +11,31 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..qkv import Heads
+from ..registry import host_of
 from ..rotation import Rotation
+
+
+class OfMaps(InteractingAttention):
+    """A host whose projection is a convolution of maps (B, channels, H, W)."""
+
+    def by_head(self, entering: Tensor) -> Tensor:
+        return super().by_head(entering.movedim(1, -1))
+
+    def side_by_side(self, heads: Tensor) -> Tensor:
+        return super().side_by_side(heads).movedim(-1, 1)
+
+
+class MadeWhenWanted(InteractingAttention):
+    """A host for several classes that are alike: ``type(...)`` makes one for each, which no module has by name."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _blank, (self.replaced,), dict(vars(self))
+
+
+def _blank(attention: type[nn.Module]) -> nn.Module:
+    host: Any = host_of(attention)
+    found: nn.Module = host.__new__(host)
+    return found
 
 
 def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:

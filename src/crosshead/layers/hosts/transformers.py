@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..qkv import Heads
 from ..rotation import Rotation
-from .parts import head_bias, weights_beside
+from .parts import MadeWhenWanted, head_bias, weights_beside
 
 # In their last blocks queries of segments stand before the picture's tokens, under a mask that is alike for all heads.
 _WITH_QUERIES = {"eomt", "eomt_dinov3", "videomt"}
@@ -23,7 +22,7 @@ _WITH_QUERIES = {"eomt", "eomt_dinov3", "videomt"}
 _FILLED_UP = {"siglip2_vision_model"}
 
 
-class TransformersHost(InteractingAttention):
+class TransformersHost(MadeWhenWanted):
     """An attention module of transformers' whose heads interact; (B, N, dim) -> ((B, N, dim), weights or None)."""
 
     rotates: ClassVar[Callable[..., Any] | None] = None
@@ -119,17 +118,6 @@ class TransformersHost(InteractingAttention):
 
         cosines, sines = angles
         return Rotation(turn, torch.cat([sines, cosines], dim=-1))
-
-    def __reduce_ex__(self, protocol: Any) -> Any:  # the class is made when it is wanted, and has no name
-        return _blank, (self.replaced,), dict(vars(self))
-
-
-def _blank(attention: type[nn.Module]) -> nn.Module:
-    from ..registry import host_of
-
-    host: Any = host_of(attention)
-    found: nn.Module = host.__new__(host)
-    return found
 
 
 def _checked(mask: Any) -> Tensor | None:

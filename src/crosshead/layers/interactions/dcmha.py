@@ -54,7 +54,14 @@ class Composed(Interaction):
 
     @property
     def carries(self) -> frozenset[Capability]:
-        return frozenset(Capability) - {Capability.GRID, Capability.MIXING}
+        # Every query and every key is a token that brings its matrices.
+        return frozenset(Capability) - {
+            Capability.GRID,
+            Capability.MIXING,
+            Capability.OTHER_KEYS,
+            Capability.VALUE_WIDTH,
+            Capability.CHANNELS,
+        }
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight

@@ -58,6 +58,11 @@ class Interleaved(Interaction):
                 Capability.MASK,
                 Capability.OUTPUT_NORM,
                 Capability.GATE,
+                Capability.QUERY_BIAS,
+                Capability.OTHER_KEYS,
+                Capability.VALUE_WIDTH,
+                Capability.FIXED_WIDTH,
+                Capability.CHANNELS,
             }
         )
 

@@ -114,12 +114,12 @@ def inspectable(interaction: object) -> Inspectable:
 
 def weights_apart(heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
     """The rows of heads that attend each for itself: ``own_weights`` of kinds that are plain attention then."""
-    q, k, v = (x[:, list(chosen)] for x in heads.split())
+    q, k, _ = (x[:, list(chosen)] for x in heads.split())
     mask = heads.logits_bias()
     if mask is not None and mask.dim() > 2 and mask.shape[-3] > 1:
         mask = mask[..., list(chosen), :, :]
     return overlapped_attention_weights(
-        q, k, v, 0, attn_mask=mask, is_causal=heads.is_causal, scale=heads.scale, queries=queries
+        q, k, k, 0, attn_mask=mask, is_causal=heads.is_causal, scale=heads.scale, queries=queries
     )
 
 

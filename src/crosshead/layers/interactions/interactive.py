@@ -65,6 +65,7 @@ class Interactive(Interaction):
                 Capability.MASK,
                 Capability.OUTPUT_NORM,
                 Capability.GATE,
+                Capability.FIXED_WIDTH,
             }
         )
 

@@ -51,7 +51,8 @@ class Knocking(Interaction):
 
     @property
     def carries(self) -> frozenset[Capability]:
-        return _PLAIN.carries
+        # One matrix (d, d) for queries, keys and values alike, over a head's channels.
+        return _PLAIN.carries - {Capability.VALUE_WIDTH, Capability.CHANNELS}
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
         _PLAIN.prepare(layer, preserve=False)

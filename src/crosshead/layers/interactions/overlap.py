@@ -14,7 +14,12 @@ from ...ops.checks import check_overlap
 from ...ops.modes import is_transformed
 from ...ops.overlap import overlapped_attention_weights
 from ...ops.overlap.fast import packed_attention
-from ...ops.overlap.views import overlapped_heads, rotated_overlapped_heads, scale_borrowed
+from ...ops.overlap.views import (
+    overlapped_heads,
+    plain_windows,
+    rotated_overlapped_heads,
+    scale_borrowed,
+)
 from ...ops.overlap.windowed import packed_window_attention
 from ...ops.paths import Conditions, padding
 from ...ops.sdpa import fused_attention, plain_attention
@@ -46,9 +51,7 @@ class Overlap(Interaction):
 
     @property
     def carries(self) -> frozenset[Capability]:
-        return (
-            OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | {Capability.OUTPUT_NORM, Capability.GATE}
-        )
+        return OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | OF_OWN_WIDTH
 
     @classmethod
     def plan(cls, head_dims: Sequence[int], **options: Any) -> list[Overlap]:
@@ -63,6 +66,7 @@ class Overlap(Interaction):
         return head_dim + 2 * check_overlap(self.overlap, head_dim)
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
+        check_overlap(self.overlap, layer.key_width())
         add_borrow_gain(layer, self.overlap, preserve)
 
     def carry(self, layer: Layer, before: Layer) -> list[str]:
@@ -82,9 +86,9 @@ class Overlap(Interaction):
             )
         shared: dict[str, Any] = dict(scale=heads.scale, dropout_p=heads.dropout_p)
         apart = self.overlap == 0 and heads.qkv is None  # nothing is borrowed: there is no need to pack them
-        if heads.rotate is not None or apart:
-            width = layer.head_dim + 2 * self.overlap
-            tail = 0 if apart else padding(Conditions.of(heads.q), width)
+        if heads.rotate is not None or apart or not heads.is_simple:
+            width = heads.v.shape[-1] + 2 * self.overlap
+            tail = padding(Conditions.of(heads.q), width) if heads.alike and not apart else 0
             q, k, v = heads.split() if apart else overlapped_windows(layer, self.overlap, heads, tail)
             bias = heads.logits_bias()
             bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
@@ -110,7 +114,7 @@ class Overlap(Interaction):
             weights = talking_heads_weights(q, k, v, *heads.mixing, scale=heads.scale, queries=queries)
         else:
             weights = overlapped_attention_weights(
-                q, k, v, 0, **heads.added(), scale=heads.scale, queries=queries
+                q, k, k, 0, **heads.added(), scale=heads.scale, queries=queries
             )
         return weights[:, list(chosen)]
 
@@ -135,8 +139,21 @@ class Overlap(Interaction):
         return without_head_of(layer, head, self.overlap)
 
 
-# With the borrowed channels the heads' output is wider than an output norm or a gate.
-OVERLAP_CARRIES = frozenset({Capability.ROTARY, Capability.BIAS, Capability.MASK, Capability.MIXING})
+OVERLAP_CARRIES = frozenset(
+    {
+        Capability.ROTARY,
+        Capability.BIAS,
+        Capability.MASK,
+        Capability.MIXING,
+        Capability.QUERY_BIAS,
+        Capability.OTHER_KEYS,
+        Capability.VALUE_WIDTH,
+    }
+)
+# With the borrowed channels the heads' output is wider than an output norm, a gate or a residual.
+OF_OWN_WIDTH = frozenset(
+    {Capability.OUTPUT_NORM, Capability.GATE, Capability.FIXED_WIDTH, Capability.CHANNELS}
+)
 
 
 def scheduled(spec: ScheduleSpec, head_dims: Sequence[int]) -> list[int]:
@@ -182,11 +199,14 @@ def overlapped_windows(
     layer: Layer, overlap: int, heads: Heads, tail: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Q', K', V' (B, h, N, d + 2·overlap + tail), rotated where the host does so, the queries with their gains."""
-    if heads.rotate is None:
+    if not heads.alike:
+        assert heads.rotate is None and tail == 0
+        q, k, v = (plain_windows(x, overlap).transpose(1, 2) for x in (heads.q, heads.k, heads.v))
+    elif heads.rotate is None:
         q, k, v = overlapped_heads(heads.packed(), overlap, tail)
     else:
         q, k, v = rotated_overlapped_heads(heads.packed(), overlap, heads.rotate, tail)
-    return scale_borrowed(q, borrow_gain(layer, overlap), layer.head_dim, overlap, tail), k, v
+    return scale_borrowed(q, borrow_gain(layer, overlap), heads.q.shape[-1], overlap, tail), k, v
 
 
 @contextmanager

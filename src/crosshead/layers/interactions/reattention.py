@@ -48,7 +48,18 @@ class Reattention(Interaction):
     @property
     def carries(self) -> frozenset[Capability]:
         # No mask: the norm gives a hidden key the weight of a mean one.
-        return frozenset({Capability.ROTARY, Capability.BIAS, Capability.OUTPUT_NORM, Capability.GATE})
+        return frozenset(
+            {
+                Capability.ROTARY,
+                Capability.BIAS,
+                Capability.OUTPUT_NORM,
+                Capability.GATE,
+                Capability.QUERY_BIAS,
+                Capability.OTHER_KEYS,
+                Capability.FIXED_WIDTH,
+                Capability.CHANNELS,
+            }
+        )
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
         weight = layer.get_submodule(layer.projection).weight
@@ -71,7 +82,7 @@ class Reattention(Interaction):
             *heads.split(), **_operands(layer, heads), statistics=statistics, dropout_p=heads.dropout_p
         )
         if statistics is None and norm.track_running_stats:
-            _follow(norm, used, out.shape[0] * out.shape[2] ** 2)
+            _follow(norm, used, out.shape[0] * out.shape[2] * heads.k.shape[1])
         return out.transpose(1, 2).flatten(2)
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:

@@ -19,6 +19,7 @@ from ..qkv import Heads, Mixing
 from .base import Interaction
 from .inspectable import weights_apart
 from .overlap import (
+    OF_OWN_WIDTH,
     OVERLAP_CARRIES,
     add_borrow_gain,
     borrow_gain,
@@ -58,9 +59,7 @@ class Talking(Interaction):
 
     @property
     def carries(self) -> frozenset[Capability]:
-        return (
-            OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | {Capability.OUTPUT_NORM, Capability.GATE}
-        )
+        return OVERLAP_CARRIES if self.overlap else OVERLAP_CARRIES | OF_OWN_WIDTH
 
     @classmethod
     def plan(cls, head_dims: Sequence[int], **options: Any) -> list[Talking]:
@@ -72,6 +71,7 @@ class Talking(Interaction):
         return head_dim + 2 * check_overlap(self.overlap, head_dim)
 
     def prepare(self, layer: Layer, *, preserve: bool) -> None:
+        check_overlap(self.overlap, layer.key_width())
         add_borrow_gain(layer, self.overlap, preserve)
         weight = layer.get_submodule(layer.projection).weight
         for name in ("proj_l", "proj_w"):
@@ -95,7 +95,7 @@ class Talking(Interaction):
             and heads.attn_mask is None
             and not heads.is_causal
         )
-        if plain and heads.rotate is None:
+        if plain and heads.rotate is None and heads.alike:
             return packed_attention(
                 heads.packed(),
                 *mixing,
@@ -121,12 +121,12 @@ class Talking(Interaction):
         return out.flatten(2)
 
     def weights(self, layer: Layer, heads: Heads, chosen: Sequence[int], queries: Sequence[int]) -> Tensor:
-        q, k, v = overlapped_windows(layer, self.overlap, heads)
+        q, k, _ = overlapped_windows(layer, self.overlap, heads)
         bias, mask = _apart(heads)
         weights = talking_heads_weights(
             q,
             k,
-            v,
+            k,
             *_mixing(layer),
             attn_mask=mask,
             attn_bias=bias,

@@ -94,7 +94,8 @@ def attend_pseudo_heads(
     backend: Backend = "auto",
 ) -> Tensor:
     """The heads (B, h, N, d) that come of pseudo-heads (B, h, P, N, d); masks and causality are those of N tokens."""
-    batch, num_heads, num_pseudo, tokens, width = q.shape
+    batch, num_heads, num_pseudo, tokens, _ = q.shape
+    width = v.shape[-1]
     if num_pseudo > 1 and is_causal:
         attn_mask, is_causal = torch.ones(tokens, tokens, dtype=torch.bool, device=q.device).tril(), False
     if attn_mask is not None:

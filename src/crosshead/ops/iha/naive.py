@@ -56,7 +56,7 @@ def pseudo_weights(
     queries: Sequence[int] | None = None,
 ) -> Tensor:
     """A of queries and keys (B, h, P, N, d): (B, h, P, len(queries), P, N), from pseudo-head to pseudo-head."""
-    num_pseudo, tokens, width = q.shape[2:]
+    num_pseudo, tokens, width = k.shape[2:]
     scale = width**-0.5 if scale is None else scale
     pairs = []
     for p in range(num_pseudo):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_bias, check_dropout, check_gain, check_mask, check_overlap, check_self_attention
+from ..checks import check_bias, check_dropout, check_gain, check_heads, check_mask, check_overlap
 from ..naive import logits_of, masked, softmax_or_zero
 from ..tracing import traceable
 
@@ -80,7 +80,7 @@ def overlapped_attention_weights(
 
     (B, h, len(queries), N), all rows unless ``queries`` names some. Otherwise as ``overlapped_attention``.
     """
-    shape = check_self_attention(q, k, v)
+    shape = check_heads(q, k, v)
     check_mask(attn_mask, shape)
     check_bias(attn_bias, shape)
     if is_causal and attn_mask is not None:

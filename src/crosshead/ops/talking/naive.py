@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_bias, check_dropout, check_mask, check_mixing, check_self_attention
+from ..checks import check_bias, check_dropout, check_heads, check_mask, check_mixing
 from ..naive import logits_of, masked, softmax_or_zero
 from ..overlap.naive import naive_overlap, spread_gain
 from ..tracing import traceable
@@ -80,9 +80,9 @@ def talking_heads_weights(
 
     (B, h, len(queries), N), all rows unless ``queries`` names some. Otherwise as ``talking_heads_attention``.
     """
-    batch, num_heads, tokens, _ = shape = check_self_attention(q, k, v)
+    batch, num_heads, tokens, keys = shape = check_heads(q, k, v)
     check_mixing(num_heads, pre_weight, pre_bias, post_weight, post_bias)
-    check_mask(attn_mask, (batch, 1, tokens, tokens))
+    check_mask(attn_mask, (batch, 1, tokens, keys))
     check_bias(attn_bias, shape)
     head_dim = q.shape[-1]
     q, k = naive_overlap(q, overlap), naive_overlap(k, overlap)
