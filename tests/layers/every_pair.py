@@ -134,10 +134,10 @@ def size(side: int = SIDE, name: str = "size") -> Callable[[], dict[str, tuple[i
 
 
 def multiscale(stride: int) -> mvitv2.MultiScaleAttention:
-    """Without a class token and its query strided; keys are always of a smaller map."""
+    """Keys of a smaller map; with a stride queries too, and a class token before them."""
     return mvitv2.MultiScaleAttention(
         DIM, DIM, (4, 4), HEADS, kernel_q=(3, 3), kernel_kv=(3, 3), stride_q=(stride, stride), stride_kv=(2, 2),
-        has_cls_token=False,
+        has_cls_token=stride > 1,
     )  # fmt: skip
 
 
@@ -239,7 +239,7 @@ CASES: dict[str, Case] = {
         maps=(4, 16),
     ),
     "MViT v2": Case(lambda: multiscale(1), (2, 16, DIM), size(4, "feat_size"), maps=(16, 4)),
-    "MViT v2, pooled": Case(lambda: multiscale(2), (2, 16, DIM), size(4, "feat_size"), maps=(4, 4)),
+    "MViT v2, pooled": Case(lambda: multiscale(2), (2, 17, DIM), size(4, "feat_size"), maps=(5, 5)),
     "PyTorch, torchvision's ViT": Case(lambda: nn.MultiheadAttention(DIM, HEADS, batch_first=True), times=3),
     "torchvision's Swin": Case(
         lambda: tv_swin.ShiftedWindowAttention(DIM, [SIDE, SIDE], [1, 1], HEADS), (1, 6, 5, DIM)

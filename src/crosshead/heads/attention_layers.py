@@ -38,7 +38,7 @@ class HeadLayer:
     @property
     def projection(self) -> nn.Module:
         """What the heads' outputs go into, laid as ``view.side_by_side`` lays them."""
-        return self.view.get_submodule(self.view.entrance or self.view.projection)
+        return self.module.get_submodule(self.view.entrance or self.view.projection)
 
 
 @contextmanager

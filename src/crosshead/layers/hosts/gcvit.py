@@ -9,6 +9,17 @@ from ..qkv import Heads
 from .parts import head_bias
 
 
+# Windows lie image by image. timm gave them the queries of their image from some version after 1.0.26 on; before, of image 0,
+# 1, 2 ... in turn, and a model of before must stay what it is.
+_IMAGE_BY_IMAGE = "repeat_interleave" in WindowAttentionGlobal.forward.__code__.co_names
+
+
+def _of_every_window(queries: Tensor, windows: int) -> Tensor:
+    if _IMAGE_BY_IMAGE:
+        return queries.repeat_interleave(windows, dim=0)
+    return queries.repeat(windows, *[1] * (queries.dim() - 1))
+
+
 class GcVitHost(InteractingAttention, WindowAttentionGlobal):
     """``timm.models.gcvit.WindowAttentionGlobal`` whose heads interact; (images · windows, N, dim) in and out."""
 
@@ -22,8 +33,7 @@ class GcVitHost(InteractingAttention, WindowAttentionGlobal):
         heads = self.qkv(x).unflatten(-1, (-1, self.num_heads, self.head_dim))
         if self.use_global and q_global is not None:
             k, v = heads.unbind(2)
-            # Windows are image by image; the queries are those of the image.
-            q = q_global.repeat_interleave(x.shape[0] // q_global.shape[0], dim=0)
+            q = _of_every_window(q_global, x.shape[0] // q_global.shape[0])
             q = q.reshape(*x.shape[:2], self.num_heads, self.head_dim)
         else:
             q, k, v = heads.unbind(2)

@@ -68,6 +68,13 @@ class LevitHost(WideValuesHost, levit.Attention):
         found: Tensor = self.proj(out.transpose(1, 2).unflatten(2, (rows, columns)))
         return found
 
+    def by_head(self, entering: Tensor) -> Tensor:
+        return super().by_head(entering.movedim(1, -1) if self.use_conv else entering)
+
+    def side_by_side(self, heads: Tensor) -> Tensor:
+        found = super().side_by_side(heads)
+        return found.movedim(-1, 1) if self.use_conv else found
+
 
 class EfficientFormerHost(WideValuesHost, efficientformer.Attention):
     """``timm.models.efficientformer.Attention`` whose heads interact; (B, N, dim) in and out."""
