@@ -4,8 +4,9 @@ python benchmarks/coverage.py [--markdown docs/coverage.md] [--only 'vit_*'] [--
 
 Every architecture with pretrained weights is built on the meta device, without memory and without weights. Counted are
 timm's tags (``vit_small_patch16_dinov3.lvd1689m``), torchvision's classifiers and transformers' types of models of
-pictures alone, as users name them, that have attention of several heads; one is served when at least one of its
-attention modules can overlap its heads. Classes count once a tag, classifier or type. Nothing is downloaded.
+pictures alone, as users name them, that have attention of several heads; one is served when the heads of at least one
+of its attention modules can interact, by overlap or another kind. Classes count once a tag, classifier or type.
+Nothing is downloaded.
 """
 
 import argparse
@@ -14,25 +15,23 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import timm
 import torch
 from torch import nn
 
-from crosshead.layers import Overlap, from_attention
+from crosshead.layers import INTERACTIONS, Interaction, Overlap, from_attention
 from crosshead.layers.registry import host_of
 from crosshead.swap import attention_modules
 
 # Why classes without a host have none; the rest is "no host yet".
 _ONE_QUERY = "one query, the class token"
 _POOLS = "pools, does not mix tokens"
-_FEWER_KEYS = "keys and values come from a smaller map than queries"
-_CONVOLVES = "its projections are convolutions of a map"
+_LINEAR = "linear attention: no pairs of tokens"
 WHY = {
-    "XCA": "attends over channels: its heads have no tokens to weigh",
-    "CrossCovarianceAttn": "attends over channels",
-    "ChannelAttention": "attends over channels",
-    "ChannelAttentionV2": "attends over channels",
+    "davit.ChannelAttention": "attends over channels; the blocks between attend in windows, and are served",
+    "ChannelAttentionV2": "attends over channels; the blocks between attend in windows, and are served",
     "ClassAttn": _ONE_QUERY,
     "ClassAttention": _ONE_QUERY,
     "CrossAttention": f"{_ONE_QUERY} of the other branch",
@@ -42,22 +41,17 @@ WHY = {
     "AttentionPoolPrr": _POOLS,
     "OutlookAttention": "its weights are predicted from the centre; there are no keys",
     "EfficientAdditiveAttention": "one global query; no pairs of tokens",
-    "FactorAttnConvRelPosEnc": "linear attention: no pairs of tokens",
-    "LiteMLA": "linear attention: no pairs of tokens",
+    "FactorAttnConvRelPosEnc": _LINEAR,
+    "LiteMLA": _LINEAR,
+    "LinearSelfAttention": f"{_LINEAR}, one head",
     "LambdaLayer": "linear in a context of lambdas; no weights",
-    "MaskUnitAttention": "queries are pooled: keys outnumber them",
-    "MultiScaleAttention": "queries and keys are pooled differently",
-    "EfficientAttention": _FEWER_KEYS,
-    "GlobalSubSampleAttn": _FEWER_KEYS,
-    "MultiQueryAttention2d": "all heads share one head of keys and values",
-    "HaloAttn": "keys come from a wider window than queries",
-    "Attention2d": _CONVOLVES,
-    "ConvAttention": _CONVOLVES,
-    "BottleneckAttn": _CONVOLVES,
-    "AttentionDownsample": "queries are a smaller map than keys",
+    "HaloAttn": "keys come from a wider window than queries, and there is no projection behind the heads",
+    "BottleneckAttn": "there is no projection behind the heads",
+    "AttentionDownsample": "queries are a smaller map than keys; the blocks between are served",
+    "efficientformer_v2.Attention2d": "its heads talk already, beside a convolution of its values",
+    "Attention2dDownsample": "queries are a smaller map, beside a convolution of its values",
     "GPSA": "half of its weights come from positions alone, under a gate of each head",
     "CascadedGroupAttention": "each head is fed by the one before it",
-    "nest.Attention": "its projection reads the heads' channels interleaved",
     "DiffAttention": "a head is the difference of two maps",
     "DiffParallelScalingBlock": "attention and MLP share one projection",
     "ParallelScalingBlock": "attention and MLP share one projection",
@@ -127,38 +121,50 @@ SOURCES = {
 def counted(source: str, only: str) -> str:
     """The part of the report about one package."""
     models, unit = SOURCES[source]
-    with_attention = served = 0
-    classes: dict[str, list[int]] = defaultdict(lambda: [0, 0])  # tags that have it, tags where it is served
+    with_attention = served = overlapped = 0
+    # Tags that have it, tags where its heads can interact, tags where they can overlap.
+    classes: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     whys: dict[str, str] = {}
     for name, count, build in models(only):
         found = classify(name, build)
         if not found:
             continue
         with_attention += count
-        served += count * any(why is None for why in found.values())
-        for cls, why in found.items():
+        served += count * any(verdict.served for verdict in found.values())
+        overlapped += count * any(verdict.why is None for verdict in found.values())
+        for cls, verdict in found.items():
             classes[cls][0] += count
-            classes[cls][1] += count * (why is None)
-            if why is not None:
-                whys[cls] = why
-    return report(source, unit, with_attention, served, classes, whys)
+            classes[cls][1] += count * verdict.served
+            classes[cls][2] += count * (verdict.why is None)
+            if verdict.why is not None:
+                whys[cls] = verdict.why
+    return report(source, unit, (with_attention, served, overlapped), classes, whys)
 
 
-def classify(name: str, build: Callable[[], nn.Module]) -> dict[str, str | None]:
-    """Every class of attention in a model, and why it is not served, or None where it is."""
+class Verdict(NamedTuple):
+    """Whether the heads of a module can interact, and why they can't overlap; None where they can."""
+
+    served: bool
+    why: str | None
+
+
+def classify(name: str, build: Callable[[], nn.Module]) -> dict[str, Verdict]:
+    """Every class of attention in a model; of several modules of a class the one of which most can be had."""
     try:
         with torch.device("meta"):
             model = build()
     except Exception as error:  # a model that can't be built so is told, and not counted
         print(f"{name}: not built on the meta device: {type(error).__name__}: {str(error).splitlines()[:1]}")
         return {}
-    found: dict[str, str | None] = {}
+    found: dict[str, Verdict] = {}
     for _, module in attention_modules(model):
         if not has_heads(module):
             continue
         name = shown(type(module))
-        why = refusal(module)
-        found[name] = why if name not in found or found[name] is not None else None
+        if name not in found or found[name].why is not None:
+            verdict = judged(module)
+            if name not in found or (verdict.served and (verdict.why is None or not found[name].served)):
+                found[name] = verdict
     return found
 
 
@@ -189,11 +195,17 @@ def has_heads(module: nn.Module) -> bool:
     return (counts or host_of(type(module)) is not None) and "pos_embed" not in type(module).__module__
 
 
-def refusal(module: nn.Module) -> str | None:
+def judged(module: nn.Module) -> Verdict:
     if host_of(type(module)) is None:
-        return _why(type(module))
+        return Verdict(False, _why(type(module)))
+    why = refusal(module, Overlap(1))
+    others = (cls.example() for kind, cls in INTERACTIONS.items() if kind != "overlap")
+    return Verdict(why is None or any(refusal(module, other) is None for other in others), why)
+
+
+def refusal(module: nn.Module, interaction: Interaction) -> str | None:
     try:
-        from_attention(module, Overlap(1))
+        from_attention(module, interaction, init="paper")
     except ValueError as error:
         return str(error).split(", which")[0]
     return None
@@ -201,32 +213,34 @@ def refusal(module: nn.Module) -> str | None:
 
 HEADING = """# Which attention can be replaced
 
-A model is served where at least one of its attention modules can have interacting heads. Written by
-`python benchmarks/coverage.py --markdown docs/coverage.md`; `no host yet` means that nobody wrote it. A class of
-transformers has a host where its `forward` says nothing that this library doesn't know; what it says beside is named.
+A model is served where the heads of at least one of its attention modules can interact, by overlap or by another kind;
+[hosts_and_interactions.md](hosts_and_interactions.md) says which. Written by `python benchmarks/coverage.py --markdown
+docs/coverage.md`; `no host yet` means that nobody wrote it. A class of transformers has a host where its `forward` says
+nothing that this library doesn't know; what it says beside is named.
 """
 
 
 def report(
     source: str,
     unit: str,
-    with_attention: int,
-    served: int,
+    counts: tuple[int, int, int],
     classes: dict[str, list[int]],
     whys: dict[str, str],
 ) -> str:
+    with_attention, served, overlapped = counts
     rows = sorted(classes.items(), key=lambda item: -item[1][0])
     share = served / max(with_attention, 1)
     lines = [
         "",
         f"## {source} {import_module(source).__version__.partition('+')[0]}",
         "",
-        f"Of {with_attention} {unit} with multi-head attention {served} are served ({share:.0%}).",
+        f"Of {with_attention} {unit} with multi-head attention {served} are served ({share:.0%}), "
+        f"{overlapped} of them by overlap too.",
         "",
-        f"| class | {unit.split()[-1] if source != 'transformers' else 'types'} | served | why not |",
-        "| --- | ---: | ---: | --- |",
+        f"| class | {unit.split()[-1] if source != 'transformers' else 'types'} | served | overlap | why not |",
+        "| --- | ---: | ---: | ---: | --- |",
     ]
-    lines += [f"| `{name}` | {tags} | {ok} | {whys.get(name, '')} |" for name, (tags, ok) in rows]
+    lines += [f"| `{name}` | {tags} | {ok} | {o} | {whys.get(name, '')} |" for name, (tags, ok, o) in rows]
     return "\n".join(lines) + "\n"
 
 

@@ -8,9 +8,8 @@ from ..capabilities import Capability
 from ..qkv import Heads
 from .parts import head_bias
 
-
-# Windows lie image by image. timm gave them the queries of their image from some version after 1.0.26 on; before, of image 0,
-# 1, 2 ... in turn, and a model of before must stay what it is.
+# Windows lie image by image. timm 1.0.26 gives them the queries of image 0, 1, 2 ... in turn, later versions those of
+# their image; each model must stay what it is.
 _IMAGE_BY_IMAGE = "repeat_interleave" in WindowAttentionGlobal.forward.__code__.co_names
 
 

@@ -14,7 +14,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_bias, check_dropout, check_gain, check_heads, check_mask, check_overlap
+from ..checks import (
+    check_bias,
+    check_dropout,
+    check_gain,
+    check_heads,
+    check_mask,
+    check_overlap,
+    check_self_attention,
+)
 from ..naive import logits_of, masked, softmax_or_zero
 from ..tracing import traceable
 
@@ -48,6 +56,7 @@ def naive_overlapped_attention(
     borrow_gain: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``overlapped_attention``."""
+    check_self_attention(q, k, v)
     weights = overlapped_attention_weights(
         q,
         k,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..checks import check_bias, check_dropout, check_heads, check_mask, check_mixing
+from ..checks import check_bias, check_dropout, check_heads, check_mask, check_mixing, check_self_attention
 from ..naive import logits_of, masked, softmax_or_zero
 from ..overlap.naive import naive_overlap, spread_gain
 from ..tracing import traceable
@@ -40,6 +40,7 @@ def naive_talking_heads_attention(
     borrow_gain: Tensor | None = None,
 ) -> Tensor:
     """The equations above; arguments and result as ``talking_heads_attention``."""
+    check_self_attention(q, k, v)
     weights = talking_heads_weights(
         q,
         k,
