@@ -13,7 +13,6 @@ from .fastvit import FastVitHost
 from .gcvit import GcVitHost
 from .hiera import HieraDetHost, HieraHost
 from .levit import EfficientFormerHost, LevitHost
-from .maps import CoAtNetHost, VisformerHost
 from .metaformer import MetaFormerHost
 from .multihead import MultiheadHost
 from .multiquery import MultiQueryHost
@@ -21,6 +20,7 @@ from .mvit import MvitHost
 from .nest import NestHost
 from .partition import PartitionHost
 from .plain import PlainHost
+from .pointwise import CoAtNetHost, VisformerHost
 from .reduced import NextVitHost, PvtHost, TwinsHost
 from .relative import RelativeHost
 from .rotary import RotaryHost
