@@ -80,6 +80,17 @@ def test_eval_writes_all_that_was_found(detected, tmp_path, capsys):
     assert {int(line.split()[0]) for line in lines} == {each["category_id"] - 1 for each in results}
 
 
+def test_several_views_and_what_is_made_of_overlaps(detected, capsys, fails):
+    capsys.readouterr()
+    assert main(["eval", str(detected), "--tta", "flip,scales", "task.suppression=soft_nms"]) == 0
+    said = capsys.readouterr().out
+    assert "6 views a picture, 6.25 times the pixels of one" in said and "box AP" in said
+    assert "masks lie in theirs; expected nms or soft_nms" in fails(
+        "eval", detected, "task.suppression=weighted"
+    )
+    assert "task.tta" in fails("eval", detected, "--tta", "rotate")
+
+
 def test_judge_chooses_thresholds_and_predict_takes_them(detected, tmp_path, capsys, fails):
     capsys.readouterr()
     page = tmp_path / "judged.html"

@@ -21,6 +21,14 @@ def pictures(tmp_path_factory):
     return folder
 
 
+def test_several_views_of_a_classifier(run, pictures, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(run), "--tta", "scales"]) == 0
+    assert "3 views a picture, 3 times the pixels" in capsys.readouterr().out
+    assert main(["predict", str(run), str(pictures), "task.tta=[flip]", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 3
+
+
 def test_judge_chooses_a_temperature_and_eval_and_predict_take_it(run, pictures, capsys, fails):
     capsys.readouterr()
     assert "nothing was chosen for this run so far" in fails("predict", run, pictures, "--judged")

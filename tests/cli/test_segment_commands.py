@@ -61,6 +61,12 @@ def test_eval_tells_every_class(segmented, capsys):
     assert len(json.loads(capsys.readouterr().out)["classes"]) == 3
 
 
+def test_several_views_of_maps(segmented, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(segmented[0]), "--tta", "flip,scales"]) == 0
+    assert "6 views a picture" in capsys.readouterr().out
+
+
 def test_judge_shows_the_worst_maps_and_eval_writes_every_pictures_scores(segmented, tmp_path, capsys):
     run, root = segmented
     capsys.readouterr()

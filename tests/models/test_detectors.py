@@ -10,6 +10,7 @@ from models.dense_cases import SIZES, images, small_maps, targets
 
 LOSSES = {
     "retinanet": {"classes", "boxes"},
+    "fcos": {"classes", "boxes", "centerness"},
     "faster_rcnn": {"objectness", "proposals", "classes", "boxes"},
     "mask_rcnn": {"objectness", "proposals", "classes", "boxes", "masks"},
 }
@@ -17,18 +18,18 @@ LOSSES = {
 
 def detector(name, **options):
     torch.manual_seed(0)
-    if name != "retinanet":
+    if name.endswith("rcnn"):
         options = dict(box_width=32, proposals=(50, 20, 50, 20), roi_samples=16) | options
     if name == "mask_rcnn":
         options = dict(mask_layers=(16,)) | options
-    return build_detector(name, small_maps(), 3, pyramid={"width": 16}, **options)
+    return build_detector(name, small_maps(), 3, pyramid={"width": 32 if name == "fcos" else 16}, **options)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
 def test_losses_and_a_gradient_everywhere(name, empty, norm):
-    options = {} if name == "faster_rcnn" else {"norm": norm}
+    options = {"norm": norm} if name in ("retinanet", "mask_rcnn") else {}
     model = detector(name, **options).to(memory_format=torch.channels_last)
     model.set_grad_checkpointing()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -68,8 +69,9 @@ def test_a_picture_alone_and_in_a_batch_gives_the_same():
     assert torch.allclose(together["scores"], alone["scores"], atol=1e-5)
 
 
-def test_it_learns_one_picture():
-    model, x, wanted = detector("retinanet", norm=True), images(), targets()
+@pytest.mark.parametrize(("name", "options"), [("retinanet", {"norm": True}), ("fcos", {})])
+def test_it_learns_one_picture(name, options):
+    model, x, wanted = detector(name, **options), images(), targets()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(60):
         sum(model(x, SIZES, wanted).values()).backward()
@@ -81,6 +83,17 @@ def test_it_learns_one_picture():
     assert first["labels"][order].tolist() == [2, 0]
     assert (first["boxes"][order] - wanted[0]["boxes"]).abs().max() < 8
     assert first["scores"][1] > 0.3 and not (second["scores"] > 0.3).any()
+
+
+def test_without_anchors_the_width_divides_and_overlaps_can_be_left():
+    with pytest.raises(ValueError, match=r"pyramid.width must be a multiple of 32, .* got 48"):
+        build_detector("fcos", small_maps(), 3, pyramid={"width": 48})
+    for name in LOSSES:
+        model = detector(name, score_threshold=0.0, max_detections=20).eval()
+        with torch.no_grad():
+            before = len(model(images(), SIZES)[0]["scores"])
+            model.leave_overlaps()
+            assert before == 20 < len(model(images(), SIZES)[0]["scores"]) <= 100
 
 
 def test_anchors_stand_on_the_strides_that_are_given():
@@ -106,7 +119,9 @@ def test_the_backbone_is_trained_as_it_asks_under_its_new_names():
 
 
 def test_bad_input_is_named(monkeypatch):
-    with pytest.raises(ValueError, match="no detector 'yolo'; expected retinanet, faster_rcnn, mask_rcnn"):
+    with pytest.raises(
+        ValueError, match="no detector 'yolo'; expected retinanet, fcos, faster_rcnn, mask_rcnn"
+    ):
         detector("yolo")
     with pytest.raises(
         ValueError, match=r"anchor_sizes must have one entry a level, 4 \(strides 4, 8, 16, 32\), got 2"

@@ -1,7 +1,7 @@
-"""Detectors on a pyramid: RetinaNet, Faster R-CNN and Mask R-CNN, their heads and losses torchvision's.
+"""Detectors on a pyramid: RetinaNet, FCOS, Faster R-CNN and Mask R-CNN, their heads and losses torchvision's.
 
-arXiv 1708.02002, 1506.01497, 1703.06870. torchvision's image transform takes no part: pictures come resized and
-normalised, so that training and prediction see what the data pipeline made.
+arXiv 1708.02002, 1904.01355, 1506.01497, 1703.06870. torchvision's image transform takes no part: pictures come
+resized and normalised, so that training and prediction see what the data pipeline made.
 """
 
 import math
@@ -68,6 +68,13 @@ class Detector(OnBackbone):
     def heads(self, images: Tensor, sizes: Sizes, levels: list[Tensor], targets: Targets | None) -> Any:
         raise NotImplementedError
 
+    def leave_overlaps(self) -> None:
+        """From now on all that is found stays, overlaps too, up to five times ``max_detections``: for who puts findings
+        together otherwise."""
+        net: Any = self.net
+        kept = net.roi_heads if hasattr(net, "roi_heads") else net
+        kept.nms_thresh, kept.detections_per_img = 1.0, 5 * self.max_detections
+
 
 class RetinaNet(Detector):
     """Boxes from dense anchors, by focal loss (Lin et al., arXiv 1708.02002).
@@ -133,6 +140,63 @@ class RetinaNet(Detector):
         ]
         by_level = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
         return self.net.postprocess_detections(by_level, [list(a.split(counts)) for a in anchors], sizes)
+
+
+class FCOS(Detector):
+    """Boxes without anchors: each point of each level says how far the sides of its object are (Tian et al., arXiv
+    1904.01355; torchvision's, with centre sampling).
+
+    Args:
+        pyramid: of the levels to look for objects in; the paper's is strides 8 to 128. Its width is a multiple of 32,
+            for the groups of the heads' normalisation.
+        num_classes: without background.
+        convolutions: layers of each of the two towers.
+        radius: of centre sampling, in strides: how far from an object's middle a point may lie that learns it.
+        score_threshold, nms_threshold, max_detections: of what is found in a picture.
+    """
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        num_classes: int,
+        *,
+        convolutions: int = 4,
+        radius: float = 1.5,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__(pyramid, num_classes, nms_threshold, max_detections)
+        if pyramid.width % 32:
+            raise ValueError(
+                f"pyramid.width must be a multiple of 32, for the groups of FCOS's normalisation, got {pyramid.width}"
+            )
+        detection = need("torchvision.models.detection")
+        # Not boxes to choose among: one a point, as large as its stride, by which distances are measured.
+        points = Anchors([(float(stride),) for stride in pyramid.strides], (1.0,), pyramid.strides)
+        self.net = detection.FCOS(
+            _Width(pyramid.width),
+            num_classes,
+            head=detection.fcos.FCOSHead(pyramid.width, 1, num_classes, convolutions),
+            center_sampling_radius=radius,
+            score_thresh=score_threshold,
+            nms_thresh=nms_threshold,
+            detections_per_img=max_detections,
+        )
+        self.net.anchor_generator = points
+        self.net.transform = None
+        self._watch(self.net.head)
+
+    def heads(self, images: Tensor, sizes: Sizes, levels: list[Tensor], targets: Targets | None) -> Any:
+        outputs = self.net.head(levels)
+        points = self.net.anchor_generator(_pictures(images, sizes), levels)
+        counts = [level.shape[2] * level.shape[3] for level in levels]
+        if self.training:
+            losses = self.net.compute_loss(targets, outputs, points, counts)
+            names = {"classes": "classification", "boxes": "bbox_regression", "centerness": "bbox_ctrness"}
+            return {name: losses[its] for name, its in names.items()}
+        by_level = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
+        return self.net.postprocess_detections(by_level, [list(p.split(counts)) for p in points], sizes)
 
 
 class RCNN(Detector):
@@ -333,24 +397,29 @@ def _init_for_training(tower: nn.Module) -> None:
 
 
 def build_detector(name: str, maps: Maps, num_classes: int, **options: Any) -> Detector:
-    """``retinanet``, ``faster_rcnn`` or ``mask_rcnn`` with the options of its class; ``pyramid`` are those of the
-    pyramid, whose extra levels are the paper's unless they say otherwise.
+    """``retinanet``, ``fcos``, ``faster_rcnn`` or ``mask_rcnn`` with the options of its class; ``pyramid`` are those of
+    the pyramid, whose extra levels are the paper's unless they say otherwise.
 
     Raises:
         ValueError: for another name, or an option that it doesn't know.
     """
-    known: dict[str, type[Detector]] = {"retinanet": RetinaNet, "faster_rcnn": RCNN, "mask_rcnn": RCNN}
+    known: dict[str, type[Detector]] = {
+        "retinanet": RetinaNet,
+        "fcos": FCOS,
+        "faster_rcnn": RCNN,
+        "mask_rcnn": RCNN,
+    }
     if name not in known:
         raise ValueError(f"no detector {name!r}; expected {', '.join(known)}")
-    levels: dict[str, Any] = {"extra": "convolve" if name == "retinanet" else "pool"} | dict(
+    levels: dict[str, Any] = {"extra": "convolve" if name in ("retinanet", "fcos") else "pool"} | dict(
         options.pop("pyramid", {})
     )
     check_options("the pyramid", Pyramid, levels, "model.detector.pyramid")
     of_masks = ("mask_layers", "norm") if name == "faster_rcnn" else ()
     check_options(name, known[name], options, "model.detector", beside=("masks", *of_masks))
-    if name != "retinanet":
+    if known[name] is RCNN:
         options["masks"] = name == "mask_rcnn"
     return known[name](Pyramid(maps, **levels), num_classes, **options)
 
 
-__all__ = ["RCNN", "Detector", "RetinaNet", "build_detector"]
+__all__ = ["FCOS", "RCNN", "Detector", "RetinaNet", "build_detector"]

@@ -107,8 +107,8 @@ class DetectorConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["retinanet", "faster_rcnn", "mask_rcnn"] = key(
-        "mask_rcnn", "The detector; mask_rcnn finds masks beside boxes."
+    name: Literal["retinanet", "fcos", "faster_rcnn", "mask_rcnn"] = key(
+        "mask_rcnn", "The detector; fcos has no anchors, mask_rcnn finds masks beside boxes."
     )
     out_indices: list[int] | None = key(
         None,
@@ -415,6 +415,16 @@ class TaskConfig(Section):
         0.3,
         "detect: the lowest score that predict tells and draws, one for all or by class name (0.3 for others); judged "
         "is all that the model finds.",
+    )
+    tta: list[Literal["flip", "scales"]] = key(
+        [],
+        "classify, segment, detect: test-time augmentation, several views of each picture whose answers are put "
+        "together: mirrored, and three sizes. Costs as many times the time of one view, and more for larger ones.",
+    )
+    suppression: Literal["nms", "soft_nms", "weighted"] = key(
+        "nms",
+        "detect: of findings of a class that overlap: the best stays; all stay with lower scores; or their weighted "
+        "mean (boxes alone).",
     )
     classes: list[str] | None = key(
         None, "detect: the classes that predict tells and draws, by name. Unset: all."

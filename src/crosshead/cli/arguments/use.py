@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 KEYS = (
     *("task.score_threshold", "task.classes", "task.max_detections", "task.window", "task.window_scale"),
-    *("task.temperature", "task.threshold"),
+    *("task.temperature", "task.threshold", "task.tta", "task.suppression"),
     *("data.root", "data.batch_size", "data.eval_batch_size", "data.num_workers", "data.eval_resize"),
     *("data.longest", "data.interpolation", "data.on_broken_train", "data.on_broken_eval", "data.max_broken"),
     *("data.max_megapixels", "data.follow_links", "data.white_level", "data.value_range", "data.exif"),
@@ -24,6 +24,8 @@ _OF_TASKS = {
     "task.threshold": "classify",
     "task.score_threshold": "detect",
     "task.classes": "detect",
+    "task.suppression": "detect",
+    "task.tta": "classify and segment and detect",
     "task.max_detections": "detect",
     "task.window": "segment and detect",
     "task.window_scale": "segment and detect",

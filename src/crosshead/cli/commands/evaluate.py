@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from crosshead.cli.terminal.streams import print0
 
 if TYPE_CHECKING:
     from crosshead.recipe import Recipe
-    from crosshead.train.inference import SplitResult
+    from crosshead.train.inference import LoadedRun, SplitResult
 
 
 def register(commands: Commands) -> None:
@@ -44,12 +45,19 @@ def register(commands: Commands) -> None:
         help="write what was said: of a classifier FILE.csv, a row an image; of a detector FILE.json (COCO's results), "
         "FILE.csv (a row an object), or a folder (YOLO's text)",
     )
+    parser.add_argument(
+        "--tta",
+        metavar="KINDS",
+        help="test-time augmentation: flip, scales, or flip,scales; the same as task.tta=[KINDS]. Its cost is told",
+    )
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON, with all tables")
     parser.set_defaults(run=run_command)
 
 
 def run_command(args: argparse.Namespace) -> int:
     words, overrides = split_keys(args.words)
+    if args.tta is not None:
+        overrides.append(f"task.tta=[{args.tta}]")
     if len(words) != 1:
         raise ValueError(f"expected the folder of one run, got {len(words)} ({' '.join(words)})")
     run, checkpoint = find_checkpoint(words[0])
@@ -88,7 +96,9 @@ def print_run(
 
     trained = load_run(run, checkpoint=checkpoint, device=device, recipe=recipe)
     kept = predictions is not None
+    began = time.perf_counter()
     found = evaluate_loaded(trained, split=split, data_root=data_root, predictions=kept)
+    seconds = time.perf_counter() - began
     if predictions is not None and distributed.meet(trained.recipe.train.rank_timeout_s).is_rank0:
         write_predictions(found.predictions, predictions, trained.info)
     if as_json:
@@ -97,6 +107,8 @@ def print_run(
         print0(json.dumps({**where, **metrics, **found.details}, allow_nan=False))
     else:
         print0(_line(found, f"{_named(checkpoint, trained.step)} weights of {run}", trained.task.shown))
+        if trained.recipe.task.tta:
+            print0(_cost(trained, seconds))
         for line in number_table(found.details) + class_table(found.details):
             print0(line)
     return _code(found)
@@ -127,6 +139,18 @@ def _code(found: "SplitResult") -> int:
     if is_rank0():
         print(f"this is no judgement: {found.fault}", file=sys.stderr)
     return EXIT_BAD_NUMBERS
+
+
+def _cost(trained: "LoadedRun", seconds: float) -> str:
+    """What several views of each picture take."""
+    from crosshead.tasks.augmented import pixel_factor, view_count
+
+    views = trained.recipe.task.tta
+    factor = pixel_factor(views, whole=trained.task.whole_pictures)
+    return (
+        f"test-time augmentation ({', '.join(views)}): {view_count(views)} views a picture, {factor:.3g} times the "
+        f"pixels of one; {seconds:.1f} s with reading"
+    )
 
 
 def _named(checkpoint: str, step: int | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.labelled import TrainingBatches
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.augmented import mean_logits
 from crosshead.tasks.classify.evaluation import (
     METRICS,
     ClassificationOutputs,
@@ -76,7 +77,12 @@ class ClassifyTask(LabelledTask):
         return losses.mean()
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        logits: Tensor = model(batch.images)
+        return self._cooled(model, batch.images)
+
+    def _cooled(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits of images (B, C, H, W) at the recipe's temperature; of several views their mean's."""
+        views = self.recipe.task.tta
+        logits: Tensor = mean_logits(model, images, views) if views else model(images)
         return logits if self.temperature == 1 else logits.float() / self.temperature
 
     def hits(self, predictions: Tensor, batch: Batch) -> Tensor | None:
@@ -98,7 +104,9 @@ class ClassifyTask(LabelledTask):
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable; of two classes with a threshold the first
         one is what is said by it."""
-        rows = (self.outputs_of(model, prepared) / self.temperature).softmax(dim=-1)
+        device = next(model.parameters()).device
+        with torch.inference_mode():
+            rows = self._cooled(model, torch.stack(prepared).to(device)).float().cpu().softmax(dim=-1)
         return [answer_or_fault({"predictions": self._best(row, top or USUAL)}, row) for row in rows]
 
     def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:

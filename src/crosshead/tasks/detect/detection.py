@@ -16,6 +16,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.augmented import found_in_views
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.detect.coco_evaluation import (
     DetectEvaluation,
@@ -25,6 +26,7 @@ from crosshead.tasks.detect.coco_evaluation import (
     own_metrics,
 )
 from crosshead.tasks.detect.matching import check_names, score_thresholds, words
+from crosshead.tasks.detect.merging import merged
 from crosshead.tasks.detect.results import answer, in_own_pixels
 from crosshead.tasks.drawing import draw_objects
 from crosshead.tasks.metrics import chosen_metrics
@@ -33,6 +35,7 @@ from crosshead.tasks.windows import detect
 
 _LOSSES = {
     "retinanet": ("classes", "boxes"),
+    "fcos": ("classes", "boxes", "centerness"),
     "faster_rcnn": ("objectness", "proposals", "classes", "boxes"),
     "mask_rcnn": ("objectness", "proposals", "classes", "boxes", "masks"),
 }
@@ -53,8 +56,8 @@ class DetectTask(DenseTask):
     def __init__(self, recipe: Recipe, info: DatasetInfo) -> None:
         if recipe.model.detector is None:
             raise ValueError(
-                "model.detector is not set, and task.name=detect needs one: model.detector.name=retinanet, faster_rcnn "
-                "or mask_rcnn"
+                "model.detector is not set, and task.name=detect needs one: model.detector.name=retinanet, fcos, "
+                "faster_rcnn or mask_rcnn"
             )
         refuse_augmentation(
             recipe,
@@ -65,6 +68,11 @@ class DetectTask(DenseTask):
             raise ValueError("task.class_weights: a detector's losses take none; leave it out")
         super().__init__(recipe, info, recipe.model.detector)
         self.masked = self.settings.name == "mask_rcnn"
+        if self.masked and recipe.task.suppression == "weighted":
+            raise ValueError(
+                "task.suppression is weighted, which moves boxes, and mask_rcnn's masks lie in theirs; expected nms or "
+                "soft_nms"
+            )
         self.kinds = ("mask", "box") if self.masked else ("box",)
         self.losses = _LOSSES[self.settings.name]
         self.shown = tuple(metric_name(kind, number) for kind in self.kinds for number in ("AP", "AP50"))
@@ -75,7 +83,10 @@ class DetectTask(DenseTask):
 
     def build_head(self, maps: Maps, classes: int) -> nn.Module:
         options = {"max_detections": max(_MOST, self.recipe.task.max_detections)} | self.settings.options
-        return build_detector(self.settings.name, maps, classes, **options)
+        detector = build_detector(self.settings.name, maps, classes, **options)
+        if self.recipe.task.suppression != "nms":
+            detector.leave_overlaps()
+        return detector
 
     def check_images(self, images: ImageSet) -> ObjectDataset:
         named = f"the pictures of data.name={self.recipe.data.name} have no"
@@ -115,7 +126,21 @@ class DetectTask(DenseTask):
 
     def predict(self, model: nn.Module, batch: Batch) -> list[dict[str, Tensor]]:
         """What is found in each picture, in the pixels that the model sees; see ``models.detectors.Detector``."""
-        return detect(model, batch.images, _sizes(batch), self.recipe.task.window)  # type: ignore[arg-type]
+        return self._find(model, batch.images, _sizes(batch))
+
+    def _find(self, model: Any, images: Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """In each picture, of whatever views and suppression the recipe says."""
+        task = self.recipe.task
+
+        def one_view(seen: Tensor, sides: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+            found: list[dict[str, Tensor]] = detect(model, seen, sides, task.window)
+            return found
+
+        if not task.tta and task.suppression == "nms":
+            return one_view(images, sizes)
+        views = found_in_views(one_view, images, sizes, task.tta)
+        most = model.max_detections
+        return [merged(parts, task.suppression, model.nms_threshold, most) for parts in views]
 
     def undefined(self, held: Contents) -> str | None:
         lacking = self.primary.lacks(self.evaluates, held)
@@ -154,7 +179,7 @@ class DetectTask(DenseTask):
             sizes = [tuple(image.shape[-2:]) for image in images]
             with torch.inference_mode():
                 seen = padded(images, self.info.channels).to(device)
-                found = detect(model, seen, sizes, self.recipe.task.window)  # type: ignore[arg-type]
+                found = self._find(model, seen, sizes)
             for each, size, own in zip(found, sizes, owns, strict=True):
                 likely = each["scores"] >= lowest.to(device)[each["labels"]]
                 best = {

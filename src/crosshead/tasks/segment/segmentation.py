@@ -1,5 +1,6 @@
 """Semantic segmentation: predictions are maps of classes, of each picture's own size."""
 
+import math
 from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, ClassVar, Literal
@@ -20,6 +21,7 @@ from crosshead.data.transforms.maps import whole_picture
 from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
+from crosshead.tasks.augmented import mean_maps
 from crosshead.tasks.classify.loss import focal_loss
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
@@ -173,7 +175,7 @@ class SegmentTask(DenseTask):
         found: list[Tensor] = []
         for (_, size), alike in groupby(pairs, key=lambda pair: (pair[0].shape, pair[1])):
             images = torch.stack([image for image, _ in alike])
-            logits = windowed_logits(model, images, self.recipe.task.window)  # type: ignore[arg-type]
+            logits = self._logits(model, images)
             classes = classes_at(logits, model.stride, tuple(images.shape[-2:]), size)  # type: ignore[arg-type]
             fine = logits.isfinite().flatten(1).all(1).tolist()
             found += [
@@ -181,6 +183,18 @@ class SegmentTask(DenseTask):
                 for each, known in zip(classes, fine, strict=True)
             ]
         return found
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """On the model's grid of images (B, C, H, W); of several views their mean probabilities."""
+
+        def one_view(seen: Tensor) -> Tensor:
+            return windowed_logits(model, seen, self.recipe.task.window)  # type: ignore[arg-type]
+
+        if not (views := self.recipe.task.tta):
+            return one_view(images)
+        on: Any = model
+        maps = on.maps if hasattr(on, "maps") else on.pyramid.maps
+        return mean_maps(one_view, images, views, math.lcm(maps.multiple, maps.strides[-1]))
 
     def undefined(self, held: Contents) -> str | None:
         return (
