@@ -14,7 +14,9 @@ import torch
 
 from .ledger import Ledger, Part
 
-PARTS = ("thin_heads", "recall_rule", "bandwidth", "pairs", "conversion", "conversion_real")
+PARTS = (
+    "claims", "pairing", "thin_heads", "recall_rule", "bandwidth", "pairs", "conversion", "conversion_real",
+)  # fmt: skip
 
 
 def load(name: str) -> Part:

@@ -34,10 +34,10 @@ TIME_STEPS = 2270
 
 
 def build(kind: str, num_heads: int, seed: int) -> nn.Module:
-    return build_paired(lambda: _started(kind, num_heads), seed)
+    return build_paired(lambda: started(kind, num_heads), seed)
 
 
-def _started(kind: str, num_heads: int) -> nn.Module:
+def started(kind: str, num_heads: int) -> nn.Module:
     hidden = HIDDEN
     if kind == "plain (equal parameters)":
         more = 2 * (WIDTH // num_heads // 2) * num_heads * WIDTH * DEPTH
