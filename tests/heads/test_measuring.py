@@ -181,3 +181,26 @@ def test_bad_questions_are_answered():
         measure_heads(timm.create_model("resnet10t"), [images(32)])
     with pytest.raises(ValueError, match="queries must be at least 1"):
         measure_heads(vit(), [images(16)], queries=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("xcit_nano_12_p16_224", "weigh their channels"),
+        ("pvt_v2_b0", "not its queries' tokens"),
+        ("hiera_tiny_224", "mask unit by mask unit"),
+    ],
+)
+def test_heads_of_no_tokens_of_a_picture_are_refused(name, message):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(ValueError, match=rf"block 0 .* {message}.* choose such blocks with blocks="):
+        head_layers(model)
+
+
+def test_blocks_whose_heads_attend_among_their_tokens_are_measured():
+    model = timm.create_model(
+        "pvt_v2_b0", embed_dims=(8, 8, 8, 16), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 2)
+    ).eval()
+    measured = measure_heads(model, [torch.randn(2, 3, 64, 64)], blocks=[-1])
+    assert len(measured) == 1 and set(measured[0].values) >= {"entropy"}

@@ -9,7 +9,7 @@ import torch
 from every_pair import CASES, SETTINGS, create, inputs, output, table, why_not
 from torch import nn
 
-from crosshead.layers import HOSTS, Interactive, Overlap, Talking, from_attention
+from crosshead.layers import HOSTS, Capability, Interactive, Overlap, Talking, from_attention
 from tolerances import OUTPUT, assert_close
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "hosts_and_interactions.md"
@@ -119,6 +119,29 @@ def test_without_a_head_the_others_get_nothing_of_it(name, interaction):
     assert_close(others[True, True], others[False, True], OUTPUT[torch.float32])
     gives = (others[True, False] - others[False, False]).abs().max() > 1e-4
     assert gives == layer.interaction.exchanges(layer)
+
+
+# Without something between the heads and the projection: a norm, a residual, windows put together again.
+_BETWEEN = ("ViT, output norm", "MViT", "Twins, grouped")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(_BETWEEN)])
+def test_what_enters_the_projection_is_told_by_head(name):
+    """There heads are measured and taken away one by one."""
+    layer, call = from_attention(create(name), Overlap(0), init="paper"), CASES[name].call()
+    want = layer.interaction.attend(layer, layer.heads_of(*inputs(name), **call))
+    if Capability.CHANNELS in layer.brings(layer):
+        want = want.unflatten(-1, (3, -1)).permute(0, 3, 2, 1).flatten(2)
+    entered = []
+    entrance = layer.get_submodule(layer.entrance or layer.projection)
+    entrance.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    layer(*inputs(name), **call)
+    heads = layer.by_head(entered[0])
+    assert torch.equal(layer.side_by_side(heads), entered[0])
+    found = heads.flatten(-2).reshape(*want.shape)
+    if name != "Hiera, pooled":  # whose mask units lie interleaved there
+        assert_close(found, want, OUTPUT[torch.float32])
 
 
 def _moved(heads, head):

@@ -263,7 +263,7 @@ class Launch:
 
 
 def group_of_heads(mix: Tensor | None, heads: int, width: int, backward: bool = False) -> int:
-    """Output heads that a program mixes for: as many as the registers of sm_90 hold (``python tests/ops/offline.py``)."""
+    """Output heads that a program mixes for: as many as sm_90 has registers for (``python tests/ops/offline.py``)."""
     if mix is None:
         return 1
     most = 8 if width <= 32 else 4

@@ -1,0 +1,90 @@
+"""Models of timm, transformers and torchvision with heads swapped at overlap 0, against their own attention.
+
+python benchmarks/other_models.py [--rounds 9] [--batch 2] [--out benchmarks/results/other_models_cpu.json]
+
+At overlap 0 nothing is borrowed, so what a swap itself costs is all that can differ: 1.02 of the own time is the bar.
+Random weights, 224 x 224 pixels, float32; forward in evaluation, and forward with backward in training
+without dropout. Less than six minutes on one idle core. Nothing is downloaded.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+import transformers
+from torch import nn
+
+from crosshead import swap_attention
+from interleave import RESULTS, Timing, compare, conditions, report, require_close
+
+
+def dinov2_of_transformers() -> nn.Module:
+    """DINOv2 small, as ``vit_small_patch14_dinov2``."""
+    config = transformers.Dinov2Config(
+        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=224, patch_size=14
+    )
+    return transformers.Dinov2Model(config)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "timm vit_small_patch14_dinov2": partial(timm.create_model, "vit_small_patch14_dinov2", img_size=224),
+    "transformers Dinov2, small": dinov2_of_transformers,
+    "torchvision vit_b_16": torchvision.models.vit_b_16,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "other_models_cpu.json")
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    images = torch.randn(given.batch, 3, 224, 224)
+    tables = {}
+    for name, build in MODELS.items():
+        tables |= compared(name, build(), images, given.rounds)
+    header = conditions("default") | {
+        "transformers": transformers.__version__,
+        "torchvision": torchvision.__version__,
+        "batch": given.batch,
+        "rounds": given.rounds,
+    }
+    report(given.out, header, tables)
+
+
+def compared(name: str, own: nn.Module, images: torch.Tensor, rounds: int) -> dict[str, list[Timing]]:
+    swapped = copy.deepcopy(own)
+    swap_attention(swapped, overlap=0)
+    with torch.no_grad():
+        require_close(output(swapped.eval()(images)), output(own.eval()(images)), 1e-5, name)
+
+    def forward(model: nn.Module) -> None:
+        with torch.no_grad():
+            model.eval()(images)
+
+    def step(model: nn.Module) -> None:
+        model.zero_grad(set_to_none=True)
+        output(model.train()(images)).square().mean().backward()
+
+    return {
+        f"{name}, {what}": compare({"own": partial(run, own), "swapped": partial(run, swapped)}, rounds)
+        for what, run in (("forward", forward), ("forward + backward", step))
+    }
+
+
+def output(found: Any) -> torch.Tensor:
+    tokens: torch.Tensor = found if isinstance(found, torch.Tensor) else found.last_hidden_state
+    return tokens
+
+
+if __name__ == "__main__":
+    main()
