@@ -32,10 +32,17 @@ def dinov2_of_transformers() -> nn.Module:
     return transformers.Dinov2Model(config)
 
 
+def vit_of_torchvision() -> nn.Module:
+    """ViT-B/16 without its head, whose weights start at 0: its outputs would tell nothing."""
+    model: Any = torchvision.models.vit_b_16()
+    model.heads = nn.Identity()
+    return model
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "timm vit_small_patch14_dinov2": partial(timm.create_model, "vit_small_patch14_dinov2", img_size=224),
     "transformers Dinov2, small": dinov2_of_transformers,
-    "torchvision vit_b_16": torchvision.models.vit_b_16,
+    "torchvision vit_b_16": vit_of_torchvision,
 }
 
 
