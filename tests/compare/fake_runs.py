@@ -21,6 +21,7 @@ def fake_run(
     tensors=None,
     step=100,
     test="x",
+    **more,
 ):
     """A run of ``recipe`` that came to ``accuracy``; ``tensors`` are what its model began with."""
     folder.mkdir(parents=True)
@@ -33,7 +34,7 @@ def fake_run(
         validation={"accuracy": accuracy, "loss": 1.0},
         test={"accuracy": accuracy, "loss": 1 - accuracy, "count": count},
         parameters=1000, gmacs=0.1, images_per_second=100.0 + seed, seconds=1.0, bad_steps=0, broken_images=0,
-        details={"split": "test", "classes": classes},
+        details={"split": "test", "classes": classes}, **more,
     )  # fmt: skip
     (folder / RESULT_FILE).write_text(result.to_json())
     curve = [

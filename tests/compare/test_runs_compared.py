@@ -153,3 +153,43 @@ def test_folders_that_can_not_be_compared(sweep, tmp_path):
     result.unlink()
     with pytest.raises(ValueError, match="seed-1 is not finished"):
         compare_runs([sweep])
+
+
+def test_memory_and_speed_stand_beside_quality_where_runs_have_them(tmp_path):
+    assert "peak memory, MiB" not in rows_of(compare_runs([fake_sweep(tmp_path / "old", plain=A, wide=B)]))[0]
+    for seed, (a, b) in enumerate(zip(A, B, strict=True)):
+        fake_run(
+            tmp_path / "new" / f"a{seed}",
+            a,
+            seed=seed,
+            overrides=["name=a"],
+            peak_memory_mib=500.0 + 2 * seed,
+        )
+        more = dict(peak_memory_mib=700.0, test_images_per_second=1000.0)
+        fake_run(
+            tmp_path / "new" / f"b{seed}", b, seed=seed, overrides=["name=b", "optimizer.lr=0.5"], **more
+        )
+    rows = rows_of(compare_runs([tmp_path / "new"]))
+    assert [row["peak memory, MiB"] for row in rows] == ["503", "700"]
+    assert [row["images/s in the test"] for row in rows] == ["-", "1,000"]
+
+
+def test_measures_of_heads_are_told_where_all_runs_have_them(tmp_path):
+    folder = fake_sweep(tmp_path / "sweep", plain=A, wide=B)
+    runs = sorted(path.parent for path in folder.rglob("recipe.yaml"))
+    assert as_data(compare_runs([folder]))["heads"] == []
+    for number, run in enumerate(runs):
+        values = {"entropy": [0.25 * (number % 4), 0.25 * (number % 4)], "cka_mean": 0.5}
+        layers = [{"values": values}, {"values": values}]
+        (run / "heads.json").write_text(
+            json.dumps({"images": {"split": "test", "count": 9}, "layers": layers})
+        )
+    rows = as_data(compare_runs([folder]))["heads"]
+    assert rows == [
+        {"measure": "entropy", "plain": "0.375 (0 to 0.75)", "wide": "0.375 (0 to 0.75)"},
+        {"measure": "CKA of outputs", "plain": "0.5 (0.5 to 0.5)", "wide": "0.5 (0.5 to 0.5)"},
+    ]
+    (runs[0] / "heads.json").write_text(
+        json.dumps({"images": {"split": "train", "count": 9}, "layers": layers})
+    )
+    assert as_data(compare_runs([folder]))["heads"] == []

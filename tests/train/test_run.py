@@ -35,6 +35,7 @@ def test_a_run_leaves_everything_that_is_needed_to_understand_it(unstopped):
     assert result.exit_code == 0 and result.step == 18
     assert result.test["count"] == 359 and result.validation["count"] == 1293
     assert result.images_per_second > 0 and result.parameters > 0 and result.gmacs > 0
+    assert result.test_images_per_second > 0 and 50 < result.peak_memory_mib < 20_000
 
 
 def test_the_test_split_is_looked_at_once_and_at_the_end(tmp_path):

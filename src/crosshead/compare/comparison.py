@@ -302,9 +302,21 @@ def rows_of(comparison: Comparison) -> list[dict[str, str]]:
                 "parameters": f"{result.parameters:,}",
                 "GMACs": f"{result.gmacs:.4g}",
                 "images/s in training": f"{fmean(run.result.images_per_second for run in group.runs):,.0f}",
+                "images/s in the test": _mean_of(group, "test_images_per_second"),
+                "peak memory, MiB": _mean_of(group, "peak_memory_mib"),
             }
         )
+    for title in ("images/s in the test", "peak memory, MiB"):
+        if all(row[title] == "-" for row in rows):  # runs of earlier versions
+            for row in rows:
+                del row[title]
     return rows
+
+
+def _mean_of(group: Group, name: str) -> str:
+    """The mean over a group's runs of what each run's result may have; "-" where one has not."""
+    known = [getattr(run.result, name) for run in group.runs]
+    return "-" if None in known else f"{fmean(known):,.0f}"
 
 
 def _interval(difference: Difference, metric: Metric) -> str:

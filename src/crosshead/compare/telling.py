@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from crosshead.compare.comparison import Comparison, rows_of
+from crosshead.compare.head_rows import head_rows
 from crosshead.compare.runs import Group, differing_settings
 from crosshead.train.logging.curves import read_curve
 
@@ -51,6 +52,7 @@ def as_data(comparison: Comparison) -> dict[str, Any]:
         ],
         "curves": _curves(groups),
         "classes": _classes(groups),
+        "heads": head_rows(groups),
         "settings": [
             {"key": key, **{g.label: _short(v) for g, v in zip(groups, values, strict=True)}}
             for key, values in differing_settings(groups).items()

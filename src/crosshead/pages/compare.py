@@ -47,6 +47,16 @@ def compare_page(data: Mapping[str, Any]) -> str:
             ),
             table(data["classes"], "classes"),
         ]
+    if data["heads"]:
+        sections += [
+            heading("Heads"),
+            paragraph(
+                "By crosshead heads, on the same images: mean over heads and layers of all seeds, and the least and "
+                "the most of one seed. Not tested here; crosshead heads --against does.",
+                "note",
+            ),
+            table(data["heads"], "heads"),
+        ]
     sections += [
         heading("How the recipes differ"),
         table(data["settings"], "settings"),

@@ -126,6 +126,9 @@ class Result:
     ``weights`` is the file that was selected. ``status`` is "unsaved" where the last checkpoint or the result
     could not be written into ``folder``; the log's last event says what is left and where. ``seconds`` are of training
     and validation, over everything that the run was stopped and resumed. A metric that is undefined is NaN.
+    ``test_images_per_second`` is of the final test, reading its images included; ``peak_memory_mib`` the most memory
+    that rank 0 had since it began: on a GPU what PyTorch allocated there, elsewhere all of the process. Both are None
+    where they are not known, as of runs of earlier versions.
     """
 
     status: Literal["finished", "stopped", "unsaved"]
@@ -145,6 +148,8 @@ class Result:
     metric: str = "accuracy"
     shown: tuple[str, ...] = ("accuracy",)
     details: dict[str, Any] = field(default_factory=dict)
+    test_images_per_second: float | None = None
+    peak_memory_mib: float | None = None
 
     @property
     def exit_code(self) -> int:

@@ -110,3 +110,16 @@ def tune_allocator() -> str:
         return "default"
     took = libc.mallopt(_M_MMAP_THRESHOLD, _HUGE) and libc.mallopt(_M_TRIM_THRESHOLD, _HUGE)
     return "glibc" if took else "default"
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """The most memory so far: on a GPU what PyTorch allocated there, elsewhere what the process had; None where the
+    system doesn't tell it."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10  # bytes there, KiB elsewhere

@@ -19,6 +19,7 @@ from crosshead.train.events import RESULT_FILE, Callback, EvalRecord, EventRecor
 from crosshead.train.files import Damaged, replace_file, verify
 from crosshead.train.logging.confusion import CONFUSION_FILE, draw_confusion
 from crosshead.train.logging.curves import draw_curves
+from crosshead.train.loop.devices import peak_memory_mib
 from crosshead.train.loop.evaluate import evaluate
 from crosshead.train.loop.loaders import EvalSplit
 from crosshead.train.loop.trainer import Trainer
@@ -55,12 +56,15 @@ def finished_result(trainer: Trainer, info: RunInfo, seconds: float) -> Result:
         trainer.callback.on_event(note)
     tensors = trainer.world.run_on_rank0(lambda: safetensors.torch.load_file(weights))
     load_weights(state.evaluated_model, tensors, str(weights))
+    speed = None
     if trainer.loaders.test is not None:
+        started = time.perf_counter()
         judged = _test(trainer, trainer.loaders.test, step)
         if judged is None:
             words = "stopping in the middle of the test, which will be repeated"
             trainer.callback.on_event(EventRecord("signal", words, step, {"name": trainer.stop.name}))
             return stopped_result(trainer, info, seconds)
+        speed = trainer.loaders.test.images / (time.perf_counter() - started)
         test, details = judged.metrics, {"split": "test", **judged.details}
     else:
         known = step == state.progress.best_step and state.progress.details
@@ -68,7 +72,8 @@ def finished_result(trainer: Trainer, info: RunInfo, seconds: float) -> Result:
     result = _result(
         "finished", state, info, trainer.training.epochs, seconds, step, weights, validation, test
     )
-    return replace(result, details=details)
+    peak = peak_memory_mib(next(state.evaluated_model.parameters()).device)
+    return replace(result, details=details, test_images_per_second=speed, peak_memory_mib=peak)
 
 
 def _test(trainer: Trainer, held: EvalSplit, step: int) -> EvalResult | None:
