@@ -9,7 +9,8 @@ if (location.protocol === "file:") {
       frame.hidden = true;
       document.documentElement.append(frame);
       const inside = frame.contentWindow;
-      inside.postMessage = (data) => this.answer(data);
+      // As between threads: a copy, and later. Those who answered at once, with the same objects, would go on for ever.
+      inside.postMessage = (data) => setTimeout((copy) => this.answer(copy), 0, structuredClone(data));
       inside.importScripts = (...urls) => urls.reduce((before, each) => before.then(() => load(inside, each)), Promise.resolve());
       load(inside, url).then(() => {
         this.ready = true;
@@ -25,8 +26,8 @@ if (location.protocol === "file:") {
     postMessage(data) {
       if (!this.ready) return void this.waiting.push(data);
       const inside = this.frame.contentWindow;
-      const event = new inside.MessageEvent("message", { data });
-      inside.dispatchEvent(event);
+      const event = new inside.MessageEvent("message", { data: inside.structuredClone(data) });
+      setTimeout(() => inside.dispatchEvent(event), 0);
     }
     terminate() {
       this.frame.remove();
