@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 SHORT = ["train.steps=4", "schedule.warmup_epochs=0", "log.forecast=false", "train.device=cpu"]
 SHORT_OF = {
     "image_folder": ["data.image_size=32", "model.args.depth=1"],
-    "finetune": ["data.image_size=32", "model.args.depth=2", "model.args.pretrained=false"],
+    "finetune": ["data.image_size=32", "model.args.depth=2"],
 }
 PAGES = ("start.md", "which_interaction.md", "own_pictures.md", "finetune.md", "resuming.md")
 ELSEWHERE = re.compile(r"data\.name=csv|/data/more|holiday")  # data that are not made up here
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
     """``pets`` (a folder a class), ``picture.png`` and ``weights.safetensors``."""
     folder = tmp_path_factory.mktemp("made")
     digits = load_digits()
-    for number, (pixels, target) in enumerate(zip(digits.images[:60], digits.target[:60] % 2, strict=True)):
+    for number, (pixels, target) in enumerate(zip(digits.images[:160], digits.target[:160] % 2, strict=True)):
         file = folder / "pets" / ("cat", "dog")[target] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((pixels * 15).astype("uint8")).convert("RGB").resize((48, 48)).save(file)
@@ -63,6 +63,9 @@ def _run(words, made):
     words = [
         word.replace("/data/pets-shards", "packed").replace("/data/pets", str(made / "pets"))
         for word in words
+    ]
+    words = [
+        word.replace("model.args.pretrained=true", "model.init_from=weights.safetensors") for word in words
     ]
     words = [word.replace("weights.safetensors", str(made / "weights.safetensors")) for word in words]
     if words[1] in ("train", "sweep") and "--resume" not in words:
