@@ -79,6 +79,12 @@ class ClassifyTask(LabelledTask):
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         return self._cooled(model, batch.images)
 
+    def outputs_of(self, model: nn.Module, prepared: list[Tensor]) -> Tensor:
+        with torch.inference_mode():
+            return (
+                self._cooled(model, torch.stack(prepared).to(next(model.parameters()).device)).float().cpu()
+            )
+
     def _cooled(self, model: nn.Module, images: Tensor) -> Tensor:
         """Logits of images (B, C, H, W) at the recipe's temperature; of several views their mean's."""
         views = self.recipe.task.tta
@@ -104,9 +110,7 @@ class ClassifyTask(LabelledTask):
     ) -> list[dict[str, Any]]:
         """The ``top`` most probable classes, the first one the most probable; of two classes with a threshold the first
         one is what is said by it."""
-        device = next(model.parameters()).device
-        with torch.inference_mode():
-            rows = self._cooled(model, torch.stack(prepared).to(device)).float().cpu().softmax(dim=-1)
+        rows = self.outputs_of(model, prepared).softmax(dim=-1)
         return [answer_or_fault({"predictions": self._best(row, top or USUAL)}, row) for row in rows]
 
     def _best(self, probabilities: Tensor, top: int) -> list[dict[str, Any]]:
