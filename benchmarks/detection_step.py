@@ -42,7 +42,7 @@ from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.random import Indices
 from crosshead.data.transforms import objects as transforms
-from crosshead.data.transforms.objects import boxes_of
+from crosshead.data.transforms.object_window import boxes_of
 from crosshead.recipe import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task

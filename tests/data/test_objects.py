@@ -12,7 +12,8 @@ from crosshead.data.batching.loader import evaluation_loader, training_loader
 from crosshead.data.coco.picture_objects import Objects, no_objects
 from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
 from crosshead.data.decode.images import BrokenImage
-from crosshead.data.transforms.objects import ObjectAugmentation, Window, boxes_of, whole_object_picture
+from crosshead.data.transforms.object_window import Window, boxes_of
+from crosshead.data.transforms.objects import ObjectAugmentation, whole_object_picture
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 from opening import open_data
 

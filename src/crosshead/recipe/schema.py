@@ -332,9 +332,12 @@ class AugmentConfig(Section):
     erasing_mode: Literal["pixel", "rand", "const"] = key(
         "pixel", "What it is filled with: noise, one random colour, or the mean."
     )
-    mixup: Amount = key(0.8, "The alpha of mixup's Beta distribution. 0: no mixup.")
+    mixup: Amount = key(
+        0.8,
+        "The alpha of mixup's Beta distribution, of pictures with boxes too. 0: no mixup.",
+    )
     cutmix: Amount = key(1.0, "The alpha of CutMix's Beta distribution. 0: no CutMix.")
-    mixup_prob: Rate = key(1.0, "How likely a batch is mixed, by one of the two.")
+    mixup_prob: Rate = key(1.0, "How likely a batch (a picture with boxes) is mixed, by one of the two.")
     mixup_switch_prob: Rate = key(0.5, "How likely it is CutMix, where both are on.")
     scale_range: Range | None = key(
         None, "Of pictures with maps or boxes: random sizes, as factors of the evaluation's, from and to."
@@ -342,8 +345,23 @@ class AugmentConfig(Section):
     crop_most: Share = key(1.0, "Of pictures with maps: the share of a crop that one class may have.")
     photometric: Rate = key(
         0.0,
-        "Of pictures with maps or boxes: how likely each of brightness, contrast, saturation, hue and channel order "
-        "changes.",
+        "Of pictures with maps or boxes: how likely each of brightness, contrast, saturation and hue changes.",
+    )
+    vertical_flip: Rate = key(0.0, "Of pictures with maps or boxes: how likely one is turned upside down.")
+    quarter_turns: Rate = key(
+        0.0, "Of pictures with maps or boxes: how likely one is turned by 90, 180 or 270 degrees."
+    )
+    mosaic: Rate = key(
+        0.0, "Of pictures with maps or boxes: how likely one is put together with pieces of three others."
+    )
+    copy_paste: Rate = key(
+        0.0,
+        "Of pictures with maps or masks: how likely half of the objects (of maps: of the classes) of another are "
+        "pasted onto one.",
+    )
+    iou_crop: Rate = key(
+        0.0,
+        "Of pictures with boxes: how likely a piece is taken that overlaps with some object as much as is drawn (SSD).",
     )
     crop_chance: Rate = key(
         0.0,

@@ -16,10 +16,7 @@ from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import DetectorConfig, Recipe, SegmenterConfig
 
 # Of the recipe's augmentation what is for pictures with one label.
-FOR_LABELS = (
-    "crop_scale", "affine_degrees", "affine_translate", "affine_scale", "randaugment", "color_jitter", "erasing",
-    "mixup", "cutmix",
-)  # fmt: skip
+FOR_LABELS = ("crop_scale", "randaugment", "color_jitter", "erasing", "cutmix")
 
 
 class DenseTask:

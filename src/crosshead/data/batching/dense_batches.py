@@ -82,7 +82,7 @@ class TrainingMaps(_Training[SegmentationDataset]):
     """Pieces of ``data.image_size``: images (B, C, H, W), targets (B, H, W) uint8."""
 
     def augmentation(self) -> MapAugmentation:
-        return MapAugmentation(self.data, self.augment, self.info)
+        return MapAugmentation(self.data, self.augment, self.info, self.images)
 
     def collate(self, images: list[Tensor], targets: list[Tensor]) -> tuple[Tensor, Tensor]:
         size = image_size(self.data)
@@ -112,7 +112,7 @@ class TrainingObjects(_Training[ObjectDataset]):
     """
 
     def augmentation(self) -> ObjectAugmentation:
-        return ObjectAugmentation(self.data, self.augment, self.info)
+        return ObjectAugmentation(self.data, self.augment, self.info, self.images)
 
     def collate(self, images: list[Tensor], targets: list[Any]) -> tuple[Tensor, list[Any]]:
         # Large-scale jitter is of one size, whatever pictures meet in a batch.

@@ -13,11 +13,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import IGNORED, DatasetInfo
+from crosshead.data.datasets.dense import SegmentationDataset
 from crosshead.data.decode.images import BrokenImage
+from crosshead.data.transforms.composing import paste_classes, quadrants
+from crosshead.data.transforms.geometry import Classes, happens, mean_colour, moving_steps
 from crosshead.data.transforms.pipeline import channels_of, colours_of, image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
@@ -31,17 +34,66 @@ class MapAugmentation:
     Draws from PyTorch's global generator alone.
     """
 
-    def __init__(self, data: DataConfig, augment: AugmentConfig, info: DatasetInfo) -> None:
-        self.data, self.augment, self.info = data, augment, info
-        self.size = image_size(data)
-        steps: list[v2.Transform] = []
-        if augment.horizontal_flip:
-            steps.append(v2.RandomHorizontalFlip(augment.horizontal_flip))
-        if augment.photometric:
-            steps.append(v2.RandomPhotometricDistort(p=augment.photometric))
-        self.rest = v2.Compose([*steps, v2.Identity()])
+    def __init__(
+        self,
+        data: DataConfig,
+        augment: AugmentConfig,
+        info: DatasetInfo,
+        others: SegmentationDataset | None = None,
+    ) -> None:
+        self.data, self.augment, self.info, self.others = data, augment, info, others
+        self.size, self.fill = image_size(data), mean_colour(info)
+        self.rest = moving_steps(augment, info, oblong=self.size[0] != self.size[1])
 
     def __call__(self, picture: Image.Image, classes: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        if happens(self.augment.mosaic):
+            pixels, numbers = self._mosaic(picture, classes)
+        else:
+            pixels, numbers = self._view(picture, classes, self.size)
+        if happens(self.augment.copy_paste) and (other := self._another()) is not None:
+            over = self._whole(*self._view(*other, self.size))
+            pixels, numbers = paste_classes(self._whole(pixels, numbers), over, IGNORED)
+        moved, its_map = self.rest(tv_tensors.Image(pixels), Classes(numbers[None]))
+        image = normalise(moved.as_subclass(Tensor), self.info)
+        height, width = image.shape[-2:]
+        missing = (0, self.size[1] - width, 0, self.size[0] - height)
+        return functional.pad(image, missing), functional.pad(
+            its_map.as_subclass(Tensor)[0], missing, value=IGNORED
+        )
+
+    def _another(self) -> tuple[Image.Image, NDArray[np.uint8]] | None:
+        """One of the others, at random; None where several in a row can't be read."""
+        for _ in range(_TRIES if self.others is not None else 0):
+            try:
+                assert self.others is not None
+                return self.others.sample(int(torch.randint(len(self.others), ())))
+            except BrokenImage:
+                continue
+        return None
+
+    def _whole(self, pixels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """As large as is wanted, in the mean colour and without a class beside the piece."""
+        canvas = torch.tensor(self.fill, dtype=torch.uint8)[:, None, None].repeat(1, *self.size)
+        classes = torch.full(self.size, IGNORED, dtype=torch.uint8)
+        height, width = numbers.shape
+        canvas[:, :height, :width], classes[:height, :width] = pixels, numbers
+        return canvas, classes
+
+    def _mosaic(self, picture: Image.Image, classes: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Pieces of four pictures that meet in a point."""
+        canvas, numbers = self._whole(torch.empty(len(self.fill), 0, 0), torch.empty(0, 0))
+        for k, (top, left, height, width) in enumerate(quadrants(self.size)):
+            if (own := (picture, classes) if k == 0 else self._another()) is not None:
+                pixels, its = self._view(*own, (height, width))
+                high, wide = its.shape
+                canvas[:, top : top + high, left : left + wide] = pixels
+                numbers[top : top + high, left : left + wide] = its
+        return canvas, numbers
+
+    def _view(
+        self, picture: Image.Image, classes: NDArray[np.uint8], most: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """A piece of at most ``most`` (height, width) of the picture at a random size: uint8 (C, h, w) and (h, w)."""
         pixels, numbers = colours_of(picture, self.info), torch.from_numpy(classes)
         scale = _scale(picture, self.data)
         if self.augment.scale_range is not None:
@@ -49,20 +101,14 @@ class MapAugmentation:
             scale *= low + (high - low) * float(torch.rand(()))
         size = _scaled(picture, scale, self.data)
         numbers = _resized_map(numbers, size)
-        top, left, height, width = self._piece(numbers)
+        top, left, height, width = self._piece(numbers, most)
         # Colours are costly: the picture is cut before it is changed.
         pixels = resized(pixels, size, self.data)[:, top : top + height, left : left + width]
-        numbers = numbers[top : top + height, left : left + width]
-        moved, its_map = self.rest(tv_tensors.Image(pixels), tv_tensors.Mask(numbers[None]))
-        image = normalise(moved.as_subclass(Tensor), self.info)
-        missing = (0, self.size[1] - width, 0, self.size[0] - height)
-        return functional.pad(image, missing), functional.pad(
-            its_map.as_subclass(Tensor)[0], missing, value=IGNORED
-        )
+        return pixels, numbers[top : top + height, left : left + width]
 
-    def _piece(self, numbers: Tensor) -> tuple[int, int, int, int]:
+    def _piece(self, numbers: Tensor, most: tuple[int, int]) -> tuple[int, int, int, int]:
         """(top, left, height, width) at random; another one where a class has more than ``crop_most`` of it."""
-        height, width = (min(own, most) for own, most in zip(numbers.shape, self.size, strict=True))
+        height, width = (min(own, limit) for own, limit in zip(numbers.shape, most, strict=True))
         top = left = 0
         for _ in range(_TRIES):
             top = int(torch.randint(numbers.shape[0] - height + 1, ()))

@@ -54,8 +54,8 @@ class SegmentTask(DenseTask):
             )
         refuse_augmentation(
             recipe,
-            FOR_LABELS,
-            "for pictures with one label, not with maps; set them to 0 or null, as the base shared/segment does",
+            (*FOR_LABELS, "mixup", "iou_crop"),
+            "not for pictures with maps; set them to 0 or null, as the base shared/segment does",
         )
         super().__init__(recipe, info, recipe.model.segmenter)
         self.primary, self.metrics = chosen_metrics(recipe.task, METRICS, SegmentationOutputs)
