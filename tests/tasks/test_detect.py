@@ -305,7 +305,7 @@ def test_what_does_not_fit_together_is_refused(splits):
         return str(caught.value)
 
     assert "model.detector is not set" in refused(detect_recipe(model={"detector": None}))
-    assert "augment.mixup: not for pictures with boxes" in refused(detect_recipe(augment={"mixup": 0.2}))
+    assert "augment.cutmix: not for pictures with boxes" in refused(detect_recipe(augment={"cutmix": 0.2}))
     assert "go together" in refused(detect_recipe(task={"window": 64}, train={"parallel": "shards"}))
     assert "take none" in refused(detect_recipe(task={"class_weights": {"0": 2.0}}))
     assert "gives mask_ap" not in refused(detect_recipe("retinanet", task={"select_by": "mask_ap"}))

@@ -204,7 +204,7 @@ def test_windows_are_cut_from_the_picture_at_its_own_size(tmp_path):
 def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.segmenter is not set"):
         SegmentTask(segment_recipe(model={"segmenter": None}), INFO)
-    with pytest.raises(ValueError, match=r"augment\.mixup, augment\.cutmix: for pictures with one label"):
+    with pytest.raises(ValueError, match=r"augment\.cutmix, augment\.mixup: not for pictures with maps"):
         SegmentTask(segment_recipe(augment={"mixup": 0.8, "cutmix": 1.0}), INFO)
     with pytest.raises(ValueError, match="no class 'grond'; the nearest is 'ground'"):
         SegmentTask(segment_recipe(task={"class_weights": {"grond": 0.5}}), INFO)
