@@ -2,17 +2,40 @@
 targets as ``TrainingObjects`` has them; what is drawn comes from PyTorch's global generator."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
 
+from crosshead.data.decode.images import BrokenImage
+
 Target = dict[str, Any]
 View = tuple[Tensor, Target]
 _LEAST_SHARE, _MOST_SHARE = 0.25, 0.75  # of a side, where the four pictures of a mosaic meet
+_TRIES = 4  # of other pictures that can't be read
 TAKEN = 0.5  # how likely an object, or a class, of the other picture is pasted
+
+
+class Samples(Protocol):
+    """Pictures with what lies on them, of which others are taken."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, i: int) -> Any:
+        """Raises ``BrokenImage``."""
+
+
+def another(others: Samples | None) -> Any:
+    """One of the others, at random; None where several in a row can't be read."""
+    for _ in range(_TRIES if others is not None else 0):
+        try:
+            assert others is not None
+            return others.sample(int(torch.randint(len(others), ())))
+        except BrokenImage:
+            continue
+    return None
 
 
 def quadrants(size: tuple[int, int]) -> list[tuple[int, int, int, int]]:

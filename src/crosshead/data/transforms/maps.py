@@ -17,9 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from crosshead.data.base import IGNORED, DatasetInfo
-from crosshead.data.datasets.dense import SegmentationDataset
 from crosshead.data.decode.images import BrokenImage
-from crosshead.data.transforms.composing import paste_classes, quadrants
+from crosshead.data.transforms.composing import Samples, another, paste_classes, quadrants
 from crosshead.data.transforms.geometry import Classes, happens, mean_colour, moving_steps
 from crosshead.data.transforms.pipeline import channels_of, colours_of, image_size, normalise, window_factor
 from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
@@ -39,7 +38,7 @@ class MapAugmentation:
         data: DataConfig,
         augment: AugmentConfig,
         info: DatasetInfo,
-        others: SegmentationDataset | None = None,
+        others: Samples | None = None,
     ) -> None:
         self.data, self.augment, self.info, self.others = data, augment, info, others
         self.size, self.fill = image_size(data), mean_colour(info)
@@ -50,8 +49,8 @@ class MapAugmentation:
             pixels, numbers = self._mosaic(picture, classes)
         else:
             pixels, numbers = self._view(picture, classes, self.size)
-        if happens(self.augment.copy_paste) and (other := self._another()) is not None:
-            over = self._whole(*self._view(*other, self.size))
+        if happens(self.augment.copy_paste) and (other := another(self.others)) is not None:
+            over = self._whole(*self._view(other[0], other[1], self.size))
             pixels, numbers = paste_classes(self._whole(pixels, numbers), over, IGNORED)
         moved, its_map = self.rest(tv_tensors.Image(pixels), Classes(numbers[None]))
         image = normalise(moved.as_subclass(Tensor), self.info)
@@ -60,16 +59,6 @@ class MapAugmentation:
         return functional.pad(image, missing), functional.pad(
             its_map.as_subclass(Tensor)[0], missing, value=IGNORED
         )
-
-    def _another(self) -> tuple[Image.Image, NDArray[np.uint8]] | None:
-        """One of the others, at random; None where several in a row can't be read."""
-        for _ in range(_TRIES if self.others is not None else 0):
-            try:
-                assert self.others is not None
-                return self.others.sample(int(torch.randint(len(self.others), ())))
-            except BrokenImage:
-                continue
-        return None
 
     def _whole(self, pixels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """As large as is wanted, in the mean colour and without a class beside the piece."""
@@ -83,8 +72,8 @@ class MapAugmentation:
         """Pieces of four pictures that meet in a point."""
         canvas, numbers = self._whole(torch.empty(len(self.fill), 0, 0), torch.empty(0, 0))
         for k, (top, left, height, width) in enumerate(quadrants(self.size)):
-            if (own := (picture, classes) if k == 0 else self._another()) is not None:
-                pixels, its = self._view(*own, (height, width))
+            if (own := (picture, classes) if k == 0 else another(self.others)) is not None:
+                pixels, its = self._view(own[0], own[1], (height, width))
                 high, wide = its.shape
                 canvas[:, top : top + high, left : left + wide] = pixels
                 numbers[top : top + high, left : left + wide] = its

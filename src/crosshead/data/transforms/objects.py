@@ -17,9 +17,16 @@ from torchvision.transforms import v2
 
 from crosshead.data.base import DatasetInfo
 from crosshead.data.coco.picture_objects import Objects
-from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.decode.images import BrokenImage
-from crosshead.data.transforms.composing import Target, View, blend, mosaic, paste_objects
+from crosshead.data.transforms.composing import (
+    Samples,
+    Target,
+    View,
+    another,
+    blend,
+    mosaic,
+    paste_objects,
+)
 from crosshead.data.transforms.geometry import happens, mean_colour, moving_steps
 from crosshead.data.transforms.maps import resized
 from crosshead.data.transforms.object_window import Place, Window, cut_to, seen_through, tidy
@@ -35,7 +42,6 @@ from crosshead.recipe.schema import AugmentConfig, DataConfig, TaskConfig
 
 _LEAST_PIECE = 0.5  # of a side, in a random crop
 _IN_MOSAIC = (0.4, 1.0)  # of its usual size, that a picture has in a mosaic
-_TRIES = 4  # of other pictures that can't be read
 _IOU_CROP = v2.RandomIoUCrop()  # Liu et al., arXiv 1512.02325
 
 
@@ -57,13 +63,13 @@ class ObjectAugmentation:
         data: DataConfig,
         augment: AugmentConfig,
         info: DatasetInfo,
-        others: ObjectDataset | None = None,
+        others: Samples | None = None,
     ) -> None:
         if augment.crop_chance and augment.iou_crop:
             raise ValueError(
                 "augment.crop_chance and augment.iou_crop both take a piece: set one of them to 0"
             )
-        if augment.copy_paste and others is not None and not others.masked:
+        if augment.copy_paste and others is not None and not getattr(others, "masked", True):
             raise ValueError(
                 "augment.copy_paste pastes objects by their masks, and these pictures have none: set it to 0"
             )
@@ -79,7 +85,11 @@ class ObjectAugmentation:
 
     def __call__(self, picture: Image.Image, objects: Objects) -> tuple[Tensor, Target]:
         image, target = self._moved(picture, objects)
-        if self.augment.mixup and happens(self.augment.mixup_prob) and (other := self._another()) is not None:
+        if (
+            self.augment.mixup
+            and happens(self.augment.mixup_prob)
+            and (other := another(self.others)) is not None
+        ):
             image, target = blend((image, target), self._moved(*other), self.fill, self.augment.mixup)
         target = {key: value.as_subclass(Tensor) for key, value in target.items()}
         size = torch.tensor(image.shape[-2:])
@@ -89,7 +99,7 @@ class ObjectAugmentation:
         """All but mixup."""
         composed = happens(self.augment.mosaic)
         view = self._mosaic(picture, objects) if composed else self._view(picture, objects)
-        if happens(self.augment.copy_paste) and (other := self._another()) is not None:
+        if happens(self.augment.copy_paste) and (other := another(self.others)) is not None:
             view = paste_objects(view, self._view(*other))
             view = view[0], tidy(view[1])
         image, target = self.rest(tv_tensors.Image(view[0]), view[1])
@@ -106,22 +116,12 @@ class ObjectAugmentation:
         # Colours are costly: the picture is cut before it is changed.
         return window.picture(colours_of(picture, self.info), self.data), seen_through(window, objects)
 
-    def _another(self) -> tuple[Image.Image, Objects] | None:
-        """One of the others, at random; None where several in a row can't be read."""
-        for _ in range(_TRIES if self.others is not None else 0):
-            try:
-                assert self.others is not None
-                return self.others.sample(int(torch.randint(len(self.others), ())))
-            except BrokenImage:
-                continue
-        return None
-
     def _mosaic(self, picture: Image.Image, objects: Objects) -> View:
         """On a canvas of the size that the picture would have; each of four is shrunk, and a piece of it taken."""
         usual = self._window((picture.height, picture.width), (0, 0, picture.height, picture.width))
 
         def view(most: tuple[int, int], first: bool) -> View | None:
-            if (own := (picture, objects) if first else self._another()) is None:
+            if (own := (picture, objects) if first else another(self.others)) is None:
                 return None
             size = (own[0].height, own[0].width)
             whole = self._window(size, (0, 0, *size))
