@@ -90,8 +90,10 @@ def outputs_of(result: Any) -> list[Tensor]:
     return [result] if isinstance(result, Tensor) else list(result)
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first."""
+def first_line(error: BaseException) -> str:
+    """What an error says first; of exporters, whose own errors say how to report them, what the innermost one does."""
+    while error.__cause__ is not None and type(error).__module__.startswith("torch.onnx"):
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -121,7 +121,7 @@ def open_session(file: str | Path) -> Any:
     """ONNX Runtime's session on the CPU; ValueError where the file is none."""
     import onnxruntime
 
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.set_default_logger_severity(4)  # it prints what it also raises
     try:
         return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no class in common that it names

@@ -241,6 +241,8 @@ def from_attention(
             f"its heads interact already ({before.interaction}), and init='preserve' can't hold with {interaction}: "
             f"what {', '.join(lost)} learned has no place there; keep the options, or pass init='paper'"
         )
+    if before is not None and again and before.init == "preserve":
+        layer.init = "preserve"  # what that brought is carried on, and whoever builds the layer again needs it
     if token_grid is not None:
         token_grid.watch()
     return layer

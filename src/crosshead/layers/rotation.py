@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..ops.interactive.arguments import Geometry
-from ..ops.interactive.naive import cell_spans
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,25 @@ class Rotation:
         it, along the shorter way: one turns less than half a circle from a token to the next.
         """
         (rows, columns), cells, _ = geometry
-        first, last = [], []
-        for top, bottom in cell_spans(rows, cells[0]):
-            for left, right in cell_spans(columns, cells[1]):
-                first.append((top + bottom - 1) // 2 * columns + (left + right - 1) // 2)
-                last.append((top + bottom) // 2 * columns + (left + right) // 2)
-        at, to = (self.angles[..., places, :] for places in (first, last))
+        down, across = (
+            _middles(length, count, self.angles.device)
+            for length, count in zip((rows, columns), cells, strict=True)
+        )
+        at, to = (
+            self.angles[..., (row[:, None] * columns + column).flatten(), :]
+            for row, column in zip(down, across, strict=True)
+        )
         sines, cosines = (at + to).chunk(2, dim=-1)
-        length = torch.hypot(sines, cosines).clamp(min=torch.finfo(at.dtype).tiny)
+        # Not torch.hypot, for which ONNX has nothing.
+        length = (sines.square() + cosines.square()).sqrt().clamp(min=torch.finfo(at.dtype).tiny)
         return replace(self, angles=torch.cat([sines / length, cosines / length], dim=-1))
+
+
+def _middles(length: int, cells: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of ``cells`` cells of a side (``cell_spans``) the places on either side of the middle; as tensors, so that an
+    exported graph finds them for a side of any length."""
+    numbers = torch.arange(cells, device=device)
+    first = numbers * length // cells
+    last = ((numbers + 1) * length + cells - 1) // cells - 1
+    middle = first + last
+    return middle // 2, (middle + 1) // 2

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from crosshead.files import read_json
 from crosshead.formats import NewerFormat, numbered, read_numbered
 
-from ..swap import apply_interactions, check_no_adapters, interactions_of
+from ..swap import SWAPPED, apply_interactions, check_no_adapters, interactions_of
 from .transformers_models import built, described, is_named, is_theirs
 from .twins import compute_alike
 from .variants import own_arguments
@@ -36,7 +36,6 @@ from .weights import differences_of
 _logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SWAPPED = "crosshead_swapped"
 # What is kept of timm's configuration of a model: where it begins and ends, how its pictures are prepared.
 _KEPT = (
     "first_conv",

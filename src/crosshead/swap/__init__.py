@@ -9,10 +9,12 @@ from .change import (
     supported,
     swap_attention,
 )
+from .pretrained import SWAPPED
 from .report import Replacement, SwapReport
 from .sites import attention_modules
 
 __all__ = [
+    "SWAPPED",
     "Replacement",
     "SparedDecay",
     "SwapReport",

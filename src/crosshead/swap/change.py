@@ -14,7 +14,7 @@ from ..layers.grid_sources import GridSources
 from ..layers.interactions import Interaction
 from ..layers.registry import HOSTS, INTERACTIONS, host_of, interaction_class
 from ..layers.token_grid import TokenGrid
-from .pretrained import RefusedSaving
+from .pretrained import RefusedSaving, remember_swap
 from .report import Replacement, SwapReport
 from .sites import Site, attention_modules, find_sites, has_host, head_width, named, parents_of
 
@@ -108,6 +108,8 @@ def restore_attention(model: nn.Module) -> int:
             model.set_submodule(path, attn)
     SparedDecay.unwatch(model)
     RefusedSaving.unwatch(model)
+    if interacting:
+        remember_swap(model, [])
     vars(model).pop("swap_report", None)
     return len(restored)
 
@@ -195,6 +197,7 @@ def _put(
         for path in (site.path, *site.also):
             model.set_submodule(path, layer)
     RefusedSaving.watch(model)
+    remember_swap(model, interactions_of(model))
     if any(layer.interaction.no_weight_decay for layer in layers.values()):
         SparedDecay.watch(model)
 
