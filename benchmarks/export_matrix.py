@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT / "tests" / "export")  # benchmarks/models.py would hide tests/models
-from export_cases import MODES, cases, measure
+sys.path[0] = str(ROOT / "tests")  # benchmarks/models.py would hide tests/models
+from export.export_cases import MODES, cases, measure  # noqa: E402 - what is measured stands with the tests
 
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "export_matrix.json", ROOT / "docs" / "export_matrix.md"
 # Most telling first; windows whose number varies take the tracer minutes each.
@@ -27,9 +27,9 @@ ORDER = ["any number and size", "any number", "one image"]
 HEADING = """# What goes into ONNX files
 
 Written by `python benchmarks/export_matrix.py`: small models, each file compared with its model on ONNX Runtime
-(torch 2.15, onnx 1.23, ONNX Runtime 1.32, float32, CPU), on noise, at batches of 1, 2 and 5, and where sizes vary at sizes
-of every remainder by landmarks and windows. A number is the largest difference over the largest output. A letter is the
-reason why there is no file, below the tables; **–**: the kind and the host don't go together
+(torch 2.15, onnx 1.23, ONNX Runtime 1.32, float32, CPU), on noise, at batches of 1, 2 and 5, and where sizes vary at
+sizes of every remainder by landmarks and windows. A number is the largest difference over the largest output. A letter
+is the reason why there is no file, below the tables; **–**: kind and host don't go together
 ([hosts_and_interactions.md](hosts_and_interactions.md)); ?: not measured yet.
 
 """
@@ -67,13 +67,18 @@ def page(results: dict[str, Any]) -> str:
         else:
             hosts.setdefault(host, {})[kind] = results.get(name, {})
     text += "## Registered models, segmenters, detectors\n\n" + _table(
-        "model", MODES, {name: [reasons.cell(found.get(mode)) for mode in MODES] for name, found in models.items()}
+        "model",
+        MODES,
+        {name: [reasons.cell(found.get(mode)) for mode in MODES] for name, found in models.items()},
     )
     for mode in MODES:
         text += f"\n## Hosts and interactions: {mode}\n\n" + _table(
             "host",
             next(iter(hosts.values())),
-            {host: [reasons.cell(found.get(mode)) for found in kinds.values()] for host, kinds in hosts.items()},
+            {
+                host: [reasons.cell(found.get(mode)) for found in kinds.values()]
+                for host, kinds in hosts.items()
+            },
         )
     return f"{text}\n## Why not\n\n{reasons.text()}"
 
@@ -101,7 +106,7 @@ def main() -> None:
         for name, make in cases()
         if re.search(args.only, name) and mode not in results.get(name, {}) and args.mode in (None, mode)
     ]
-    waiting.sort(key=lambda each: each[0] == ORDER[0] and "Swin" in each[1])
+    waiting.sort(key=lambda each: each[0] == ORDER[0] and "swin" in each[1].lower())
     for mode, name, make in [] if args.table else waiting:
         if time.monotonic() > end:
             break

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "probes": {"layers", "swap"},
     "pages": {"heads", "layers"},
     "heads": {"ops", "layers", "swap", "models"},
-    "saved": {"models", "train"},
+    "hub": {"files", "swap", "models", "tasks", "train", "compare"},
+    "saved": {"models", "train", "hub"},
     "recipe": {"files", "formats", "layers"},
     "data": {"files", "text", "plugins", "recipe"},
     "tasks": {"plugins", "recipe", "data", "models"},
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "conversion",
         "judging",
         "export",
+        "hub",
         "recipe",
         "data",
         "tasks",
@@ -58,6 +60,7 @@ INSIDE = {
     "data": "random decode coco base transforms datasets batching conversion tools",
     "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
     "conversion": "objectives matching distilling costs outcome of_run of_pictures",
+    "hub": "repository card run_card publish",
     "export": "about answers resize prepare segments objects runtime graphs programs precision checks onnx_file "
     "sources judged",
 }

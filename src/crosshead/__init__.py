@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import models as models
     from .conversion import convert_attention
     from .data.datasets.registry import register_dataset
+    from .hub import push_to_hub
     from .layers import (
         InteractingAttention,
         Interaction,
@@ -54,6 +55,7 @@ __all__ = [
     "overlapped_talking_head_attention_layer",
     "overlapped_window_attention_layer",
     "probe",
+    "push_to_hub",
     "register_dataset",
     "register_host",
     "register_interaction",
@@ -76,6 +78,7 @@ _ROOMS = {
     "load_authors_checkpoint": "models",
     "overlapped_attention": "ops.overlap",
     "probe": "probes",
+    "push_to_hub": "hub",
     "register_dataset": "data.datasets.registry",
     "register_metric": "tasks",
     "register_probe": "probes",

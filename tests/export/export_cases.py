@@ -3,7 +3,6 @@
 benchmarks/export_matrix.py exports all of them, test_matrix.py a few.
 """
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,22 +13,19 @@ import torch
 from timm.models import maxxvit, metaformer, tiny_vit, volo
 from torch import Tensor, nn
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "layers")]  # pytest does so itself, a benchmark does not
-
-import every_pair
 import test_swap_others as others
-from models import dense_cases, test_conformance, test_detectors, test_segmenters
-
 from crosshead import swap_attention
 from crosshead.export.about import About
 from crosshead.export.onnx_file import export_onnx
 from crosshead.layers import INTERACTIONS, from_attention
+from layers import every_pair
+from models import test_conformance, test_detectors, test_segmenters
 
 MODES = {"one image": (), "any number": ("batch",), "any number and size": ("batch", "size")}
 FAMILIES = (
-    "plain_vit_micro_patch4_32", "mohsa_vit_micro_patch4_32", "plain_cait_micro_patch4_32", "mohsa_cait_micro_patch4_32",
-    "plain_swin_micro_patch2_window4_32", "mohsa_swin_micro_patch2_window4_32", "ivit_micro_stride2_32", "ivit_tiny",
+    "plain_vit_micro_patch4_32", "mohsa_vit_micro_patch4_32", "plain_cait_micro_patch4_32",
+    "mohsa_cait_micro_patch4_32", "plain_swin_micro_patch2_window4_32", "mohsa_swin_micro_patch2_window4_32",
+    "ivit_micro_stride2_32", "ivit_tiny",
 )  # fmt: skip
 SWIN = dict(img_size=32, patch_size=2, embed_dim=24, depths=(2,), num_heads=(3,), window_size=4)
 SMALL = dict(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=3)
@@ -95,7 +91,9 @@ def _theirs(name: str) -> Callable[[], nn.Module]:
 
 HOSTS: dict[str, Whole] = {
     "ViT": Whole(_timm("vit_tiny_patch16_224", **SMALL, dynamic_img_size=True)),
-    "ViT, output norm": Whole(_timm("vit_tiny_patch16_224", **SMALL, dynamic_img_size=True, scale_attn_norm=True)),
+    "ViT, output norm": Whole(
+        _timm("vit_tiny_patch16_224", **SMALL, dynamic_img_size=True, scale_attn_norm=True)
+    ),
     "CaiT": Whole(_timm("cait_xxs24_224", **SMALL, init_values=0.1)),
     "Swin": Whole(_timm("swin_tiny_patch4_window7_224", **SWIN, strict_img_size=False)),
     "Swin v2": Whole(_timm("swinv2_tiny_window8_256", **SWIN, strict_img_size=False)),
@@ -123,7 +121,11 @@ HOSTS: dict[str, Whole] = {
     ),
     "VOLO": Whole(
         lambda: volo.VOLO(
-            layers=(1, 1, 1, 1), img_size=64, num_classes=5, embed_dims=(24, 48, 48, 48), num_heads=(3, 3, 3, 3)
+            layers=(1, 1, 1, 1),
+            img_size=64,
+            num_classes=5,
+            embed_dims=(24, 48, 48, 48),
+            num_heads=(3, 3, 3, 3),
         ),
         64,
     ),
@@ -142,7 +144,7 @@ def registered(name: str) -> Case:
 
 
 def on_host(host: str, kind: str | None) -> Case:
-    """A host's model, or its attention alone, with a kind of interaction in it. ValueError where they don't go together."""
+    """A host's model, or its attention alone, with a kind of interaction in it. ValueError where they don't fit."""
     options = next((each.options() for each in every_pair.SETTINGS if each.kind == kind), {})
     torch.manual_seed(0)
     if host in HOSTS:
@@ -164,8 +166,9 @@ def cases() -> Iterator[tuple[str, Callable[[], Case]]]:
         yield f"{name} on iViT", lambda name=name: Case(test_segmenters.segmenter(name), (3, 64, 64))
     for name in test_detectors.LOSSES:
         yield f"{name} on iViT", lambda name=name: Case(test_detectors.detector(name), (3, 64, 64))
-    yield "mask_rcnn on iViT, backbone and pyramid", lambda: Case(
-        test_detectors.detector("mask_rcnn"), (3, 64, 64), "pyramid"
+    yield (
+        "mask_rcnn on iViT, backbone and pyramid",
+        lambda: Case(test_detectors.detector("mask_rcnn"), (3, 64, 64), "pyramid"),
     )
     for host in every_pair.CASES:
         for kind in (None, *INTERACTIONS):

@@ -16,6 +16,7 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
+    "huggingface_hub": "hub",
 }  # all else comes with training
 EXIT_BAD_NUMBERS = 65  # as ``train.EXIT_BAD_NUMBERS``, which torch is needed to import
 EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT

@@ -93,6 +93,23 @@ def read_runs(folders: Sequence[Path]) -> list[FinishedRun]:
     return [*found.values()]
 
 
+def finished_alike(folder: Path) -> list[FinishedRun]:
+    """The run of ``folder`` first, then those beside it that differ from it in their seed alone, by seed; none where it
+    is not finished itself."""
+    if not (folder / RESULT_FILE).is_file():
+        return []
+    own = _read(folder)
+    others: dict[int, FinishedRun] = {}
+    for file in sorted(folder.resolve().parent.glob(f"*/{RECIPE_FILE}")):
+        try:
+            other = _read(file.parent)
+        except ValueError:  # not finished, or of another version: its seed is not counted
+            continue
+        if other.settings == own.settings and other.seed != own.seed:
+            others.setdefault(other.seed, other)
+    return [own, *(others[seed] for seed in sorted(others))]
+
+
 def _expand(folder: Path) -> Iterator[Path]:
     if (folder / RECIPE_FILE).is_file():
         yield folder

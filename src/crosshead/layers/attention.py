@@ -242,7 +242,9 @@ def from_attention(
             f"what {', '.join(lost)} learned has no place there; keep the options, or pass init='paper'"
         )
     if before is not None and again and before.init == "preserve":
-        layer.init = "preserve"  # what that brought is carried on, and whoever builds the layer again needs it
+        layer.init = (
+            "preserve"  # what that brought is carried on, and whoever builds the layer again needs it
+        )
     if token_grid is not None:
         token_grid.watch()
     return layer

@@ -11,8 +11,8 @@ SWAPPED = "crosshead_swapped"  # in timm's registry, see ``crosshead.models.save
 
 
 def remember_swap(model: nn.Module, interactions: Sequence[Mapping[str, Any]]) -> None:
-    """Has timm's ``save_for_hf`` and ``push_to_hf_hub`` write what builds ``model`` as it is now: they take architecture
-    and arguments from ``pretrained_cfg`` and ``_model_args``, which tell of the model before any swap.
+    """Has timm's ``save_for_hf`` and ``push_to_hf_hub`` write what builds ``model`` as it is now: they take name and
+    arguments from ``pretrained_cfg`` and ``_model_args``, which tell of the model before any swap.
 
     Args:
         model: with ``interactions`` in it (as ``interactions_of`` gives them), or none; changed in those attributes

@@ -55,7 +55,7 @@ def _own_models() -> list[str]:
     """Those that a name alone builds; what a saved model is read by is none of them."""
     import timm
 
-    from crosshead.models.saved import SWAPPED
+    from crosshead.swap import SWAPPED
 
     ours = [n for n in timm.list_models() if timm.model_entrypoint(n).__module__.startswith("crosshead.")]
     return [name for name in ours if name != SWAPPED]
