@@ -16,6 +16,7 @@ from crosshead.train.checkpoint.store import CheckpointStore, read_state
 from crosshead.train.files import MANIFEST, Damaged, verify
 from crosshead.train.run_folder.design import read_design
 from crosshead.train.run_folder.folder import read_info
+from crosshead.train.tools.doctor import examine
 
 RUN_FILES = ("classes.json", "launch.json", "design.json", "result.json")
 LATER = {"format": FORMAT + 1, "crosshead": "7.3.0"}
@@ -99,6 +100,19 @@ def test_a_later_checkpoint_is_refused_and_left_as_it_is(copied):
     with pytest.raises(NewerFormat, match=SAYS):
         train(load_recipe(copied / "recipe.yaml"), folder=copied, resume=True)
     assert sorted(path.name for path in copied.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "classes.json", "a checkpoint"])
+def test_doctor_finds_a_later_format_and_does_not_fail(copied, name):
+    if name == "a checkpoint":
+        rewrite_manifest(CheckpointStore(copied).path(2), **LATER)
+    elif name == "recipe.yaml":
+        (copied / name).write_text(f"# format: {FORMAT + 1} (crosshead 7.3.0)\nnew_key: 1\n")
+    else:
+        rewrite(copied / name, **LATER)
+    (finding,) = examine(copied).findings
+    assert finding.level == "error" and finding.subject == str(copied)
+    assert re.search(SAYS, finding.message) and "\n" not in finding.message
 
 
 def test_a_later_state_in_an_earlier_list_is_refused(copied):

@@ -29,6 +29,7 @@ def about(*size, **options):
         std=(0.25, 0.2, 0.3),
         classes=tuple("abcd"),
         task="classify",
+        answers="classes",
         **options,
     )
 

@@ -36,8 +36,9 @@ def task(request):
 def test_its_class_says_what_it_is(name):
     cls = TASKS.find(name)
     assert cls.targets in ("label", "map", "objects")
-    assert {type(each) for each in (cls.one_class, cls.whole_pictures, cls.takes_windows)} == {bool}
-    assert not cls.one_class or cls.targets == "label"
+    answers = {"label": ("classes", "labels", "number"), "map": ("segments",), "objects": ("objects",)}
+    assert cls.answers in answers[cls.targets]
+    assert {type(each) for each in (cls.whole_pictures, cls.takes_windows)} == {bool}
     assert not cls.takes_windows or cls.whole_pictures
 
 

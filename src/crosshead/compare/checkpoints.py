@@ -59,7 +59,7 @@ def compare_selected(a: Path, b: Path, device: str | None = None) -> PairedDiffe
     hits = []
     for folder in (a, b):
         trained = load_run(folder, device=device)
-        if not trained.task.one_class:
+        if trained.task.answers != "classes":
             raise ValueError(
                 f"{folder} learned to {trained.recipe.task.name}; two checkpoints of classifiers are compared"
             )

@@ -12,7 +12,8 @@ FORMAT = "1"  # of these entries
 class About:
     """Each field is an entry of the file's ``metadata_props``, in JSON.
 
-    ``task`` is a recipe's ``task.name``, or "outputs" where nothing is known of what the outputs mean. ``size``
+    ``task`` is a recipe's ``task.name``, or "outputs"; ``answers`` says what its outputs mean, as a task's class does,
+    None where nothing is known of that. ``size``
     (height, width) is what a classifier's pictures are cut to after their shorter side was resized to ``resize``
     (without one: to cover ``size``); of a segmenter's and a detector's, which are taken whole, the shorter side becomes
     ``resize``, the longer one at most ``longest``, if these are set. ``input`` says what the graph takes: "normalized"
@@ -25,6 +26,7 @@ class About:
     """
 
     task: str = "outputs"
+    answers: str | None = None
     model: str = ""
     classes: tuple[str, ...] = ()
     channels: int = 3

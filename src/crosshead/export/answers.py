@@ -27,13 +27,13 @@ def sigmoid(logits: Floats) -> Floats:
 
 def labelled(outputs: Floats, about: About, top: int | None) -> list[dict[str, Any]]:
     """Of outputs (B, N): the most probable classes, or a number where that is the task."""
-    if about.task == "regress":
+    if about.answers == "number":
         assert about.scale is not None
         mean, std = about.scale
         values = outputs[:, 0].astype(np.float64) * std + mean
         return [{"value": value} for value in values.tolist()]
     if about.outputs == "logits":
-        outputs = sigmoid(outputs) if about.task == "multilabel" else softmax(outputs)
+        outputs = sigmoid(outputs) if about.answers == "labels" else softmax(outputs)
     return [{"predictions": _best(row, about, top or USUAL)} for row in outputs]
 
 
@@ -42,7 +42,7 @@ def _best(row: Floats, about: About, top: int) -> list[dict[str, Any]]:
     for index in np.argsort(-row, kind="stable")[:top].tolist():
         name = about.classes[index] if about.classes else str(index)
         entry: dict[str, Any] = {"class": name, "index": index, "probability": round(float(row[index]), 6)}
-        if about.task == "multilabel":
+        if about.answers == "labels":
             entry["given"] = bool(row[index] > 0.5)
         found.append(entry)
     return found

@@ -31,7 +31,7 @@ class Ran(nn.Module):
         parts = [given] if "batch" in about.varying else [image[None] for image in given]
         out = torch.from_numpy(np.concatenate([self.file.run(part)[0] for part in parts]))
         if about.outputs == "probabilities":
-            return out.logit() if about.task == "multilabel" else out.log()
+            return out.logit() if about.answers == "labels" else out.log()
         return out
 
 

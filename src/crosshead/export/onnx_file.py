@@ -74,7 +74,7 @@ def export_onnx(
     plain = whole(model) if part == "whole" else part_of(model, part)
     plain.train(False)
     if about.outputs == "probabilities":
-        plain = Probabilities(plain, about.task == "multilabel")
+        plain = Probabilities(plain, about.answers == "labels")
     tracing = _Tracing(plain, about, tuple(each for each in ("batch", "size") if each in varying))
     about = replace(tracing.about, precision=precision)
     images = Images(about, pictures)

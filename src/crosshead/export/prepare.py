@@ -30,7 +30,7 @@ def prepared(picture: Image.Image, about: About) -> NDArray[Any]:
 def padded(image: NDArray[Any], about: About) -> NDArray[Any]:
     """With zeros below and to the right, as the model itself pads pictures that are taken whole; where sizes don't
     vary a segmenter's graph does that."""
-    if about.crop == "center" or not ("size" in about.varying or about.task == "detect"):
+    if about.crop == "center" or not ("size" in about.varying or about.answers == "objects"):
         return image
     return np.pad(image, ((0, 0), *((0, -side % about.multiple) for side in image.shape[1:])))
 
@@ -80,7 +80,7 @@ def _whole(picture: Image.Image, about: About) -> NDArray[np.uint8]:
     if about.resize is not None:
         scale = about.resize / min(own)
     most = about.longest
-    if about.task == "segment":
+    if about.answers == "segments":
         most = None if about.resize is None else _LONGEST * about.resize
     if most is not None:
         scale = min(scale, most / max(own))

@@ -38,7 +38,7 @@ class OnnxModel:
         self.name = str(file)
         self.session = open_session(file)
         self.about = About.of(self.session.get_modelmeta().custom_metadata_map, self.name)
-        if self.about.task == "outputs":
+        if self.about.answers is None:
             raise ValueError(
                 f"{self.name} holds a part of a model, whose outputs are no answers: run it with ONNX Runtime itself"
             )
@@ -80,12 +80,12 @@ class OnnxModel:
         self, outputs: list[NDArray[Any]], pictures: list[Prepared], top: int | None
     ) -> list[dict[str, Any]]:
         about = self.about
-        if about.task == "segment":
+        if about.answers == "segments":
             return [
                 segmented(logits, each.seen, each.own, about)
                 for logits, each in zip(outputs[0], pictures, strict=True)
             ]
-        if about.task == "detect":
+        if about.answers == "objects":
             return [
                 found_objects(logits, boxes, each.seen, each.own, about, top)
                 for logits, boxes, each in zip(outputs[0], outputs[1], pictures, strict=True)

@@ -53,7 +53,7 @@ def of_run(folder: Path, checkpoint: str, size: tuple[int, int] | None = None) -
             "leave --size out"
         )
     size = size or about.size
-    if about.task == "detect":
+    if about.answers == "objects":
         size = (size[0] + -size[0] % about.multiple, size[1] + -size[1] % about.multiple)
     return Source(trained.model, replace(about, size=size), trained)
 
@@ -75,6 +75,7 @@ def of_model(word: str, size: tuple[int, int] | None = None) -> Source:
     chosen = size or (int(sides[0]), int(sides[1]))
     about = About(
         task="classify",
+        answers="classes",
         model=str(cfg.get("architecture") or word),
         classes=tuple(map(str, cfg.get("label_names") or range(getattr(model, "num_classes", 0)))),
         channels=channels,
@@ -94,6 +95,7 @@ def _about_run(trained: LoadedRun) -> About:
     multiple = step_of(trained.model) if whole else 1
     return About(
         task=task.name,
+        answers=trained.task.answers,
         model=recipe.model.name,
         classes=tuple(info.class_names),
         channels=info.channels,

@@ -77,6 +77,11 @@ def host_of(attention: type[nn.Module]) -> type[Any] | None:
     return HOSTS.get(attention)
 
 
+def hosts_of(classes: set[type[nn.Module]]) -> dict[type[nn.Module], type[Any]]:
+    """The hosts of those classes of attention that have one."""
+    return {each: host for each in classes if (host := host_of(each)) is not None}
+
+
 def interaction_class(kind: str) -> type[Interaction]:
     """The class of a kind. Raises ValueError, with the kinds that there are, for another one."""
     return INTERACTIONS.find(kind)

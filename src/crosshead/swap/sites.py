@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..layers.attention import InteractingAttention
-from ..layers.registry import host_of
+from ..layers.registry import host_of, hosts_of
 
 _ATTENTION = re.compile("attn|attention", re.IGNORECASE)
 
@@ -25,8 +25,8 @@ class Site:
 def find_sites(model: nn.Module) -> list[Site]:
     """Attention that has a host, in the order of the modules; a module at several paths is one site."""
     paths: dict[nn.Module, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        if has_host(module) and _attends_to_itself(model, path, module):
+    for path, module in _with_host(model):
+        if _attends_to_itself(model, path, module):
             paths.setdefault(module, []).append(path)
     return [
         Site(first, module, block, tuple(also))
@@ -36,6 +36,17 @@ def find_sites(model: nn.Module) -> list[Site]:
 
 def has_host(module: nn.Module) -> bool:
     return isinstance(module, InteractingAttention) or host_of(type(module)) is not None
+
+
+def _with_host(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules that have a host, or are one; one at several paths comes with each."""
+    modules = [*model.named_modules(remove_duplicate=False)]
+    hosts = hosts_of({type(module) for _, module in modules})
+    return [
+        (path, module)
+        for path, module in modules
+        if isinstance(module, InteractingAttention) or type(module) in hosts
+    ]
 
 
 def _attends_to_itself(model: nn.Module, path: str, attn: nn.Module) -> bool:
@@ -68,17 +79,18 @@ def parents_of(model: nn.Module, path: str) -> list[nn.Module]:
 
 def attention_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Whatever looks like attention with heads, by its class's name or its ``num_heads``: (path, module), innermost."""
+    hosted = {path for path, _ in _with_host(model)}
     found: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         counts = isinstance(getattr(module, "num_heads", None), int)
-        if path and (has_host(module) or counts or _ATTENTION.search(type(module).__name__)):
+        if path and (path in hosted or counts or _ATTENTION.search(type(module).__name__)):
             found.append((path, module))
     outer = {p for path, _ in found for p in _prefixes(path)}
-    inside = [path for path, module in found if has_host(module)]
+    inside = [path for path, _ in found if path in hosted]
     return [
         (path, module)
         for path, module in found
-        if has_host(module) or (path not in outer and not any(path.startswith(f"{p}.") for p in inside))
+        if path in hosted or (path not in outer and not any(path.startswith(f"{p}.") for p in inside))
     ]
 
 

@@ -22,7 +22,6 @@ FOR_LABELS = ("crop_scale", "randaugment", "color_jitter", "erasing", "cutmix")
 class DenseTask:
     """A task gives its batches (``training``, ``evaluating``), how a picture is prepared (``whole``), and its head."""
 
-    one_class: ClassVar[bool] = False
     whole_pictures: ClassVar[bool] = True
     takes_windows: ClassVar[bool] = True
     training: ClassVar[Callable[..., EpochBatches[Any]]]

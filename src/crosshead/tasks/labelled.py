@@ -15,7 +15,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.data.transforms.pipeline import evaluation_transform, image_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.metrics import chosen_metrics
-from crosshead.tasks.protocol import NOT_FINITE
+from crosshead.tasks.protocol import NOT_FINITE, Answers
 
 USUAL = 5  # classes that an answer names unless another number is asked for
 
@@ -24,7 +24,7 @@ class LabelledTask:
     """The model gives ``outputs`` numbers an image; a label is read as ``dtype``."""
 
     targets: ClassVar[Literal["label", "map", "objects"]] = "label"
-    one_class: ClassVar[bool] = False
+    answers: ClassVar[Answers]
     whole_pictures: ClassVar[bool] = False
     takes_windows: ClassVar[bool] = False
     dtype = torch.int64

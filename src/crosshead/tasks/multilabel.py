@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault, only_classification
 from crosshead.tasks.metrics import compute_metrics, register_metric
-from crosshead.tasks.protocol import EvalResult, Step
+from crosshead.tasks.protocol import Answers, EvalResult, Step
 
 METRICS = ("mean_average_precision", "macro_f1", "label_accuracy", "loss")
 
@@ -25,6 +25,7 @@ METRICS = ("mean_average_precision", "macro_f1", "label_accuracy", "loss")
 class MultilabelTask(LabelledTask):
     """Binary cross entropy to train with, the mean over the labels of average precision to judge by."""
 
+    answers: ClassVar[Answers] = "labels"
     dtype, label, wanted = torch.float32, list, "any number of names a picture"
     shown = ("mean_average_precision", "macro_f1")
     losses, counts = ("loss",), ("label_accuracy",)

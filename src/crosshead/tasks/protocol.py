@@ -12,6 +12,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.metrics import Metric
 
+Answers = Literal["classes", "labels", "number", "segments", "objects"]
 NOT_FINITE = "what the model says of it is not finite: its weights or the picture's numbers are damaged"
 
 
@@ -74,8 +75,9 @@ class Task(Protocol):
     targets: ClassVar[Literal["label", "map", "objects"]]
     """What a picture is learned with: one label (of any kind), a map of its pixels' classes, or its objects."""
 
-    one_class: ClassVar[bool]
-    """Whether the model gives (B, classes) logits, of which a picture's one class is the largest."""
+    answers: ClassVar[Answers]
+    """What is said of a picture, see ``predictions_of``: of "classes" its one, the largest of the model's logits
+    (B, classes); of "labels" each by itself; a number; or what is where in it."""
 
     whole_pictures: ClassVar[bool]
     """Whether pictures are taken whole, in any shape, and not cut to ``data.image_size``."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from crosshead.data.datasets.contents import Contents
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.labelled import LabelledTask, answer_or_fault, only_classification
 from crosshead.tasks.metrics import compute_metrics, register_metric
-from crosshead.tasks.protocol import EvalResult, Step
+from crosshead.tasks.protocol import Answers, EvalResult, Step
 
 METRICS = ("mae", "rmse", "r2", "loss")
 
@@ -24,6 +24,7 @@ METRICS = ("mae", "rmse", "r2", "loss")
 class RegressTask(LabelledTask):
     """Squared error to train with, the mean absolute error, in the numbers' own unit, to judge by."""
 
+    answers: ClassVar[Answers] = "number"
     dtype, label, wanted = torch.float32, float, "one number a picture"
     shown = ("mae", "rmse", "r2")
     losses, counts = ("loss",), ()

@@ -31,7 +31,7 @@ from crosshead.train.loop.model import build_model, count_gmacs
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.loop.trainer import Trainer
 from crosshead.train.precheck import check_contents, precheck
-from crosshead.train.resolve import as_recorded, check_presumed_weights, settled_by
+from crosshead.train.resolve import as_recorded, check_presumed_weights, with_resolved_data
 from crosshead.train.run_folder.design import tensor_digests
 from crosshead.train.run_folder.folder import describe_run
 from crosshead.train.run_folder.lock import FolderLock
@@ -94,7 +94,7 @@ def prepare(
     recipe = as_recorded(recipe, start.state)
     memory = world.run_on_rank0(lambda: recall(start))
     splits = memory.open(recipe)
-    recipe = settled_by(recipe, splits.resolved)
+    recipe = with_resolved_data(recipe, splits.resolved)
     info = memory.info_with(recipe, splits.info)
     task = precheck(recipe, splits, info)
     notes = (*splits.notes, *splits.seen, *world.run_on_rank0(lambda: check_contents(task, splits)))
@@ -138,7 +138,7 @@ def _check_same_recipe(recipe: Recipe, world: World) -> None:
 def _claim_folder(
     recipe: Recipe, folder: Path | None, resume: Path | bool, world: World
 ) -> tuple[FolderLock, Path, Path | bool]:
-    """Rank 0 settles on the folder, makes sure that it can be written, and locks it for all."""
+    """Rank 0 chooses the folder, makes sure that it can be written, and locks it for all."""
     locks: list[FolderLock] = []
 
     def claim() -> tuple[Path, Path | bool]:

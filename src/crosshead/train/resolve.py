@@ -1,6 +1,6 @@
-"""What a recipe leaves to its first weights and to the place where it is started, settled before a run begins.
+"""What a recipe leaves to its first weights and to the place where it is started, resolved before a run begins.
 
-What is settled is recorded with the run, so that resuming, evaluating and predicting ask neither weights nor a network.
+What is found is recorded with the run, so that resuming, evaluating and predicting ask neither weights nor a network.
 """
 
 import os
@@ -60,7 +60,7 @@ def resolve(recipe: Recipe, own: Path | None = None) -> Recipe:
     )
 
 
-def settled_by(recipe: Recipe, found: Mapping[str, Any]) -> Recipe:
+def with_resolved_data(recipe: Recipe, found: Mapping[str, Any]) -> Recipe:
     """The recipe with what a look at its pictures decided of ``data``, to be recorded with the run."""
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(found))}) if found else recipe
 
@@ -74,11 +74,11 @@ def as_recorded(recipe: Recipe, state: Mapping[str, Any]) -> Recipe:
     open_ = ["white_level"] if recipe.data.white_level == "auto" else []
     if recipe.data.channels not in (1, 3):
         open_ += [key for key in ("mean", "std") if getattr(recipe.data, key) is None]
-    return settled_by(recipe, {key: before[key] for key in open_ if before.get(key) is not None})
+    return with_resolved_data(recipe, {key: before[key] for key in open_ if before.get(key) is not None})
 
 
 def taken_from_run(given: Recipe, resolved: Recipe) -> str:
-    """What ``settle`` took from the run whose weights come first, in words; empty where that is nothing."""
+    """What ``resolve`` took from the run whose weights come first, in words; empty where that is nothing."""
     if given.model.init_from is None or (run := _run_of(Path(given.model.init_from))) is None:
         return ""
     sections = (

@@ -183,7 +183,7 @@ def _caption(inspected: InspectedRun, file: Path, tensor: "Tensor") -> str:
     if inspected.classes is None or inspected.trained is None:
         return file.name
     task = inspected.trained.task
-    if task.one_class:
+    if task.answers == "classes":
         import torch
 
         with torch.inference_mode():

@@ -139,9 +139,9 @@ def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
 
     varying, about = _varying(args.dynamic), source.about
     part = _part(args)
-    _check_options(args, about.task, varying)
+    _check_options(args, about.answers, varying)
     if part != "whole":
-        about = replace(about, task="outputs", detector=None, stride=None)
+        about = replace(about, task="outputs", answers=None, detector=None, stride=None)
     if args.size is not None:
         about = replace(about, size=_size(args.size) if part != "whole" else about.size)
     about = replace(
@@ -151,7 +151,9 @@ def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
     )
     splits, without = validation_of(source)
     pictures = [] if splits is None else pictures_of(splits.validation, about)
-    judged = args.precision != "fp32" and part == "whole" and splits is not None and about.task != "detect"
+    judged = (
+        args.precision != "fp32" and part == "whole" and splits is not None and about.answers != "objects"
+    )
     before = None
     if judged:
         assert source.trained is not None and splits is not None
@@ -167,18 +169,18 @@ def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
     return 0
 
 
-def _check_options(args: argparse.Namespace, task: str, varying: tuple[str, ...]) -> None:
+def _check_options(args: argparse.Namespace, answers: str | None, varying: tuple[str, ...]) -> None:
     whole = not _is_part(args)
-    if args.softmax and not (whole and task in ("classify", "multilabel")):
+    if args.softmax and not (whole and answers in ("classes", "labels")):
         raise ValueError(
             "--softmax is for classifiers: maps, boxes, numbers and features are read from what the model gives; leave "
             "it out"
         )
-    padded = task == "detect" or (task == "segment" and "size" in varying)
+    padded = answers == "objects" or (answers == "segments" and "size" in varying)
     if args.normalize and whole and padded:
         raise ValueError(
             "--normalize: pictures of any size are padded after they were normalised, outside of the file; leave it out"
-            + (", or --dynamic batch" if task == "segment" else "")
+            + (", or --dynamic batch" if answers == "segments" else "")
         )
 
 

@@ -145,7 +145,7 @@ def _is_weights(resume: str | None) -> bool:
 
 
 def plan(args: argparse.Namespace) -> "tuple[Recipe, Path | None]":
-    """What to train, and the folder that --tag settles; where it is None, the training chooses a free one."""
+    """What to train, and the folder that --tag names; where it is None, the training chooses a free one."""
     from crosshead.recipe import load_recipe
 
     name, overrides = split_words(args.words)

@@ -22,7 +22,9 @@ def measure_run(word: str, args: argparse.Namespace) -> dict[str, Any]:
 
     inspected = open_inspected(word, args)
     images = open_images(inspected, args)
-    if args.ablate and (inspected.trained is None or args.pictures or not inspected.trained.task.one_class):
+    if args.ablate and (
+        inspected.trained is None or args.pictures or inspected.trained.task.answers != "classes"
+    ):
         raise ValueError(
             "--ablate needs images and their classes: name a run that classifies, without --pictures"
         )

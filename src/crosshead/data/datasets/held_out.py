@@ -96,7 +96,7 @@ class HoldOut:
             seed=self.seed,
             ids=None if by_place else digests,
             class_names=class_names,
-            fewest=2 if self.kept is None else 1,  # where a run's pictures are was settled when it began
+            fewest=2 if self.kept is None else 1,  # where a run's pictures are was decided when it began
         )
         if self.kept is not None:
             assert digests is not None

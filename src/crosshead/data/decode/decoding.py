@@ -17,7 +17,7 @@ _DARK = 4  # a set of pictures that reaches a quarter of the white level at most
 
 @dataclass(frozen=True)
 class Decoding:
-    """As the keys of ``data`` describe it. ``white_level`` "auto" that nobody has settled is that of 16 bits."""
+    """As the keys of ``data`` describe it. ``white_level`` "auto" that nobody has resolved is that of 16 bits."""
 
     max_megapixels: float = 64.0
     channels: int = 3

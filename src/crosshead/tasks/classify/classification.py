@@ -1,6 +1,6 @@
 """Classification: predictions are logits (B, classes)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +19,14 @@ from crosshead.tasks.classify.evaluation import (
 )
 from crosshead.tasks.classify.loss import class_weights, focal_loss
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault
-from crosshead.tasks.protocol import Step
+from crosshead.tasks.protocol import Answers, Step
 
 
 class ClassifyTask(LabelledTask):
     """Cross entropy to train with, whose classes may be weighted and whose easy images may weigh less; accuracy to
     judge by, beside what it hides."""
 
-    one_class = True
+    answers: ClassVar[Answers] = "classes"
     shown = ("accuracy", "balanced_accuracy")
     losses, counts = ("loss",), ("accuracy",)
 

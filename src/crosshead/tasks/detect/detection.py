@@ -30,7 +30,7 @@ from crosshead.tasks.detect.merging import merged
 from crosshead.tasks.detect.results import answer, in_own_pixels
 from crosshead.tasks.drawing import draw_objects
 from crosshead.tasks.metrics import chosen_metrics
-from crosshead.tasks.protocol import NOT_FINITE, Step
+from crosshead.tasks.protocol import NOT_FINITE, Answers, Step
 from crosshead.tasks.windows import detect
 
 _LOSSES = {
@@ -50,6 +50,7 @@ class DetectTask(DenseTask):
     """
 
     targets: ClassVar[Literal["label", "map", "objects"]] = "objects"
+    answers: ClassVar[Answers] = "objects"
     counts = ()
     training, evaluating, whole = TrainingObjects, EvaluationObjects, whole_object_picture
 

@@ -26,7 +26,7 @@ from crosshead.tasks.classify.loss import focal_loss
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
 from crosshead.tasks.metrics import chosen_metrics
-from crosshead.tasks.protocol import NOT_FINITE, Step
+from crosshead.tasks.protocol import NOT_FINITE, Answers, Step
 from crosshead.tasks.segment.pixel_evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
 from crosshead.tasks.segment.region_loss import known_pictures, region_loss
 from crosshead.tasks.windows import classes_at, windowed_logits
@@ -42,6 +42,7 @@ class SegmentTask(DenseTask):
     """
 
     targets: ClassVar[Literal["label", "map", "objects"]] = "map"
+    answers: ClassVar[Answers] = "segments"
     shown: tuple[str, ...] = ("miou", "pixel_accuracy")
     counts = ("pixel_accuracy",)
     training, evaluating, whole = TrainingMaps, EvaluationMaps, whole_picture

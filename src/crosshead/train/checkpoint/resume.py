@@ -70,7 +70,7 @@ def claim_folder(
         ValueError: there is a run in the folder and nothing was said of resuming it, or it can't be written.
         FolderBusy: another run is at work there.
     """
-    resolved, start = _settle(recipe, folder, resume)
+    resolved, start = _resolve_folder(recipe, folder, resume)
     if resolved is not None:
         return _locked(resolved), resolved, start
     for free in free_folders(recipe):
@@ -88,7 +88,7 @@ def own_folder(recipe: Recipe, folder: Path | None, resume: Path | bool) -> Path
     """The folder of the run that is gone on with, if it is one and says what it was."""
     if resume is False and not restarts():
         return None
-    resolved, start = _settle(recipe, folder, resume)
+    resolved, start = _resolve_folder(recipe, folder, resume)
     named = start if isinstance(start, Path) else None
     source = run_of(named) if named is not None and os.path.exists(named / MANIFEST) else named
     return next((each for each in (source, resolved) if each and os.path.isfile(each / RECIPE_FILE)), None)
@@ -102,7 +102,9 @@ def _locked(folder: Path) -> FolderLock:
     return lock
 
 
-def _settle(recipe: Recipe, folder: Path | None, resume: Path | bool) -> tuple[Path | None, Path | bool]:
+def _resolve_folder(
+    recipe: Recipe, folder: Path | None, resume: Path | bool
+) -> tuple[Path | None, Path | bool]:
     """The folder, None where any free one will do, and what to resume from, torchrun's restarts included."""
     if isinstance(resume, Path):
         if not resume.exists():

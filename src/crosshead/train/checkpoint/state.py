@@ -136,7 +136,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], what: str) -> Non
             f"{what} does not fit this model: {'; '.join(parts)}. Use the model, overlap schedule, image size and "
             "class count that it was trained with"
         )
-    model.load_state_dict({name: shared_out(value, own[name]) for name, value in weights.items()})
+    model.load_state_dict(shared_out(weights, own))
 
 
 def flatten_optimizer(
@@ -169,11 +169,10 @@ def restore_optimizer(
     names = {id(parameter): name for name, parameter in named.items()}
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[str, dict[str, Any]] = {}
-    for path, value in {**tensors, **values["scalars"]}.items():
+    shares = shared_out(tensors, {path: named[path.rpartition("/")[0]] for path in tensors})
+    for path, value in {**shares, **values["scalars"]}.items():
         name, _, key = path.rpartition("/")
-        states.setdefault(name, {})[key] = (
-            shared_out(value, named[name]) if isinstance(value, Tensor) else value
-        )
+        states.setdefault(name, {})[key] = value
     groups = _groups(optimizer.state_dict()["param_groups"], values["groups"])
     numbered = {number: states[name] for number, name in enumerate(order) if name in states}
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})

@@ -40,8 +40,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def shared_out(value: Tensor, like: Tensor) -> Tensor:
-    """This process's share of ``value``, laid out as ``like`` is."""
-    if not isinstance(like, DTensor) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+def shared_out(values: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """This process's share of each of ``values``, laid out as that of the same name in ``like`` is."""
+    shares = dict(values)
+    for name, value in values.items():
+        own = like[name]
+        if isinstance(own, DTensor) and value.shape == own.shape:
+            shares[name] = distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+    return shares

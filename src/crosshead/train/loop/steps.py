@@ -23,7 +23,7 @@ from crosshead.train.loop.devices import autocast
 
 @dataclass(frozen=True)
 class Requests:
-    """What a process asks of all, settled in the same exchange as the step's numbers."""
+    """What a process asks of all, agreed on in the same exchange as the step's numbers."""
 
     stop: bool = False
     save: bool = False

@@ -10,6 +10,7 @@ from typing import Literal
 from crosshead.data.datasets.registry import open_splits
 from crosshead.data.tools.check import CheckReport, check_images
 from crosshead.files import read_json
+from crosshead.formats import NewerFormat
 from crosshead.recipe.compose import load_recipe
 from crosshead.recipe.schema import Recipe
 from crosshead.train.checkpoint.memory import splits_of_run
@@ -77,6 +78,17 @@ def examine(
         return Report([*_data(pictures, None, None, read_images, progress)])
     if not holds_run(run_folder):
         raise ValueError(f"{run_folder} holds no run: no {RECIPE_FILE}, no {METRICS_FILE}, no checkpoints")
+    try:
+        return _examine_run(run_folder, data_root, read_images, progress)
+    except (
+        NewerFormat
+    ) as error:  # names the file and the version that reads it; nothing else can be said of the run
+        return Report([Finding("error", str(run_folder), str(error))])
+
+
+def _examine_run(
+    run_folder: Path, data_root: Path | None, read_images: bool, progress: Callable[[int, int], None] | None
+) -> Report:
     store = CheckpointStore(run_folder)
     damages = {step: _damage(store.path(step)) for step in store.steps()}
     newest = next((store.path(step) for step in reversed(damages) if damages[step] is None), None)
@@ -168,6 +180,8 @@ def _logs(folder: Path, newest: Path | None) -> Iterator[Finding]:
 def _recipe(folder: Path) -> tuple[Recipe | None, list[Finding]]:
     try:
         recipe = load_recipe(folder / RECIPE_FILE)
+    except NewerFormat:
+        raise
     except (ValueError, OSError) as error:
         return None, [Finding("error", RECIPE_FILE, f"cannot be read: {error}")]
     try:
@@ -202,6 +216,8 @@ def _data(
             info, sizes = splits.info, {"train": len(splits.train), "validation": len(splits.validation)}
             if splits.test is not None:
                 sizes["test"] = len(splits.test)
+    except NewerFormat:
+        raise
     except (ValueError, OSError) as error:
         yield Finding("error", subject, str(error))
         return
@@ -222,6 +238,8 @@ def _broken(report: CheckReport, recipe: Recipe, subject: str) -> Iterator[Findi
 def _classes(folder: Path, names: tuple[str, ...], subject: str) -> Iterator[Finding]:
     try:
         trained = read_info(folder).class_names
+    except NewerFormat:
+        raise
     except (ValueError, KeyError, OSError) as error:
         yield Finding("error", "classes.json", f"cannot be read: {error}")
         return
