@@ -73,7 +73,7 @@ def convert_run(
         ValueError: no run, one of another task, or what ``convert_attention`` refuses.
     """
     trained = load_run(folder, checkpoint=checkpoint, device=device)
-    if not trained.task.one_class:
+    if trained.task.answers != "classes":
         raise ValueError(
             f"{folder} is of the task {trained.recipe.task.name}; expected a run that classifies pictures"
         )

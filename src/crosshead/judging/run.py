@@ -48,7 +48,7 @@ def judge_run(
     report = Report(f"{trained.recipe.name}: {split} pictures judged", split, "validation")
     if split == "validation":
         report.sentences.append(CHOSEN_HERE)
-    images: Any = getattr(splits, split)
+    images: Any = splits.part(split)
     choices = _judge(trained, chosen_by.outputs, judged.outputs, images, report, pictures)
     return report, Choices(trained.step, choices.temperature, choices.threshold, choices.score_threshold)
 

@@ -79,7 +79,7 @@ def used_with(run: Path, overrides: list[str], chosen: Mapping[str, Any] | None 
 def _served(key: str, task: "type[Task]") -> bool:
     """Whether ``task`` knows what to do with ``key``."""
     wanted = {
-        "classify": task.one_class,
+        "classify": task.answers == "classes",
         "segment": task.targets == "map",
         "detect": task.targets == "objects",
     }
