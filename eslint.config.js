@@ -1,6 +1,6 @@
 import js from "@eslint/js";
 
-const browser = ["atob", "document", "getComputedStyle", "HTMLSelectElement", "matchMedia", "performance", "requestAnimationFrame", "window"];
+const browser = ["atob", "document", "getComputedStyle", "HTMLSelectElement", "matchMedia", "performance", "requestAnimationFrame", "ResizeObserver", "window"];
 
 export default [
   js.configs.recommended,

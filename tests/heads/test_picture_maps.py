@@ -1,10 +1,12 @@
 """Maps of a picture: the layers' own rows on the grid, and what is made of them."""
 
 import pytest
+import timm
 import torch
 
 from crosshead.heads import head_layers, reading
 from crosshead.heads.picture import attention_maps, gradient_maps, rollout
+from crosshead.layers.grid_sources import prefix_names
 from heads.small_models import MODELS, images, vit
 
 
@@ -99,3 +101,28 @@ def test_what_is_not_there_is_said():
     with pytest.raises(ValueError, match="no class 5; expected 0 to 4"):
         gradient_maps(model, picture, 5)
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_tokens_that_are_no_patch_have_their_names():
+    names = {
+        "deit_tiny_distilled_patch16_224": ("class token", "distillation token"),
+        "vit_base_patch16_reg4_gap_256": ("register 1", "register 2"),
+    }
+    for name, want in names.items():
+        with torch.device("meta"):
+            assert prefix_names(timm.create_model(name), 2) == want
+    assert prefix_names(torch.nn.Linear(2, 2), 2) == ("token 0", "token 1")
+
+
+def test_what_heads_do_is_said_in_words():
+    said = {
+        ("overlap", "constant:2"): "borrows 2 channels a side",
+        ("overlap", "constant:1"): "borrows 1 channel a side",
+        ("talking", "constant:2"): "heads mixed before and after the softmax, borrows 2 channels a side",
+        ("knocking", None): "heads mixed as they are projected",
+    }
+    assert head_layers(vit())[0].words == "plain attention"
+    for (kind, overlap), want in said.items():
+        options = {} if overlap is None else {"overlap": overlap}
+        assert head_layers(vit(kind, **options))[0].words == want
+    assert head_layers(vit("imhsa", landmarks=2))[0].words == "through 2 x 2 landmarks, heads mixed"

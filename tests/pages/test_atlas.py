@@ -5,12 +5,13 @@ import shutil
 import time
 
 import pytest
+import timm
 import torch
 
 from crosshead.heads import head_layers, reading
 from crosshead.pages.assemble import atlas_page
 from crosshead.pages.embedding import embed_blocks
-from heads.small_models import MODELS, images, vit, windowed
+from heads.small_models import MODELS, VIT, images, vit, windowed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -158,7 +159,8 @@ KEYS = [
 
 
 def test_every_action_has_a_key(opened):
-    page = opened(page_data(("plain", vit()), ("mixed", KINDS["imhsa"]()[0]), size=16))
+    lapped = vit("overlap", overlap="constant:2")
+    page = opened(page_data(("lapped", lapped), ("mixed", KINDS["imhsa"]()[0]), size=16))
     page.focus("#picture")
     before = page.inner_text("#query-name")
     page.keyboard.press("ArrowRight")
@@ -167,14 +169,14 @@ def test_every_action_has_a_key(opened):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     assert page.locator("#pins button").count() == 3  # two pins, and the button that removes them
-    soon(lambda: page.inner_text("#query-name").endswith("pinned"))
+    soon(lambda: "pinned" in page.inner_text("#query-name"))
     page.keyboard.press("Escape")
     assert not page.evaluate("atlas.state.frozen")
     for key, name, want in KEYS:
         page.keyboard.press(key)
         assert page.evaluate(f"atlas.state.{name}") == want, key
     page.keyboard.press("c")
-    soon(lambda: "before the grid" in page.inner_text("#query-name"))
+    soon(lambda: "class token, pinned" in page.inner_text("#query-name"))
     assert page.locator("#landmarks").is_visible()
     assert page.locator("#strongest tbody tr").count() == 10
 
@@ -191,11 +193,84 @@ def test_pointer_pins_and_frees(opened):
     assert "row 0, column 3" in page.inner_text("#query-name")
 
 
+def test_the_ring_stands_in_the_middle_of_its_patch(opened):
+    page = opened(page_data(("plain", vit()), size=16))
+    box = page.locator("#picture").bounding_box()
+    page.mouse.move(box["x"] + 0.93 * box["width"], box["y"] + 0.04 * box["height"])
+    soon(lambda: "row 0, column 3" in page.inner_text("#query-name"))
+    ring = page.locator("#marks circle").last
+    assert [float(ring.get_attribute(name)) for name in ("cx", "cy")] == [14.0, 2.0]
+    assert "An even share is 5.88\xa0%" in page.inner_text("#query-name")  # 1 of 17 tokens
+
+
+def test_tokens_that_are_no_patch_are_buttons(opened):
+    page = opened(page_data(("plain", vit()), size=16))
+    token = page.locator("#tokens button").first
+    assert token.inner_text() == "class token"
+    token.click()
+    soon(lambda: "Query: class token, pinned" in page.inner_text("#query-name"))
+    assert token.get_attribute("aria-pressed") == "true" and page.locator("#marks circle").count() == 0
+    page.locator("#tokens").get_by_text("follow the pointer").click()
+    soon(lambda: "Query: patch" in page.inner_text("#query-name"))
+    assert not page.evaluate("atlas.state.frozen")
+
+
+def test_a_switch_that_can_do_nothing_is_disabled(opened):
+    page = opened(page_data(("plain", vit()), size=16))
+    for name in ("borrowed", "alone", "mixing", "block-after"):
+        assert page.locator(f"#{name}").is_disabled(), name
+    assert page.locator("#block-before").is_enabled()
+    page.keyboard.press("n")
+    assert page.evaluate("atlas.state.alone") is False
+    assert page.inner_text("#switch-note") == "Heads do not interact here."
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_rows_of_runs_of_different_depth_stay_beside_each_other(opened, width):
+    deep = timm.models.VisionTransformer(**{**VIT, "depth": 3})
+    data = page_data(("a run of a long name", deep), ("b", vit()), size=16)
+    page = opened(data, viewport={"width": width, "height": 900})
+    assert page.evaluate("atlas.state.block") == 1  # the last that both have
+    page.locator("#all-blocks").check()
+    rows = page.locator("#runs .block").evaluate_all(
+        "all => all.map((each) => each.getBoundingClientRect().top)"
+    )
+    assert rows[:3] == rows[3:] and rows[0] < rows[1] < rows[2]
+    assert page.locator("#runs .absent").inner_text() == "no block 2 here: b has 0, 1"
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_maps_fill_their_column(opened, beside):
+    runs = [("a", vit()), ("b", vit())] if beside else [("a", vit())]
+    page = opened(page_data(*runs, size=16), viewport={"width": 1440, "height": 900})
+    column = page.locator("#runs .maps").first.bounding_box()
+    boxes = [head.bounding_box() for head in page.locator("#runs .head").all()[:3]]
+    assert max(box["x"] + box["width"] for box in boxes) == pytest.approx(
+        column["x"] + column["width"], abs=2
+    )
+    assert max(box["y"] + box["height"] for box in boxes) < 900
+
+
+def test_against_even_attention_an_even_map_has_one_colour(opened):
+    flat = vit()
+    for block in flat.blocks:
+        torch.nn.init.zeros_(block.attn.qkv.weight)
+        torch.nn.init.zeros_(block.attn.qkv.bias)
+    page = opened(page_data(("flat", flat), size=16))
+    page.select_option("#scale", "even")
+    page.wait_for_timeout(100)  # for the frame in which it is drawn; reading pixels again and again is warned of
+    context = "document.querySelector('#runs canvas').getContext('2d')"
+    pixels = page.evaluate(f"Array.from({context}.getImageData(0, 0, 4, 4).data)")
+    assert pixels == 16 * [247, 247, 247, 255]
+    assert page.inner_text("#legend .ends").split("\n") == ["1/16 ×", "even", "16 ×"]
+    assert "up to 5.88\xa0%, 1.0\xa0×\xa0even" in page.locator("#runs .name").first.inner_text()
+
+
 def test_titles_and_data_stay_text(opened):
     data = page_data(("</script><script>alert(1)</script>{{data}}", vit()), size=16)
     page = opened(data, title="<b>{{script}}</b> & more")
     assert page.title() == "<b>{{script}}</b> & more"
-    assert page.inner_text(".run h2") == "</script><script>alert(1)</script>{{data}}"
+    assert page.inner_text(".run-name h2") == "</script><script>alert(1)</script>{{data}}"
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
@@ -213,8 +288,6 @@ def test_nobody_is_shut_out(opened, scheme, width):
 
 def test_196_patches_redraw_in_time_of_the_right_order(opened):
     """The bounds are tens of times what it takes here: this catches work of the wrong order, not slow machines."""
-    import timm
-
     model = timm.models.VisionTransformer(embed_dim=384, depth=4, num_heads=6)
     data = page_data(("vit", model), size=224)
     page = opened(data)

@@ -1,8 +1,9 @@
 """The attention layers of a model, each with a view through which its heads can be read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -31,6 +32,22 @@ class HeadLayer:
         return self.view.interaction.kind if self.view is self.module else "plain"
 
     @property
+    def words(self) -> str:
+        """What its heads do with each other, as a person says it: ``borrows 8 channels a side``."""
+        if self.kind == "plain":
+            return "plain attention"
+        options = self.view.interaction.options()
+        overlap = options.pop("overlap", None)
+        borrowing = [] if overlap is None else [_borrowing(overlap)]
+        say = _WORDS.get(self.kind)
+        said = (
+            say(options)
+            if say
+            else ", ".join([self.kind, *(f"{n} {v}" for n, v in options.items() if n != "mode")])
+        )
+        return ", ".join([said, *borrowing] if said else borrowing)
+
+    @property
     def inspected(self) -> Inspectable:
         """What its interaction says of its heads."""
         return inspectable(self.view.interaction)
@@ -39,6 +56,31 @@ class HeadLayer:
     def projection(self) -> nn.Module:
         """What the heads' outputs go into, laid as ``view.side_by_side`` lays them."""
         return self.module.get_submodule(self.view.entrance or self.view.projection)
+
+
+# By kind of interaction, of its options less the overlap; a kind of another package is told by its name and options.
+_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "overlap": lambda options: "",
+    "talking": lambda options: "heads mixed before and after the softmax",
+    "reattention": lambda options: "heads mixed after the softmax",
+    "dcmha": lambda options: "heads mixed before and after the softmax, by each token",
+    "knocking": lambda options: "heads mixed as they are projected",
+    "iha": lambda options: f"{options['pseudo_heads']} pseudo-heads a head, mixed of all heads",
+    "imhsa": lambda options: (
+        f"through {_cells(options['landmarks'])} landmarks, heads {'mixed' if options['interaction'] else 'apart'}"
+    ),
+}
+
+
+def _borrowing(overlap: int) -> str:
+    return (
+        f"borrows {overlap} channel{'' if overlap == 1 else 's'} a side" if overlap else "borrows no channels"
+    )
+
+
+def _cells(landmarks: int | tuple[int, int]) -> str:
+    rows, columns = (landmarks, landmarks) if isinstance(landmarks, int) else landmarks
+    return f"{rows} x {columns}"
 
 
 @contextmanager

@@ -62,8 +62,37 @@ def prefix_tokens(model: nn.Module) -> int:
     return 0
 
 
-# Tokens before the grid, as torchvision and transformers call them.
-_BEFORE_GRID = ("class_token", "cls_token", "class_embedding", "distillation_token", "register_tokens")
+# Tokens before the grid, as timm, torchvision and transformers call them, in the order in which they stand.
+_BEFORE_GRID = {
+    "cls_token": "class token",
+    "class_token": "class token",
+    "class_embedding": "class token",
+    "dist_token": "distillation token",
+    "distillation_token": "distillation token",
+    "reg_token": "register",
+    "register_tokens": "register",
+}
+
+
+def prefix_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    """What the first ``count`` tokens of a model's attention are: ``class token``, ``register 1`` ...
+
+    Those that no part of the model has by a name that is known are ``token 0`` and so on.
+    """
+    for part in model.modules():
+        found = [
+            name for attr, name in _BEFORE_GRID.items() for _ in range(_length(getattr(part, attr, None)))
+        ]
+        if found and len(found) >= count:
+            numbered = (f"register {i}" for i in range(1, count + 1))
+            return tuple(next(numbered) if name == "register" else name for name in found[:count])
+    return tuple(f"token {i}" for i in range(count))
+
+
+def _length(tokens: object) -> int:
+    if not isinstance(tokens, Tensor):
+        return 0
+    return tokens.shape[1] if tokens.dim() == 3 else 1
 
 
 def _patches(parent: nn.Module) -> tuple[nn.Module, int] | None:
@@ -75,9 +104,7 @@ def _patches(parent: nn.Module) -> tuple[nn.Module, int] | None:
         for step in name.split("."):
             module = getattr(module, step, None)
         if isinstance(module, nn.Conv2d) or (name == "conv_proj" and isinstance(module, nn.Module)):
-            tokens = (getattr(holder, each, None) for each in _BEFORE_GRID)
-            lengths = [t.shape[1] if t.dim() == 3 else 1 for t in tokens if isinstance(t, Tensor)]
-            return module, sum(lengths)
+            return module, sum(_length(getattr(holder, each, None)) for each in _BEFORE_GRID)
     return None
 
 

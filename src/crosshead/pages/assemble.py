@@ -15,6 +15,7 @@ _SCRIPTS = (
     "numbers.js",
     "marks.js",
     "panels.js",
+    "cells.js",
     "theme.js",
     "view.js",
 )

@@ -1,7 +1,8 @@
 """A model's heads as numbers that a page can hold: queries and keys in 8 bits, so that rows are computed there."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ..heads.attention_layers import HeadLayer, head_layers
 from ..heads.calls import Call, reading
+from ..layers.grid_sources import prefix_names
 from ..layers.interactions.inspectable import (
     AnyMixing,
     LandmarkMixing,
@@ -31,11 +33,12 @@ def embed_blocks(
     """
     layers = head_layers(model, blocks)
     found: dict[str, dict[str, Any]] = {}
+    names = partial(prefix_names, model)
     was_training = model.training
     model.eval()
     try:
         with reading(
-            model, layers, lambda call: found.__setitem__(call.layer.path, _block(call, len(pictures)))
+            model, layers, lambda call: found.update({call.layer.path: _block(call, len(pictures), names)})
         ):
             model(pictures)
     finally:
@@ -52,7 +55,7 @@ def block_size(block: dict[str, Any]) -> int:
     return len(block) if isinstance(block, str) else 8
 
 
-def _block(call: Call, pictures: int) -> dict[str, Any]:
+def _block(call: Call, pictures: int, names: Callable[[int], tuple[str, ...]]) -> dict[str, Any]:
     layer, heads, places = call.layer, call.heads, call.places
     view = layer.view
     q, k, _ = layer.inspected.operands(view, heads)
@@ -84,6 +87,7 @@ def _block(call: Call, pictures: int) -> dict[str, Any]:
         "heads": view.num_heads,
         "tokens": q.shape[2],
         "prefix": places.prefix,
+        "prefixNames": list(names(places.prefix)),
         "rows": places.rows,
         "columns": places.columns,
         "windows": places.windows,
@@ -125,14 +129,7 @@ def _sight(q: Tensor, k: Tensor, dynamic: Tensor | None, picture: int, pictures:
 
 
 def _label(layer: HeadLayer) -> str:
-    view = layer.view
-    heads = f"{view.num_heads} heads of {view.head_dim}"
-    if layer.kind == "plain":
-        return f"{type(layer.module).__name__}; {heads}"
-    # How it is computed is nobody's concern here, nor what is on unless it is switched off.
-    options = {name: value for name, value in view.interaction.options().items() if name != "mode"}
-    said = [f"{name} {value}" for name, value in options.items() if value is not True and value is not None]
-    return f"{', '.join([view.interaction.kind, *said])}; {heads}"
+    return f"{layer.words}; {layer.view.num_heads} heads of {layer.view.head_dim}"
 
 
 def _plain(values: Any) -> Any:

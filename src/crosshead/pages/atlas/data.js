@@ -5,7 +5,7 @@
 /** @typedef {import("./engine.js").Packed} Packed */
 /** @typedef {{name: string, note: string, blocks: Block[]}} Run */
 /** @typedef {{name: string, caption: string, width: number, height: number, src: string}} Picture */
-/** @typedef {{pictures: Picture[], runs: Run[], depth: number}} Page */
+/** @typedef {{pictures: Picture[], runs: Run[], numbers: number[]}} Page  numbers: of all runs' blocks, in order */
 
 /**
  * @param {string} text
@@ -14,8 +14,9 @@
 export function readPage(text) {
   const raw = JSON.parse(text);
   const runs = raw.runs.map((/** @type {any} */ run) => ({ ...run, blocks: run.blocks.map(readBlock) }));
-  const depth = 1 + Math.max(...runs.flatMap((/** @type {Run} */ run) => run.blocks.map((block) => block.block)));
-  return { pictures: raw.pictures, runs, depth };
+  /** @type {Set<number>} */
+  const numbers = new Set(runs.flatMap((/** @type {Run} */ run) => run.blocks.map((block) => block.block)));
+  return { pictures: raw.pictures, runs, numbers: [...numbers].sort((a, b) => a - b) };
 }
 
 /**

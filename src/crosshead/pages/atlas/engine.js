@@ -15,7 +15,7 @@
 /**
  * One attention layer. rows, columns: the grid of all its tokens. own: the columns of q and k that are a head's own, [from, to). bias: (heads, tokens, tokens).
  * mask: (windows, tokens, tokens), 1 where a query may see. places: (windows, tokens) -> the token of the whole grid.
- * @typedef {{path: string, block: number, kind: string, label: string, heads: number, tokens: number, prefix: number,
+ * @typedef {{path: string, block: number, kind: string, label: string, heads: number, tokens: number, prefix: number, prefixNames: string[],
  *   rows: number, columns: number, windows: number, places: Int32Array | null, width: number, own: [number, number],
  *   scale: number, bias: Packed | null, mask: Uint8Array | null, signed: boolean,
  *   talking: {pre: Float32Array, preBias: Float32Array, post: Float32Array, postBias: Float32Array} | null,

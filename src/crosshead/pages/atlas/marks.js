@@ -32,6 +32,17 @@ export function outline(marks, query, grid, picture) {
 }
 
 /**
+ * The same query in the middle of its patch, which is all that attention knows of its place.
+ * @param {Query} query
+ * @param {{rows: number, columns: number}} grid
+ * @returns {Query}
+ */
+export function centred(query, grid) {
+  const middle = (/** @type {number} */ place, /** @type {number} */ count) => (Math.min(Math.floor(place * count), count - 1) + 0.5) / count;
+  return { ...query, x: middle(query.x, grid.columns), y: middle(query.y, grid.rows) };
+}
+
+/**
  * A ring around a query, with its name beside it.
  * @param {Element} marks
  * @param {Query} query

@@ -2,7 +2,7 @@
 /* Beside the picture: the table of the strongest weights, and the way through the landmarks. */
 import { landmarkRows } from "./engine.js";
 import { paint } from "./colours.js";
-import { highest, percent } from "./numbers.js";
+import { evenShare, highest, percent, times } from "./numbers.js";
 
 /** @typedef {import("./engine.js").Block} Block */
 /** @typedef {import("./engine.js").Switches} Switches */
@@ -13,34 +13,38 @@ import { highest, percent } from "./numbers.js";
  * @param {string} name of the head
  * @param {Block} block
  * @param {Float32Array} row of that head
- * @param {number} window
+ * @param {{window: number, token: number}} query
  */
-export function describe(table, name, block, row, window) {
+export function describe(table, name, block, row, query) {
   const order = [...row.keys()].sort((a, b) => Math.abs(row[b]) - Math.abs(row[a])).slice(0, 10);
   /** @type {HTMLElement} */ (table.querySelector("caption")).textContent =
     `${name}: where it looks most`;
   /** @type {HTMLElement} */ (table.querySelector("thead")).innerHTML =
-    "<tr><th scope='col'>token</th><th scope='col'>row</th><th scope='col'>column</th><th scope='col'>weight</th></tr>";
+    "<tr><th scope='col'>patch</th><th scope='col'>weight</th><th scope='col'>× even</th></tr>";
   const body = /** @type {HTMLElement} */ (table.querySelector("tbody"));
-  body.replaceChildren(...order.map((token) => tableRow(block, window, token, row[token])));
+  const even = evenShare(block, query.window, query.token);
+  body.replaceChildren(...order.map((token) => tableRow(tokenName(block, query.window, token), row[token], even)));
 }
 
 /**
  * @param {Block} block
  * @param {number} window
  * @param {number} token
- * @param {number} weight
  */
-function tableRow(block, window, token, weight) {
-  const line = document.createElement("tr");
-  const onGrid = token >= block.prefix;
+function tokenName(block, window, token) {
+  if (token < block.prefix) return block.prefixNames[token];
   const place = block.places ? block.places[window * block.tokens + token] : token - block.prefix;
-  const cellsOfRow = place < 0 && onGrid
-    ? ["beyond the picture", "", ""]
-    : onGrid
-    ? [`${place}`, `${Math.floor(place / block.columns)}`, `${place % block.columns}`]
-    : [`before the grid, ${token}`, "", ""];
-  for (const text of [...cellsOfRow, percent(weight)]) {
+  return place < 0 ? "beyond the picture" : `row ${Math.floor(place / block.columns)}, column ${place % block.columns}`;
+}
+
+/**
+ * @param {string} name
+ * @param {number} weight
+ * @param {number} even
+ */
+function tableRow(name, weight, even) {
+  const line = document.createElement("tr");
+  for (const text of [name, percent(weight), times(weight / even)]) {
     const cell = document.createElement("td");
     cell.textContent = text;
     line.append(cell);
@@ -72,10 +76,11 @@ export function drawLandmarks(panel, block, picture, head, token, switches) {
     `column ${cell % block.landmarks.columns}, with ${percent(shares[strongest])}. Left: query to landmarks. Right: that landmark to the tokens.`;
   const [left, right] = panel.querySelectorAll("canvas").length ? panel.querySelectorAll("canvas") : landmarkCanvases(panel);
   const coarse = { ...block, rows: block.landmarks.rows, columns: block.landmarks.columns, places: null };
-  paint(left, coarse, shares, 0, highest(shares, way.count, block.prefix), block.signed);
+  const palette = block.signed ? "signed" : "shares";
+  paint(left, coarse, shares, 0, { palette, unit: highest(shares, way.count, block.prefix) });
   const from = (head * way.count + strongest) * block.tokens;
   const keys = way.fromLandmarks.subarray(from, from + block.tokens);
-  paint(right, block, keys, 0, highest(keys, block.tokens, block.prefix), block.signed);
+  paint(right, block, keys, 0, { palette, unit: highest(keys, block.tokens, block.prefix) });
 }
 
 /** @param {HTMLElement} panel */

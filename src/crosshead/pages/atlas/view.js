@@ -2,15 +2,16 @@
 /* What a person sees and does: the query, the heads, the switches. Numbers come from engine.js and data.js. */
 import { readPage } from "./data.js";
 import { rowsOf } from "./engine.js";
-import { colourOf, paint } from "./colours.js";
-import { outline, ring, same } from "./marks.js";
-import { highest, extremes, percent, sum } from "./numbers.js";
+import { gradient, MOST_TIMES, paint } from "./colours.js";
+import { fit, layOutRuns, makeCell } from "./cells.js";
+import { centred, outline, ring, same } from "./marks.js";
+import { evenShare, extremes, highest, percent, sum, times } from "./numbers.js";
 import { describe, drawLandmarks } from "./panels.js";
 import { followTheme } from "./theme.js";
 
 /** @typedef {import("./engine.js").Block} Block */
 /** @typedef {import("./marks.js").Query} Query */
-/** @typedef {{run: number, block: Block, head: number, button: HTMLButtonElement, canvas: HTMLCanvasElement, name: HTMLElement}} Cell */
+/** @typedef {import("./cells.js").Cell} Cell */
 
 const page = readPage(/** @type {HTMLElement} */ (document.getElementById("data")).textContent || "{}");
 const state = {
@@ -19,7 +20,7 @@ const state = {
   block: 0,
   head: 0,
   all: false,
-  scale: "head",
+  /** @type {"head" | "block" | "even"} */ scale: "head",
   overlay: true,
   borrowed: true,
   alone: false,
@@ -40,9 +41,6 @@ const timings = [];
  * @returns {T}
  */
 const at = (id) => /** @type {T} */ (document.getElementById(id));
-
-/** The longest run's blocks set how far the slider goes. */
-const depth = Math.max(...page.runs.map((run) => run.blocks.length));
 
 /** @param {Block} block */
 function switches(block) {
@@ -89,7 +87,7 @@ function draw() {
       rows = { rows: rowsOf(cell.block, state.picture, window, token, switches(cell.block)), window, token };
       found.set(cell.block, rows);
     }
-    drawCell(cell, rows.rows, rows.window);
+    drawCell(cell, rows);
   }
   const chosen = cells.find(isChosen) ?? cells.find((cell) => cell.run === state.run) ?? cells[0];
   const rows = chosen && found.get(chosen.block);
@@ -97,26 +95,45 @@ function draw() {
   if (!chosen || !rows) return;
   const { block, head } = chosen;
   const name = `${page.runs.length > 1 ? `${page.runs[chosen.run].name}, b` : "B"}lock ${block.block}, head ${head}`;
-  describe(at("strongest"), name, block, rows.rows.subarray(head * block.tokens, (head + 1) * block.tokens), rows.window);
-  at("query-name").textContent = queryName(block);
+  describe(at("strongest"), name, block, rows.rows.subarray(head * block.tokens, (head + 1) * block.tokens), rows);
+  at("query-name").textContent = `${queryName(block)}. An even share is ${percent(evenShare(block, rows.window, rows.token))}.`;
   drawLandmarks(at("landmarks"), block, state.picture, head, rows.token, switches(block));
 }
 
 /**
  * @param {Cell} cell
- * @param {Float32Array} rows
- * @param {number} window
+ * @param {{rows: Float32Array, window: number, token: number}} found
  */
-function drawCell(cell, rows, window) {
+function drawCell(cell, found) {
   const { block, head } = cell;
-  const row = rows.subarray(head * block.tokens, (head + 1) * block.tokens);
-  const among = state.scale === "block" ? rows : row;
-  paint(cell.canvas, block, row, window, highest(among, block.tokens, block.prefix), block.signed);
+  const row = found.rows.subarray(head * block.tokens, (head + 1) * block.tokens);
+  const even = evenShare(block, found.window, found.token);
+  paint(cell.canvas, block, row, found.window, scaleOf(block, state.scale === "block" ? found.rows : row, even));
   cell.button.setAttribute("aria-pressed", String(isChosen(cell)));
-  const says = block.signed ? extremes(row, block.prefix) : `highest ${percent(highest(row, block.tokens, block.prefix))}`;
-  const rest = block.prefix ? `, off the grid ${percent(sum(row.subarray(0, block.prefix)))}` : "";
-  cell.name.textContent = state.all ? `${head}` : `head ${head}: ${says}${rest}`;
-  cell.button.setAttribute("aria-label", `block ${block.block}, head ${head}, ${says}`);
+  const most = extremes(row, block.prefix);
+  const says = `${block.signed ? "" : "up to "}${most}, ${times(highest(row, block.tokens, block.prefix) / even)}\u00a0×\u00a0even`;
+  const rest = block.prefix ? `; ${prefixWords(block)} ${percent(sum(row.subarray(0, block.prefix)))}` : "";
+  cell.name.textContent = state.all ? `${head}` : `head\u00a0${head}: ${says}${rest}`;
+  cell.button.setAttribute("aria-label", `block ${block.block}, head ${head}: ${says}`);
+}
+
+/**
+ * @param {Block} block
+ * @param {Float32Array} among the weights that share a scale
+ * @param {number} even
+ * @returns {import("./colours.js").Scale}
+ */
+function scaleOf(block, among, even) {
+  const against = state.scale === "even";
+  if (block.signed) return { palette: "signed", unit: against ? MOST_TIMES * even : highest(among, block.tokens, block.prefix) };
+  return against ? { palette: "even", unit: even } : { palette: "shares", unit: highest(among, block.tokens, block.prefix) };
+}
+
+/** @param {Block} block */
+function prefixWords(block) {
+  const [first, ...others] = block.prefixNames;
+  const registers = others.filter((name) => name.startsWith("register")).length;
+  return registers ? `${first} and ${registers} registers` : [first, ...others].join(" and ");
 }
 
 /** @param {Cell} cell */
@@ -131,15 +148,25 @@ function drawMarks(block) {
   const picture = page.pictures[state.picture];
   marks.setAttribute("viewBox", `0 0 ${picture.width} ${picture.height}`);
   marks.replaceChildren();
-  state.pins.forEach((pin, i) => pin.prefix === null && ring(marks, pin, picture, 0.022, String(i + 1)));
+  state.pins.forEach((pin, i) => pin.prefix === null && ring(marks, block ? centred(pin, block) : pin, picture, ringSize(block, 0.022), String(i + 1)));
   if (state.query.prefix !== null) return;
   if (block) outline(marks, state.query, block, picture);
-  ring(marks, state.query, picture, 0.03, "");
+  ring(marks, block ? centred(state.query, block) : state.query, picture, ringSize(block, 0.03), "");
+}
+
+/**
+ * A share of the picture, but no more than a patch holds.
+ * @param {Block | undefined} block
+ * @param {number} most
+ */
+function ringSize(block, most) {
+  return block ? Math.min(most, 0.28 / Math.max(block.rows, block.columns)) : most;
 }
 
 /** @param {Block} block */
 function queryName(block) {
-  if (state.query.prefix !== null) return `Query: token ${state.query.prefix} before the grid${state.frozen ? ", pinned" : ""}`;
+  const { prefix } = state.query;
+  if (prefix !== null && prefix < block.prefix) return `Query: ${block.prefixNames[prefix]}${state.frozen ? ", pinned" : ""}`;
   const row = Math.min(Math.floor(state.query.y * block.rows), block.rows - 1);
   const column = Math.min(Math.floor(state.query.x * block.columns), block.columns - 1);
   return `Query: patch in row ${row}, column ${column} of ${block.rows} by ${block.columns}${state.frozen ? ", pinned" : ""}`;
@@ -147,105 +174,145 @@ function queryName(block) {
 
 /** Lays out the heads of the block, or of all blocks, of every run. */
 function layOut() {
-  cells = [];
   const runs = at("runs");
-  runs.replaceChildren();
-  runs.className = `${state.all ? "all" : ""}${page.runs.length > 1 ? " beside" : ""}`;
-  page.runs.forEach((run, number) => {
-    const section = document.createElement("section");
-    section.className = "run";
-    const title = document.createElement("h2");
-    title.textContent = run.name;
-    const note = document.createElement("p");
-    note.textContent = run.note;
-    section.append(title, note);
-    const blocks = state.all ? run.blocks : run.blocks.filter((block) => block.block === state.block);
-    if (!blocks.length) note.textContent += ` Block ${state.block} is not in this page.`;
-    for (const block of blocks) section.append(...layOutBlock(number, block));
-    runs.append(section);
-  });
-  const shown = page.runs.map((run) => run.blocks.find((block) => block.block === state.block)?.label ?? "-");
-  at("block-name").textContent = `block ${state.block}: ${[...new Set(shown)].join(" | ")}`;
-  /** @type {HTMLInputElement} */ (at("block")).value = String(state.block);
+  runs.className = state.all ? "all" : "";
+  const picture = page.pictures[state.picture];
+  const numbers = state.all ? page.numbers : [state.block];
+  cells = layOutRuns(runs, page.runs, numbers, (run, block) =>
+    Array.from({ length: block.heads }, (_, head) => {
+      const cell = makeCell(run, block, head, picture, state.overlay);
+      cell.button.addEventListener("click", () => {
+        state.run = run;
+        state.head = head;
+        state.block = block.block;
+        redraw();
+      });
+      return cell;
+    }),
+  );
+  const [first, last] = [page.numbers[0], page.numbers[page.numbers.length - 1]];
+  const whole = last - first + 1 === page.numbers.length;
+  at("block-name").textContent = `block ${state.block} of ${whole ? `${first} to ${last}` : page.numbers.join(", ")}`;
+  /** @type {HTMLInputElement} */ (at("block")).value = String(page.numbers.indexOf(state.block));
   adviseSwitches();
+  layOutTokens();
+  fitRuns();
   redraw();
 }
 
-/**
- * @param {number} run
- * @param {Block} block
- */
-function layOutBlock(run, block) {
-  const title = document.createElement("h3");
-  title.textContent = `block ${block.block}: ${block.label}`;
-  const maps = document.createElement("div");
-  maps.className = "maps";
+function fitRuns() {
   const picture = page.pictures[state.picture];
-  for (let head = 0; head < block.heads; head += 1) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = `head${state.overlay ? " over" : ""}${block.windows > 1 ? " windowed" : ""}`;
-    const frame = document.createElement("span");
-    frame.className = "cell";
-    frame.style.aspectRatio = `${picture.width} / ${picture.height}`;
-    const image = document.createElement("img");
-    image.src = picture.src;
-    image.alt = "";
-    const canvas = document.createElement("canvas");
-    frame.append(image, canvas);
-    const name = document.createElement("span");
-    name.className = "name";
-    button.append(frame, name);
-    button.addEventListener("click", () => {
-      state.run = run;
-      state.head = head;
-      state.block = block.block;
-      redraw();
-    });
-    maps.append(button);
-    cells.push({ run, block, head, button, canvas, name });
-  }
-  return [title, maps];
+  const heads = Math.max(...cells.map((cell) => cell.block.heads), 1);
+  fit(at("runs"), page.runs.length, heads, state.all, picture.height / picture.width);
 }
 
-/** Switches that do nothing in the block that is shown are greyed, and say so; scales that colour none are hidden. */
+/** Switches that can do nothing in what is shown are disabled, and say why; scales that colour none are hidden. */
 function adviseSwitches() {
-  const blocks = page.runs.flatMap((run) => run.blocks.filter((block) => state.all || block.block === state.block));
-  at("legend").hidden = blocks.every((block) => block.signed);
-  at("legend-signed").hidden = !blocks.some((block) => block.signed);
+  const blocks = cells.map((cell) => cell.block);
   const borrows = blocks.some((block) => block.own[1] - block.own[0] < block.width);
   const mixes = blocks.some(
     (block) => block.talking || block.landmarks?.mixQuery || block.theta || block.sights[0].matrices,
   );
-  for (const [id, useful] of /** @type {[string, boolean][]} */ ([["borrowed", borrows], ["alone", borrows], ["mixing", mixes]])) {
-    at(id).closest("label")?.classList.toggle("idle", !useful);
-  }
-  at("switch-note").textContent =
-    borrows && mixes ? "" : borrows ? "These heads borrow channels; nothing mixes them." : mixes ? "These heads are mixed; none borrows channels." : "These heads do not interact: the switches change nothing.";
+  enable("borrowed", borrows);
+  enable("alone", borrows);
+  enable("mixing", mixes);
+  enable("overlay", blocks.some((block) => block.windows === 1));
+  enable("block-before", state.block !== page.numbers[0]);
+  enable("block-after", state.block !== page.numbers[page.numbers.length - 1]);
+  enable("block", page.numbers.length > 1);
+  enable("all-blocks", page.numbers.length > 1);
+  at("switch-note").textContent = borrows
+    ? mixes ? "" : "Heads borrow channels here; nothing mixes them."
+    : mixes ? "Heads are mixed here; none borrows channels." : "Heads do not interact here.";
+  adviseScales(blocks);
 }
 
-/** @param {number} block */
+/**
+ * @param {string} id
+ * @param {boolean} useful
+ */
+function enable(id, useful) {
+  const control = /** @type {HTMLInputElement} */ (at(id));
+  control.disabled = !useful;
+  control.closest("label")?.classList.toggle("idle", !useful);
+}
+
+/** @param {Block[]} blocks */
+function adviseScales(blocks) {
+  const whose = state.scale === "head" ? "head's" : "block's";
+  const against = state.scale === "even";
+  label("legend", against ? "even" : "shares", against ? [`1/${MOST_TIMES} ×`, "even", `${MOST_TIMES} ×`] : ["0", "", `${whose} highest`]);
+  label("legend-signed", "signed", against ? [`-${MOST_TIMES} × even`, "0", `${MOST_TIMES} × even`] : ["below 0", "0", "highest"]);
+  at("legend").hidden = blocks.every((block) => block.signed);
+  at("legend-signed").hidden = !blocks.some((block) => block.signed);
+}
+
+/**
+ * @param {string} id
+ * @param {import("./colours.js").Palette} palette
+ * @param {string[]} ends
+ */
+function label(id, palette, ends) {
+  const legend = at(id);
+  /** @type {HTMLElement} */ (legend.querySelector(".bar")).style.background = gradient(palette);
+  legend.querySelectorAll(".ends span").forEach((end, i) => (end.textContent = ends[i]));
+}
+
+/** @param {number} block its place among those in the page */
 function chooseBlock(block) {
-  state.block = Math.min(Math.max(block, 0), page.depth - 1);
+  state.block = page.numbers[Math.min(Math.max(block, 0), page.numbers.length - 1)];
   layOut();
 }
 
 /** @param {Query} query */
 function ask(query) {
   state.query = query;
+  for (const button of at("tokens").querySelectorAll("button[data-prefix]")) {
+    button.setAttribute("aria-pressed", String(query.prefix === Number(/** @type {HTMLElement} */ (button).dataset.prefix)));
+  }
   redraw();
+}
+
+/** Buttons for the tokens that are no patch, and one that lets the query go where it is held. */
+function layOutTokens() {
+  const names = cells.map((cell) => cell.block.prefixNames).reduce((most, each) => (each.length > most.length ? each : most), []);
+  const buttons = names.map((name, prefix) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.dataset.prefix = String(prefix);
+    button.setAttribute("aria-pressed", String(state.query.prefix === prefix));
+    button.addEventListener("click", () => {
+      state.frozen = true;
+      ask({ ...state.query, prefix });
+      layOutPins();
+      layOutTokens();
+    });
+    return button;
+  });
+  if (state.frozen) {
+    const follow = document.createElement("button");
+    follow.type = "button";
+    follow.textContent = "follow the pointer";
+    follow.addEventListener("click", free);
+    buttons.push(follow);
+  }
+  at("tokens").replaceChildren(...buttons);
 }
 
 function pin() {
   state.pins.push({ ...state.query });
   state.frozen = true;
   layOutPins();
+  layOutTokens();
   redraw();
 }
 
 function free() {
   state.frozen = false;
+  if (state.query.prefix !== null) state.query = { ...state.query, prefix: null };
   layOutPins();
+  layOutTokens();
   redraw();
 }
 
@@ -259,6 +326,7 @@ function layOutPins() {
       state.frozen = true;
       ask({ ...query });
       layOutPins();
+      layOutTokens();
     });
     return button;
   });
@@ -314,10 +382,11 @@ function listen() {
   });
   document.addEventListener("keydown", onKey);
   at("block").addEventListener("input", () => chooseBlock(Number(/** @type {HTMLInputElement} */ (at("block")).value)));
-  at("block-before").addEventListener("click", () => chooseBlock(state.block - 1));
-  at("block-after").addEventListener("click", () => chooseBlock(state.block + 1));
+  at("block-before").addEventListener("click", () => chooseBlock(page.numbers.indexOf(state.block) - 1));
+  at("block-after").addEventListener("click", () => chooseBlock(page.numbers.indexOf(state.block) + 1));
   at("scale").addEventListener("change", () => {
-    state.scale = /** @type {HTMLSelectElement} */ (at("scale")).value;
+    state.scale = /** @type {"head" | "block" | "even"} */ (/** @type {HTMLSelectElement} */ (at("scale")).value);
+    adviseScales(cells.map((cell) => cell.block));
     redraw();
   });
   for (const [id, key, act] of /** @type {[string, "all" | "overlay" | "borrowed" | "alone" | "mixing", () => void][]} */ ([
@@ -338,17 +407,17 @@ function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target instanceof HTMLSelectElement) return;
   const toggles = { b: "borrowed", n: "alone", m: "mixing" };
   if (event.key === "Escape") free();
-  else if (event.key === "[") chooseBlock(state.block - 1);
-  else if (event.key === "]") chooseBlock(state.block + 1);
+  else if (event.key === "[") chooseBlock(page.numbers.indexOf(state.block) - 1);
+  else if (event.key === "]") chooseBlock(page.numbers.indexOf(state.block) + 1);
   else if (event.key === "," || event.key === ".") chooseHead(event.key === "." ? 1 : -1);
   else if (event.key === "r") chooseRun();
-  else if (event.key === "c") ask({ x: 0.5, y: 0.5, prefix: 0 });
+  else if (event.key === "c") /** @type {HTMLElement | null} */ (at("tokens").querySelector("button[data-prefix]"))?.click();
   else if (event.key in toggles) at(toggles[/** @type {"b" | "n" | "m"} */ (event.key)]).click();
 }
 
 /** @param {number} by */
 function chooseHead(by) {
-  const heads = Math.max(...cells.map((cell) => cell.block.heads));
+  const heads = Math.max(...cells.map((cell) => cell.block.heads), 1);
   state.head = (state.head + by + heads) % heads;
   redraw();
 }
@@ -380,18 +449,21 @@ function layOutPictures() {
 
 function start() {
   const slider = /** @type {HTMLInputElement} */ (at("block"));
-  slider.max = String(page.depth - 1);
-  state.block = page.runs[0].blocks[page.runs[0].blocks.length - 1].block;
-  for (const [id, isSigned] of /** @type {[string, boolean][]} */ ([["legend", false], ["legend-signed", true]])) {
-    const stops = Array.from({ length: 9 }, (_, i) => colourOf(i / 8, isSigned)).map(([r, g, b]) => `rgb(${r} ${g} ${b})`);
-    /** @type {HTMLElement} */ (at(id).querySelector("span")).style.background = `linear-gradient(90deg, ${stops.join(",")})`;
-  }
+  slider.max = String(page.numbers.length - 1);
+  const common = page.numbers.filter((number) => page.runs.every((run) => run.blocks.some((block) => block.block === number)));
+  state.block = (common.length ? common : page.numbers).slice(-1)[0];
   layOutPictures();
   listen();
   followTheme(at("theme"));
   choosePicture();
+  let width = 0;
+  new ResizeObserver(() => {
+    const now = at("runs").clientWidth;
+    if (now !== width) fitRuns();
+    width = now;
+  }).observe(at("runs"));
 }
 
 // For tests, and for whoever opens the console.
-Object.assign(window, { atlas: { page, state, rowsOf, locate, timings, depth } });
+Object.assign(window, { atlas: { page, state, rowsOf, locate, timings } });
 start();
