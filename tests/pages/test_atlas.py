@@ -258,7 +258,9 @@ def test_against_even_attention_an_even_map_has_one_colour(opened):
         torch.nn.init.zeros_(block.attn.qkv.bias)
     page = opened(page_data(("flat", flat), size=16))
     page.select_option("#scale", "even")
-    page.wait_for_timeout(100)  # for the frame in which it is drawn; reading pixels again and again is warned of
+    page.wait_for_timeout(
+        100
+    )  # for the frame in which it is drawn; reading pixels again and again is warned of
     context = "document.querySelector('#runs canvas').getContext('2d')"
     pixels = page.evaluate(f"Array.from({context}.getImageData(0, 0, 4, 4).data)")
     assert pixels == 16 * [247, 247, 247, 255]

@@ -18,7 +18,11 @@ _ROLLOUT_TOKENS = 4096
 
 @dataclass(frozen=True)
 class LayerMaps:
-    """One layer's maps of a picture: (heads, rows, columns), NaN where the query may not look."""
+    """One layer's maps of a picture: (heads, rows, columns), NaN where the query may not look.
+
+    ``words`` say what its heads do with each other; ``even`` (rows, columns) is what the maps would be if the query
+    gave all that it may see the same, None where they are no attention.
+    """
 
     path: str
     block: int
@@ -26,6 +30,8 @@ class LayerMaps:
     heads: tuple[int, ...]
     maps: Tensor
     signed: bool
+    words: str = ""
+    even: Tensor | None = None
 
 
 @torch.no_grad()
@@ -54,7 +60,8 @@ def attention_maps(
     def on_call(call: Call) -> None:
         chosen = _chosen_heads(call, heads)
         rows = _rows(call, picture, query, lambda window, tokens: call.weights(chosen, tokens)[window])
-        found.append(_layer_maps(call, chosen, rows))
+        even = _rows(call, picture, query, lambda window, tokens: _even(call, window, tokens))[0]
+        found.append(_layer_maps(call, chosen, rows, even=even))
 
     _run(model, picture, layers, on_call)
     return found
@@ -230,10 +237,25 @@ def _span(start: float, end: float, count: int) -> range:
     return range(first, max(min(int(end * count + 0.999), count), first + 1))
 
 
-def _layer_maps(call: Call, heads: list[int], maps: Tensor, signed: bool | None = None) -> LayerMaps:
+def _even(call: Call, window: int, tokens: list[int]) -> Tensor:
+    """Rows of attention that is the same for all keys that a query may see, (1, tokens, N)."""
+    mask = call.heads.window_mask
+    if mask is None:
+        allowed = torch.ones(len(tokens), call.heads.q.shape[1], device=call.heads.q.device)
+    else:
+        allowed = (mask[window, tokens] == 0).float()
+    return (allowed / allowed.sum(-1, keepdim=True))[None]
+
+
+def _layer_maps(
+    call: Call, heads: list[int], maps: Tensor, *, signed: bool | None = None, even: Tensor | None = None
+) -> LayerMaps:
     layer = call.layer
     is_signed = layer.inspected.signed(call.heads) if signed is None else signed
-    return LayerMaps(layer.path, layer.block, layer.kind, tuple(heads), maps.cpu(), is_signed)
+    even = None if even is None else even.cpu()
+    return LayerMaps(
+        layer.path, layer.block, layer.kind, tuple(heads), maps.cpu(), is_signed, layer.words, even
+    )
 
 
 def _keep_inputs(layer: HeadLayer, outputs: dict[str, Tensor]):  # type: ignore[no-untyped-def]

@@ -1,10 +1,10 @@
-"""Sheets of maps over a picture: a row a block, a column a head."""
+"""Sheets of maps beside a picture: a row a block, a column a head."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,25 @@ Place = tuple[float, float] | tuple[float, float, float, float]
 class BlockMaps:
     """What a block's heads show of one picture.
 
-    ``maps`` (heads, rows, columns), NaN where a query may not see; ``heads`` their numbers; ``signed`` where they are
-    no probabilities.
+    ``maps`` (heads, rows, columns), NaN where a query may not see; ``heads`` their numbers, None of a map that is of no
+    head; ``even`` (rows, columns), what each place would have if all that may be seen had the same, where the maps are
+    shares of attention; ``signed`` where they are no probabilities.
     """
 
     label: str
-    heads: Sequence[int]
+    heads: Sequence[int] | None
     maps: Array
+    even: Array | None = None
     signed: bool = False
+
+
+# What the ends of the colours stand for: each head's own highest, a block's, or this many times an even share.
+Scale = Literal["head", "block", "even"]
+MOST_TIMES = 16
+
+_DPI = 100
+_MARGIN, _GAP, _LINE, _CELL = 14, 8, 14, 168  # pixels
+_PICTURE = (240, 1024)  # the least and the most that the picture may be wide
 
 
 def draw_sheet(
@@ -33,71 +44,171 @@ def draw_sheet(
     blocks: Sequence[BlockMaps],
     *,
     title: str,
+    said: str = "",
     query: Place | None = None,
     overlay: bool = True,
-    shared: bool = False,
+    scale: Scale = "head",
 ) -> None:
-    """Writes a PNG.
+    """Writes a PNG: the picture once, at its own resolution or a whole multiple of it, and the maps beside it.
 
     Args:
         picture: (height, width, 3), what the model saw.
         title: what is shown, in a line.
-        query: the pixel (x, y) whose attention is shown, marked by a ring, or the box (left, top, right, bottom).
+        said: what the model says of the picture.
+        query: the pixel (x, y) whose attention is shown, marked by a ring in the middle of its patch, or the box (left,
+            top, right, bottom).
         overlay: lay the maps over the picture; else they stand alone.
-        shared: one scale for all heads of a block; else each head has its own.
+        scale: ``head``, ``block`` or ``even``: see ``Scale``; by powers of two against even attention.
+
+    Raises:
+        ValueError: ``even`` of maps that are no shares of attention.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = 1 + max(len(block.heads) for block in blocks)
+    if scale == "even" and any(block.even is None for block in blocks):
+        raise ValueError("these maps are no shares of attention, which could be held against even attention")
     height, width = picture.shape[:2]
-    cell = 1.35
-    wide = cell * columns + 0.8
-    said = textwrap.wrap(title, int(13.5 * wide)) + textwrap.wrap(_scales(blocks, shared), int(13.5 * wide))
-    size = (wide, cell * height / width * len(blocks) + 0.42 * len(blocks) + 0.3 + 0.15 * len(said))
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(said), fontsize=8.5, x=0.01, ha="left")
-    axes = figure.subplots(len(blocks), columns, squeeze=False)
-    for row, block in zip(axes, blocks, strict=True):
-        for ax in row:
-            ax.set_axis_off()
-        _show_picture(row[0], picture, query, f"{block.label}{_even(block.maps)}")
-        scale = _scale(block.maps, block.signed) if shared else None
-        for ax, head, values in zip(row[1:], block.heads, block.maps, strict=False):
-            ax.set_title(_head_title(head, values), fontsize=6.5, pad=2)
-            _show_map(ax, picture, values, scale or _scale(values, block.signed), block.signed, overlay)
+    times = max(_PICTURE[0] // width, 1)
+    across = min(times * width, _PICTURE[1])
+    down = across * height // width
+    cell = _CELL, max(_CELL * height // width, 1)
+    words = _wrapped([title, said, *_yardsticks(blocks)], across)
+    left = down + _LINE * (len(words) + 1) + 4 * _LINE * len(_palettes(blocks, scale))
+    row_height = cell[1] + 2 * _LINE + _GAP
+    columns = max(len(block.maps) for block in blocks)
+    size = (
+        3 * _MARGIN + across + columns * (cell[0] + _GAP),
+        2 * _MARGIN + max(left, row_height * len(blocks)),
+    )
+    page = _Page(size)
+    _draw_left(page, picture, (across, down), words, blocks, scale, query)
+    for row, block in enumerate(blocks):
+        top = _MARGIN + row * row_height
+        page.text(2 * _MARGIN + across, top, block.label, bold=True)
+        ends = _ends(block, block.maps, scale)
+        for column, values in enumerate(block.maps):
+            corner = 2 * _MARGIN + across + column * (cell[0] + _GAP), top + _LINE
+            page.text(*corner, _head_title(block, column))
+            ax = page.axes(corner[0], corner[1] + _LINE, *cell)
+            own = ends or _ends(block, values, "block")
+            assert own is not None  # of a block there are always ends
+            _show_map(ax, picture, block, values, own, overlay, scale)
             if query is not None:
-                _mark(ax, query)
-    figure.savefig(file)
+                _mark(ax, _centred(query, values.shape, (height, width)))
+    page.figure.savefig(file)
 
 
-def _show_picture(ax: Any, picture: NDArray[np.uint8], query: Place | None, label: str) -> None:
-    ax.imshow(picture, interpolation="nearest")
-    ax.set_title(label, fontsize=6.5, pad=2, loc="left")
+class _Page:
+    """A figure in pixels from the top left, so that a picture is drawn pixel by pixel."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.size = size
+        self.figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI)
+        FigureCanvasAgg(self.figure)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Any:
+        wide, high = self.size
+        ax = self.figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
+        ax.set_axis_off()
+        return ax
+
+    def text(self, left: float, top: float, text: str, *, bold: bool = False) -> None:
+        self.figure.text(
+            left / self.size[0], 1 - top / self.size[1], text.replace("$", r"\$"),
+            va="top", fontsize=7.2, fontweight="bold" if bold else "normal",
+        )  # fmt: skip
+
+
+def _draw_left(
+    page: _Page,
+    picture: NDArray[np.uint8],
+    size: tuple[int, int],
+    words: Sequence[str],
+    blocks: Sequence[BlockMaps],
+    scale: Scale,
+    query: Place | None,
+) -> None:
+    """The picture, what is said of it, and what the colours mean."""
+    ax = page.axes(_MARGIN, _MARGIN, *size)
+    ax.imshow(picture, aspect="auto")  # antialiased where it is made smaller
     if query is not None:
-        _mark(ax, query)
+        _mark(ax, _centred(query, blocks[0].maps.shape[1:], picture.shape[:2]))
+    top = _MARGIN + size[1] + _LINE // 2
+    for i, line in enumerate(words):
+        page.text(_MARGIN, top + i * _LINE, line, bold=i == 0)
+    top += (len(words) + 1) * _LINE
+    for i, (colours, ends) in enumerate(_palettes(blocks, scale).items()):
+        bar = page.axes(_MARGIN, top + 4 * _LINE * i, size[0], _LINE)
+        bar.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect="auto")
+        for place, end, where in zip((0, 0.5, 1), ends, ("left", "center", "right"), strict=True):
+            bar.text(place, -0.3, end, transform=bar.transAxes, ha=where, va="top", fontsize=7.2)
+
+
+def _palettes(blocks: Sequence[BlockMaps], scale: Scale) -> dict[str, tuple[str, str, str]]:
+    """The colours that the blocks are drawn in, and what their low end, middle and high end stand for."""
+    whose = "head's highest" if scale == "head" else "block's highest"
+    found = {}
+    if scale == "even" and not all(block.signed for block in blocks):
+        found["PuOr_r"] = (f"1/{MOST_TIMES} ×", "even", f"{MOST_TIMES} ×")
+    elif not all(block.signed for block in blocks):
+        found["inferno"] = ("0", "", whose)
+    if any(block.signed for block in blocks):
+        high = f"{MOST_TIMES} × even" if scale == "even" else whose
+        found["RdBu_r"] = (f"-{MOST_TIMES} × even" if scale == "even" else "below 0", "0", high)
+    return found
+
+
+def _yardsticks(blocks: Sequence[BlockMaps]) -> list[str]:
+    """Even attention, told once where it is alike in all blocks."""
+    shares = [block.even for block in blocks if block.even is not None and np.isfinite(block.even).any()]
+    if not shares:
+        return []
+    low, high = min(float(np.nanmin(each)) for each in shares), max(float(np.nanmax(each)) for each in shares)
+    between = f"{low:.2%}" if high - low < 1e-3 * high else f"{low:.2%} to {high:.2%}, by block"
+    return [f"even attention: {between} a patch"]
+
+
+def _wrapped(texts: Sequence[str], width: int) -> list[str]:
+    """Lines that fit ``width`` pixels, at some 5.6 a letter."""
+    return [line for text in texts if text for line in textwrap.wrap(text, max(int(width / 5.6), 20))]
+
+
+def _ends(block: BlockMaps, values: Array, scale: Scale) -> tuple[float, float] | None:
+    """What the ends of the colours stand for in maps, None where each has its own."""
+    if scale == "head":
+        return None
+    if scale == "even":
+        return (-MOST_TIMES, MOST_TIMES) if block.signed else (-np.log2(MOST_TIMES), np.log2(MOST_TIMES))
+    highest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    highest = highest or 1.0
+    return (-highest, highest) if block.signed else (0.0, highest)
 
 
 def _show_map(
     ax: Any,
     picture: NDArray[np.uint8],
+    block: BlockMaps,
     values: Array,
-    scale: tuple[float, float],
-    signed: bool,
+    ends: tuple[float, float],
     overlay: bool,
+    scale: Scale,
 ) -> None:
     height, width = picture.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    outside = np.isnan(values)
+    colours = "RdBu_r" if block.signed else "inferno"
+    if scale == "even":
+        assert block.even is not None
+        values = values / block.even
+        if not block.signed:
+            values, colours = np.log2(np.maximum(values, 1e-9)), "PuOr_r"
     if overlay:
-        grey = picture.mean(-1)
-        ax.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    colours = "RdBu_r" if signed else "inferno"
+        ax.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=255, aspect="auto")
     ax.imshow(
-        np.ma.masked_invalid(values), cmap=colours, vmin=scale[0], vmax=scale[1], extent=extent,
+        np.ma.masked_invalid(values), cmap=colours, vmin=ends[0], vmax=ends[1], extent=extent, aspect="auto",
         interpolation="nearest", alpha=0.68 if overlay else 1.0,
     )  # fmt: skip
-    outside = np.isnan(values)
     if outside.any():
         _hatch(ax, outside, height, width)
     ax.set_xlim(-0.5, width - 0.5)
@@ -140,24 +251,24 @@ def _mark(ax: Any, query: Place) -> None:
         ax.add_patch(box)
 
 
-def _scale(values: Array, signed: bool) -> tuple[float, float]:
-    highest = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    highest = highest or 1.0
-    return (-highest, highest) if signed else (0.0, highest)
+def _centred(query: Place, grid: Sequence[int], size: Sequence[int]) -> Place:
+    """A pixel -> the middle of the patch that it falls on, which is all that attention knows of its place."""
+    if len(query) == 4:
+        return query
+    rows, columns = grid
+    row, column = (
+        min(int(query[1] * rows / size[0]), rows - 1),
+        min(int(query[0] * columns / size[1]), columns - 1),
+    )
+    # Pixel 0 reaches from -0.5 to 0.5 on the axes.
+    return (column + 0.5) * size[1] / columns - 0.5, (row + 0.5) * size[0] / rows - 0.5
 
 
-def _scales(blocks: Sequence[BlockMaps], shared: bool) -> str:
-    """What the colours mean."""
-    scale = "the heads of a block share a scale" if shared else "each head has a scale of its own"
-    return scale + ("; red above 0, blue below" if any(block.signed for block in blocks) else "")
-
-
-def _even(maps: Array) -> str:
-    """What each patch would have if all had the same, where all may be seen: a map near it is one of one colour."""
-    return "" if np.isnan(maps).any() else f"\n(even: {1 / maps[0].size:.2g})"
-
-
-def _head_title(head: int, values: Array) -> str:
+def _head_title(block: BlockMaps, index: int) -> str:
+    values = block.maps[index]
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    span = f"{low:.2g} to {high:.2g}" if low < 0 else f"max {high:.2g}"
-    return f"head {head}  {span}"
+    name = "" if block.heads is None else f"head {block.heads[index]}: "
+    if block.even is None:
+        return f"{name}up to {high:.2g}"
+    span = f"{100 * low:.2g} to {100 * high:.3g} %" if low < 0 else f"{100 * high:.3g} %"
+    return f"{name}{span}, {float(np.nanmax(np.abs(values) / block.even)):.1f} × even"

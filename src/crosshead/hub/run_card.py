@@ -150,7 +150,7 @@ def _limits(trained: LoadedRun, runs: Sequence[FinishedRun]) -> list[str]:
     limits = [
         "It was judged on pictures of the source that it learned from; how it does on others is not known."
     ]
-    if trained.task.one_class:
+    if trained.task.answers == "classes":
         limits.append(
             f"It names one of its {len(classes)} classes for every picture, also where none is in it."
         )

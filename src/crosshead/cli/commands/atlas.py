@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
-from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, found_in, open_inspected
+from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, open_inspected, said_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,6 @@ examples:
   crosshead atlas runs/plain cat.jpg dog.jpg --beside runs/mohsa --output pets.html
 """
 _LIMIT_MB = 10.0
-_SAID = 3  # objects or segments of a picture, beside its name
 
 
 def register(commands: Commands) -> None:
@@ -105,8 +104,8 @@ def make_page(
         notes += note
     title = "Heads of " + " and ".join(inspected.name for inspected in models)
     about = [
-        "Move over the picture: every head shows where that patch looks. Rows are computed in this page from "
-        "queries and keys in 8 bits; they may differ from the model's by a few thousandths.",
+        "Move over the picture: every head shows where that patch looks; click to pin it. Rows are computed in this "
+        "page from queries and keys in 8 bits; they may differ from the model's by a few thousandths.",
         *notes,
     ]
     return atlas_page(title, "\n".join(about), {"pictures": pictures, "runs": runs}), notes
@@ -179,23 +178,9 @@ def _picture(inspected: InspectedRun, file: Path, tensor: "Tensor") -> dict[str,
 
 
 def _caption(inspected: InspectedRun, file: Path, tensor: "Tensor") -> str:
-    """The picture's name, and what a run says of it: its class, or the most that it finds in it."""
-    if inspected.classes is None or inspected.trained is None:
-        return file.name
-    task = inspected.trained.task
-    if task.answers == "classes":
-        import torch
-
-        with torch.inference_mode():
-            shares = inspected.model(tensor.unsqueeze(0)).float().softmax(-1)[0]
-        best = int(shares.argmax())
-        return f"{file.name} ({inspected.classes[best]} at {shares[best]:.0%})"
-    if task.targets == "label":
-        return file.name
-    answer, _ = found_in(inspected, file)
-    said = [f"{each['class']} at {each['score']:.0%}" for each in answer.get("objects", [])]
-    said += [f"{each['share']:.0%} {each['class']}" for each in answer.get("segments", [])]
-    return f"{file.name} ({', '.join(said[:_SAID]) or 'nothing found'})"
+    """The picture's name, and what a run says of it."""
+    said = said_of(inspected, file, tensor)
+    return f"{file.name} ({said})" if said else file.name
 
 
 def _describe(inspected: InspectedRun) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crosshead.cli.arguments.options import Commands
 from crosshead.cli.commands.predict import find_pictures
 from crosshead.cli.inspect.detection import check_detects, find_detection
-from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, open_inspected
+from crosshead.cli.inspect.inspected import InspectedRun, add_inspected, open_inspected, said_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +68,13 @@ def register(commands: Commands) -> None:
     )
     parser.add_argument("--plain", action="store_true", help="the maps alone, not over the picture")
     parser.add_argument(
-        "--shared-scale", action="store_true", help="one scale for a block's heads (default: each its own)"
+        "--scale",
+        choices=("head", "block", "even"),
+        default="head",
+        help="colours: of each head (default), one for a block's heads, or against even attention",
+    )
+    parser.add_argument(
+        "--shared-scale", action="store_const", dest="scale", const="block", help="the same as --scale block"
     )
     parser.add_argument("--output", default=".", metavar="DIR", help="where the sheets go (default: here)")
     add_inspected(parser)
@@ -156,26 +162,22 @@ def _draw(
         found = find_detection(inspected, file, args.detection, args.of_class)
         query, asked = found.box, found.label
     query, blocks = _maps(inspected, picture, query, target, args)
-    cells = sum(len(block.heads) for block in blocks)
+    cells = sum(len(block.maps) for block in blocks)
     if cells > _MOST_CELLS:
         raise ValueError(
             f"{cells} maps are too many for one sheet; choose with --block and --head (at most {_MOST_CELLS})"
         )
-    what = (
-        "rollout"
-        if args.rollout
-        else f"gradient of class {args.gradient}"
-        if target is not None
-        else "attention"
-    )
+    what = "attention" if target is None else f"what speaks for class {args.gradient}"
+    said = said_of(inspected, file, picture[0])
     draw_sheet(
         sheet,
         inspected.shown(picture[0]),
         blocks,
-        title=f"{inspected.name}, {file.name}: {what}, {asked or f'query {_named(query)}'}",
+        title=f"{inspected.name}, {file.name}: {'rollout' if args.rollout else what} of {asked or _named(query)}",
+        said=f"prediction: {said}" if said else "",
         query=None if isinstance(query, str) else query,
         overlay=not args.plain,
-        shared=args.shared_scale,
+        scale=args.scale,
     )
 
 
@@ -203,18 +205,25 @@ def _maps_of(
     from crosshead.heads.sheets import BlockMaps
 
     if args.rollout:
-        return [BlockMaps("all blocks", [0], rollout(inspected.model, picture, query).cpu().numpy()[None])]
+        whole = rollout(inspected.model, picture, query).cpu().numpy()
+        return [BlockMaps("rollout of all blocks", None, whole[None])]
     chosen: dict[str, Any] = {"blocks": args.block, "heads": args.head}
     if target is None:
         found = attention_maps(inspected.model, picture, query, **chosen)
     else:
         found = gradient_maps(inspected.model, picture, target, query, **chosen)
-    return [BlockMaps(_label(layer), layer.heads, layer.maps.numpy(), layer.signed) for layer in found]
+    return [_drawn(layer) for layer in found]
 
 
-def _label(layer: "LayerMaps") -> str:
-    return f"block {layer.block}, {layer.kind}"
+def _drawn(layer: "LayerMaps") -> Any:
+    from crosshead.heads.sheets import BlockMaps
+
+    even = None if layer.even is None else layer.even.numpy()
+    label = f"block {layer.block}: {layer.words}"
+    return BlockMaps(label, layer.heads, layer.maps.numpy(), even, layer.signed)
 
 
 def _named(query: "Query") -> str:
-    return query if isinstance(query, str) else ",".join(f"{each:g}" for each in query)
+    if isinstance(query, str):
+        return {"cls": "the class token", "mean": "all patches, their mean"}[query]
+    return ("pixel " if len(query) == 2 else "box ") + ",".join(f"{each:g}" for each in query)

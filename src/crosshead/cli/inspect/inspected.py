@@ -71,6 +71,29 @@ def found_in(inspected: InspectedRun, file: Path) -> tuple[dict[str, Any], tuple
     return task.predictions_of(inspected.trained.model, [prepared], top=_ALL)[0], prepared[0].shape[-2:]
 
 
+_SAID = 3  # objects or segments of a picture, beside its name
+
+
+def said_of(inspected: InspectedRun, file: Path, prepared: "Tensor") -> str:
+    """What a run says of a picture, (C, H, W) as its input: its class, or the most that it finds in it; or nothing."""
+    if inspected.classes is None or inspected.trained is None:
+        return ""
+    task = inspected.trained.task
+    if task.answers == "classes":
+        import torch
+
+        with torch.inference_mode():
+            shares = inspected.model(prepared.unsqueeze(0)).float().softmax(-1)[0]
+        best = int(shares.argmax())
+        return f"{inspected.classes[best]} at {shares[best]:.0%}"
+    if task.targets == "label":
+        return ""
+    answer, _ = found_in(inspected, file)
+    said = [f"{each['class']} at {each['score']:.0%}" for each in answer.get("objects", [])]
+    said += [f"{each['share']:.0%} {each['class']}" for each in answer.get("segments", [])]
+    return ", ".join(said[:_SAID]) or "nothing found"
+
+
 def add_inspected(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",

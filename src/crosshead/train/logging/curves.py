@@ -1,11 +1,11 @@
-"""Loss and the metric that tells most, over the epochs of one run, or of several, as a picture."""
+"""Loss and the metric that selects, over the epochs of one run, or of several, as a picture."""
 
 import io
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosshead.tasks.metrics import METRICS, Metric, metric_named
 from crosshead.train.files import replace_file
@@ -23,12 +23,19 @@ Point = tuple[float, float | None, float | None]  # epoch, loss, metric
 
 @dataclass
 class Curve:
-    """What one run's log holds to draw; ``metric`` is the first of those that its task shows."""
+    """What one run's log holds to draw.
+
+    ``metric`` is the one by which checkpoints are selected, or where that is the loss, which is drawn anyway, the
+    first of those that the task shows; ``selects`` the former. ``chosen``: the step whose weights were the best, and
+    its point.
+    """
 
     metric: Metric = METRICS["accuracy"]
+    selects: str = "loss"
     training: list[Point] = field(default_factory=list)
     means: list[Point] = field(default_factory=list)  # of an epoch's steps, at its end
     validation: list[Point] = field(default_factory=list)
+    chosen: tuple[int, Point] | None = None
     test: float | None = None
 
 
@@ -38,12 +45,19 @@ def draw_curves(folder: Path) -> Path:
 
 
 def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
-    """Draw the runs of ``folders``, by label, into ``picture``: training thin, validation bold, test dotted."""
+    """Draw the runs of ``folders``, by label, into ``picture``.
+
+    Training is thin, validation bold, the test dotted; a ring is where the weights were chosen that were tested.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    curves = {_plain(label): read_curve(folder) for label, folder in folders.items()}
+    metrics = [metrics_of(folder) for folder in folders.values()]
+    curves = {
+        _plain(label): read_curve(folder, metrics[0][0], selects)
+        for (label, folder), (_, selects) in zip(folders.items(), metrics, strict=True)
+    }
     figure = Figure(figsize=(11, 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_plain(title), fontsize=12, fontweight="bold", x=0.01, ha="left")
@@ -61,16 +75,16 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
     loss.yaxis.set_minor_formatter(NullFormatter())
     _dress(loss, "loss")
     _dress(judged, metric.label + (", %" if metric.form == "percent" else ""))
-    tested = [
-        f"{label} {metric.text(curve.test)}".strip()
-        for label, curve in curves.items()
-        if curve.test is not None
-    ]
     handles, labels = loss.get_legend_handles_labels()
     if handles:
-        note = f"test {metric.label} (dotted): {', '.join(tested)}" if tested else None
         legend = figure.legend(
-            handles, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=9, title=note
+            handles,
+            labels,
+            loc="outside lower left",
+            ncols=4,
+            frameon=False,
+            fontsize=9,
+            title=_notes(curves, metric),
         )
         legend.set_alignment("left")
         legend.get_title().set_fontsize(9)
@@ -80,10 +94,26 @@ def compare_curves(folders: dict[str, Path], title: str, picture: Path) -> Path:
     return picture
 
 
-def read_curve(folder: Path) -> Curve:
-    """The curve in a run's log; an empty one where nothing was logged yet."""
-    name = _shown(folder)
-    curve = Curve(metric_named(name))
+def _notes(curves: dict[str, Curve], metric: Metric) -> str | None:
+    """What the rings and the dotted lines say."""
+    chosen = [
+        f"{label} step {curve.chosen[0]} by {metric_named(curve.selects).label}".strip()
+        for label, curve in curves.items()
+        if curve.chosen is not None
+    ]
+    tested = [
+        f"{label} {metric.text(curve.test)}".strip()
+        for label, curve in curves.items()
+        if curve.test is not None
+    ]
+    said = [f"chosen on validation (ring): {', '.join(chosen)}"] if chosen else []
+    said += [f"test {metric.label} (dotted): {', '.join(tested)}"] if tested else []
+    return "; ".join(said) or None
+
+
+def read_curve(folder: Path, name: str = "accuracy", selects: str = "loss") -> Curve:
+    """The curve of a metric in a run's log; an empty one where nothing was logged yet."""
+    curve = Curve(metric_named(name), selects)
     epochs: dict[int, list[Point]] = {}
     for record in read_metrics(folder / METRICS_FILE)[0]:
         if record["kind"] == "step":
@@ -95,17 +125,20 @@ def read_curve(folder: Path) -> Curve:
         metrics = record["metrics"]
         if record["split"] == "validation":
             curve.validation.append((record["epoch"], metrics.get("loss"), metrics.get(name)))
+            if record.get("best"):
+                curve.chosen = record["step"], curve.validation[-1]
         elif record["split"] == "test":
             curve.test = metrics.get(name)
     curve.means = [_mean(points) for points in epochs.values()]
     return curve
 
 
-def _shown(folder: Path) -> str:
-    """The metric that the run's task shows first, as its last start says; runs of 0.1 say none."""
+def metrics_of(folder: Path) -> tuple[str, str]:
+    """The metric to draw beside the loss, and the one that selects, by the run's last start; runs of 0.1 say none."""
     starts = [record for record in read_lines(folder / EVENTS_FILE) if record.get("kind") == "start"]
-    names = [start["shown"][0] for start in starts if start.get("shown")]
-    return names[-1] if names else "accuracy"
+    last: dict[str, Any] = next((start for start in reversed(starts) if start.get("shown")), {})
+    shown, selects = (last.get("shown") or ["accuracy"])[0], last.get("metric") or "loss"
+    return (shown if selects == "loss" else selects), selects
 
 
 def _mean(points: list[Point]) -> Point:
@@ -140,6 +173,17 @@ def _draw(axes: "Axes", curve: Curve, label: str, color: str, *, column: int, fa
         marker = "o" if len(validation) == 1 else None
         label = f"{label} validation"
         axes.plot(*zip(*validation, strict=True), color=color, linewidth=2, marker=marker, label=label)
+    for epoch, value in _known([curve.chosen[1]] if curve.chosen else [], column, factor):
+        axes.plot(
+            epoch,
+            value,
+            "o",
+            markersize=9,
+            markerfacecolor="none",
+            markeredgecolor=color,
+            markeredgewidth=1.6,
+            zorder=5,
+        )
 
 
 def _known(points: list[Point], column: int, factor: float) -> list[tuple[float, float]]:
