@@ -29,7 +29,7 @@ def test_an_even_map_is_one_colour_in_the_middle_of_the_scale_against_even_atten
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     left, top = 2 * 14 + 240, 14 + 2 * 14
     drawn = pixels[top + 2 : top + 160, left + 2 : left + 160]
-    assert np.ptp(drawn, axis=(0, 1)).max() == 0 and abs(drawn[0, 0] - 247).max() <= 1  # white of PuOr
+    assert np.ptp(drawn, axis=(0, 1)).max() == 0 and abs(drawn[0, 0] - 247).max() <= 2  # white of PuOr
 
 
 def test_maps_that_are_no_attention_are_held_against_nothing(tmp_path):
