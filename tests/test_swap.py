@@ -107,7 +107,10 @@ def test_works_on_any_module_that_holds_timms_attention():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("xcit_nano_12_p16_224", r"attention of class XCA at 'blocks.0.attn' \(and 13 more\)"),
+        (
+            "coat_tiny",
+            r"attention of class FactorAttnConvRelPosEnc at 'serial_blocks1.0.factoratt_crpe' \(and 25 more\)",
+        ),
         ("resnet18", "ResNet has no attention"),
     ],
 )
