@@ -170,7 +170,7 @@ def test_a_module_at_two_places_is_replaced_at_both():
     ("model", "message"),
     [
         (lambda: Attention(24, 3), r"the model is itself attention \(Attention\).*from_attention"),
-        (lambda: timm.create_model("convit_tiny"), "attention of class GPSA at 'blocks.0.attn'"),
+        (lambda: timm.create_model("efficientvit_m0"), "attention of class CascadedGroupAttention at"),
         (lambda: timm.create_model("vit_pwee_patch16_reg1_gap_256"), "has attention of class"),
     ],
 )

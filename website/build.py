@@ -1,6 +1,6 @@
 """Builds the site into build/site: `make docs`. Nothing is fetched, and the site fetches nothing: it opens as a file.
 
-The pages are laid out (stage.py), the reference is written out of the code (reference.py), the notebooks are executed
+The pages are laid out (stage.py), the reference is written out of the code (reference_pages.py), the notebooks are executed
 (notebooks.py), Zensical makes HTML of them, and every link is checked (links.py).
 """
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(HERE))
 
 from links import broken_links  # noqa: E402
 from notebooks import write_notebooks  # noqa: E402
-from reference import ROOMS, write_reference  # noqa: E402
+from reference_pages import ROOMS, write_reference  # noqa: E402
 from stage import ROOT, stage  # noqa: E402
 
 BUILD = ROOT / "build"

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "website"))
 
 from badges import FOLDER, badges
 from links import broken_links
-from reference import ROOMS, public_names
+from reference_pages import ROOMS, public_names
 from stage import FENCE
 
 PAGE = '<html><body><h2 id="here">A</h2><a href="#here">a</a><a href="b.html#there">b</a>{more}</body></html>'
