@@ -1,7 +1,7 @@
 """Builds the site into build/site: `make docs`. Nothing is fetched, and the site fetches nothing: it opens as a file.
 
-The pages are laid out (stage.py), the reference is written out of the code (reference_pages.py), the notebooks are executed
-(notebooks.py), Zensical makes HTML of them, and every link is checked (links.py).
+The pages are laid out (stage.py), the reference is written out of the code (reference_pages.py), the notebooks are
+executed (notebooks.py), Zensical makes HTML of them, and every link is checked (links.py).
 """
 
 import os
