@@ -1,7 +1,7 @@
 """Which models go into ONNX files: of one image, of any number, and of any number and size.
 
 python benchmarks/export_matrix.py            # all that is not measured yet, one export after another
-python benchmarks/export_matrix.py --table    # docs/export_matrix.md, out of what was measured
+python benchmarks/export_matrix.py --table    # docs/export.md's tables, out of what was measured
 
 The models are those of tests/export/export_cases.py, the hosts and kinds those of the conformance suites: small models
 of the registered families, every host with every kind that it carries, segmenters and detectors. Each file is compared
@@ -21,25 +21,16 @@ ROOT = Path(__file__).parents[1]
 sys.path[0] = str(ROOT / "tests")  # benchmarks/models.py would hide tests/models
 from export.export_cases import MODES, cases, measure  # noqa: E402 - what is measured stands with the tests
 
-RESULTS, PAGE = ROOT / "benchmarks" / "results" / "export_matrix.json", ROOT / "docs" / "export_matrix.md"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "export_matrix.json", ROOT / "docs" / "export.md"
 # Most telling first; windows whose number varies take the tracer minutes each.
 ORDER = ["any number and size", "any number", "one image"]
-HEADING = """# What goes into ONNX files
-
-Written by `python benchmarks/export_matrix.py`: small models, each file compared with its model on ONNX Runtime
-(torch 2.15, onnx 1.23, ONNX Runtime 1.32, float32, CPU), on noise, at batches of 1, 2 and 5, and where sizes vary at
-sizes of every remainder by landmarks and windows. A number is the largest difference over the largest output. A letter
-is the reason why there is no file, below the tables; **–**: kind and host don't go together
-([hosts_and_interactions.md](hosts_and_interactions.md)); ?: not measured yet.
-
-"""
 
 
 class Reasons:
-    """A letter for each reason why there is no file."""
+    """A number for each reason why there is no file; reasons that differ in figures alone are one."""
 
     def __init__(self) -> None:
-        self.letters: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
 
     def cell(self, found: dict[str, Any] | None) -> str:
         if found is None:
@@ -48,17 +39,19 @@ class Reasons:
             return f"{found['difference']:.1e}"
         if "refused" in found:
             return "–"
-        reason = found["reason"].removesuffix("; nothing was written")
-        reason = re.sub(r"\b\d+ x \d+( x \d+)?\b", "...", reason).replace("|", "/")
-        return f"**{self.letters.setdefault(reason, chr(ord('a') + len(self.letters)))}**"
+        reason = found["reason"].removesuffix("; nothing was written").replace("|", "/")
+        reason = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : (.*?) Name:.*", r"\1", reason)
+        alike = re.sub(r"\d+", "", reason)
+        self.texts.setdefault(alike, reason)
+        return f"[{1 + list(self.texts).index(alike)}]"
 
     def text(self) -> str:
-        return "".join(f"- **{letter}**: {reason}\n" for reason, letter in self.letters.items())
+        return "".join(f"{number}. {reason}\n" for number, reason in enumerate(self.texts.values(), start=1))
 
 
 def page(results: dict[str, Any]) -> str:
     """A table of models, and one of hosts and kinds for each mode."""
-    reasons, text = Reasons(), HEADING
+    reasons = Reasons()
     models, hosts = {}, {}
     for name in dict(cases()):
         host, _, kind = name.rpartition(", ")
@@ -66,21 +59,24 @@ def page(results: dict[str, Any]) -> str:
             models[name] = results.get(name, {})
         else:
             hosts.setdefault(host, {})[kind] = results.get(name, {})
-    text += "## Registered models, segmenters, detectors\n\n" + _table(
+    text = "### Registered models, segmenters, detectors\n\n" + _table(
         "model",
         MODES,
         {name: [reasons.cell(found.get(mode)) for mode in MODES] for name, found in models.items()},
     )
     for mode in MODES:
-        text += f"\n## Hosts and interactions: {mode}\n\n" + _table(
-            "host",
-            next(iter(hosts.values())),
-            {
-                host: [reasons.cell(found.get(mode)) for found in kinds.values()]
-                for host, kinds in hosts.items()
-            },
-        )
-    return f"{text}\n## Why not\n\n{reasons.text()}"
+        rows = {
+            host: [reasons.cell(found.get(mode)) for found in kinds.values()]
+            for host, kinds in hosts.items()
+            if any(mode in found for found in kinds.values())
+        }
+        if rows:
+            text += (
+                f"\n### Hosts and interactions: {mode}\n\n{_table('host', next(iter(hosts.values())), rows)}"
+            )
+        if missing := [host for host in hosts if host not in rows]:
+            text += f"\nNot measured yet, {mode}: {len(missing)} of {len(hosts)} hosts.\n"
+    return f"{text}\n### Why not\n\n{reasons.text()}"
 
 
 def _table(first: str, heads: Any, rows: dict[str, list[str]]) -> str:
@@ -113,7 +109,8 @@ def main() -> None:
         results.setdefault(name, {})[mode] = found = measure(make, MODES[mode])
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}, {mode}: {found}", flush=True)
-    PAGE.write_text(page(results))
+    marks = re.compile(r"(<!-- table -->\n).*(<!-- end -->)", re.DOTALL)
+    PAGE.write_text(marks.sub(lambda found: found[1] + page(results) + found[2], PAGE.read_text()))
 
 
 if __name__ == "__main__":
