@@ -122,7 +122,7 @@ def test_no_block_ends_in_the_kernel_that_keeps_all_weights(name, dtype, kernels
     """Whatever the overlap: with a bias and masks (Swin), rotated (EVA), with class tokens."""
     name, options = MODELS[name]
     size = options["img_size"]
-    for overlap in ("index", 1, 2, 7):
+    for overlap in ("index", 7):
         model = timm.create_model(name, **options).eval()
         swap_attention(model, "overlap", overlap=overlap)
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
