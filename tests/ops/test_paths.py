@@ -101,7 +101,7 @@ def kernels(monkeypatch):
         conditions, at_once = Conditions.of(q), 16 // q.element_size()
         for x in (q, k, v):
             aligned = all(s % at_once == 0 for s in (*x.stride()[:-1], x.storage_offset()))
-            found.append(sdpa_kernel(conditions, x.shape[-1], mask, aligned=aligned, dropout_p=dropout_p))
+            found.append(sdpa_kernel(conditions, x.shape[-1], mask, aligned=aligned))
         return torch.empty_like(q, memory_format=torch.contiguous_format)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)

@@ -49,9 +49,7 @@ class Conditions:
 # What PyTorch makes of a call
 
 
-def sdpa_kernel(
-    given: Conditions, width: int, mask: Mask, *, aligned: bool, dropout_p: float = 0.0
-) -> Kernel:
+def sdpa_kernel(given: Conditions, width: int, mask: Mask, *, aligned: bool) -> Kernel:
     """The kernel of ``scaled_dot_product_attention`` on q, k, v of ``width`` channels, on an NVIDIA GPU since sm_80.
 
     Args:

@@ -196,7 +196,7 @@ def _shares(grad: Tensor, x: Tensor) -> Tensor:
 def _with_whole_rows(x: Tensor) -> Tensor:
     """Keys or values (B, h, N, c), zeros added where rows of the attention matrices would begin at odd addresses.
 
-    Measured (benchmarks/talking.py): the products and the softmax of the forward pass take .71 to .88 of their time at
+    Measured (DECISIONS.md): the products and the softmax of the forward pass take .71 to .88 of their time at
     49, 65 and 197 keys. They gain nothing at 196, nor where a few keys are many more.
     """
     num_keys = x.shape[2]
