@@ -353,3 +353,19 @@ def test_run_lengths_of_a_cut_mask():
     mask[60:, 80:] = True
     cut = cut_object(outlined("a", mask=encode(mask)), (40, 60, 30, 30), Tiling(32))
     assert (decode(cut.mask) == mask[40:, 60:]).all() and not cut.crowd
+
+
+def test_a_write_that_fails_leaves_nothing_that_would_pass_for_whole(tmp_path, monkeypatch):
+    from crosshead.data.conversion import layouts
+
+    root, out = tool_files.voc(tmp_path / "in"), tmp_path / "out"
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:  # the annotations, the last that is written
+        patch.setattr(layouts.json, "dumps", full)
+        with pytest.raises(OSError, match="No space left"):
+            convert(root, out)
+    assert not list(out.iterdir())
+    assert convert(root, out).written  # and the same command works again

@@ -1,6 +1,7 @@
 """From a folder in a tool's own form to another layout: ``crosshead data convert``."""
 
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +100,12 @@ def convert(
         annotations = _in_training(annotations)
     _make_empty(dest)
     samples = samples_of(annotations, tiling, (None, "train", *tile_also), progress)
-    return Report(annotations, LAYOUTS[layout].write(annotations, samples, dest, link=link), layout)
+    try:
+        written = LAYOUTS[layout].write(annotations, samples, dest, link=link)
+    except BaseException:  # half a data set would pass for a whole one
+        _empty(dest)
+        raise
+    return Report(annotations, written, layout)
 
 
 def told_form(source: Path) -> str:
@@ -185,3 +191,11 @@ def _make_empty(dest: Path) -> None:
         raise ValueError(f"{dest}: can't be written ({error.strerror}); choose another folder") from error
     if taken is not None:
         raise ValueError(f"{dest}: has {taken.name} in it already; choose an empty or new folder")
+
+
+def _empty(dest: Path) -> None:
+    for entry in dest.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
