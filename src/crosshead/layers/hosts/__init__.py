@@ -1,38 +1,19 @@
-"""Kinds of attention module, a file each: how queries, keys and values are made, and what becomes of the result."""
+"""Kinds of attention module, a file a family: how queries, keys and values are made, and what becomes of the result."""
 
 from timm import layers, models
 from torch import nn
 
 from ..registry import register_host
-from .beit import BeitHost
-from .convit import ConVitHost
+from .biased import BeitHost, EfficientFormerHost, LevitHost, RelativeHost, TinyVitHost
 from .cross_covariance import EdgeNextHost, XcaHost
-from .davit import DaVitHost
-from .eva import EvaHost
-from .fastvit import FastVitHost
-from .gcvit import GcVitHost
-from .hiera import HieraDetHost, HieraHost
-from .levit import EfficientFormerHost, LevitHost
-from .metaformer import MetaFormerHost
 from .multihead import MultiheadHost
-from .multiquery import MultiQueryHost
-from .mvit import MvitHost
-from .nest import NestHost
-from .partition import PartitionHost
-from .plain import PlainHost
-from .pointwise import CoAtNetHost, VisformerHost
-from .reduced import NextVitHost, PvtHost, TwinsHost
-from .relative import RelativeHost
-from .rotary import RotaryHost
-from .sam import SamHost
-from .swin_cr import SwinCrHost
-from .talking import TalkingHost
-from .tinyvit import TinyVitHost
-from .tnt import TntHost
-from .twins import GroupedHost
-from .volo import VoloHost
-from .window import WindowHost
-from .window_v2 import WindowV2Host
+from .parted import GroupedHost, HieraDetHost, HieraHost, NestHost, PartitionHost
+from .plain import ConVitHost, MetaFormerHost, PlainHost, TalkingHost, TntHost
+from .query_bias import MvitHost, SamHost
+from .reduced import MultiQueryHost, NextVitHost, PvtHost, TwinsHost
+from .rotary import EvaHost, RotaryHost
+from .whole_maps import CoAtNetHost, FastVitHost, VisformerHost, VoloHost
+from .windows import DaVitHost, GcVitHost, SwinCrHost, WindowHost, WindowV2Host
 
 __all__ = [
     "BeitHost",

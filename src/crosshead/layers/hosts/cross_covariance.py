@@ -1,8 +1,7 @@
 """Cross-covariance attention (XCiT, EdgeNeXt): every head weighs its channels, by their products over all tokens."""
 
 import torch.nn.functional as F
-from timm.models.edgenext import CrossCovarianceAttn
-from timm.models.xcit import XCA
+from timm.models import edgenext, xcit
 from torch import Tensor, nn
 
 from ..attention import InteractingAttention
@@ -10,7 +9,7 @@ from ..capabilities import Capability
 from ..qkv import Heads
 
 
-class XcaHost(InteractingAttention, XCA):
+class XcaHost(InteractingAttention, xcit.XCA):
     """``timm.models.xcit.XCA`` whose heads interact; (B, N, dim) in and out.
 
     A head's channels stand where tokens do elsewhere, and the tokens where channels do: maps are (d, d) a head.
@@ -37,5 +36,5 @@ class XcaHost(InteractingAttention, XCA):
         return found
 
 
-class EdgeNextHost(XcaHost, CrossCovarianceAttn):
+class EdgeNextHost(XcaHost, edgenext.CrossCovarianceAttn):
     """``timm.models.edgenext.CrossCovarianceAttn`` whose heads interact, written as XCiT's; (B, N, dim) in and out."""

@@ -9,7 +9,6 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from ..attention import InteractingAttention
-from ..capabilities import Capability
 from ..qkv import Heads
 from ..registry import host_of
 from ..rotation import Rotation
@@ -69,25 +68,3 @@ def weights_beside(layer: InteractingAttention, heads: Heads) -> Tensor | None:
         return None
     weights = layer.weights_of(heads)
     return weights.mean(1) if heads.weights == "mean" else weights
-
-
-def is_normed(layer: nn.Module) -> bool:
-    """Whether a module normalises its queries or keys."""
-    return not (isinstance(layer.q_norm, nn.Identity) and isinstance(layer.k_norm, nn.Identity))
-
-
-def output_brings(attn: nn.Module) -> frozenset[Capability]:
-    """The output norm and the gate of timm's modules, where they are."""
-    found = set()
-    if not isinstance(getattr(attn, "norm", None), nn.Identity | None):
-        found.add(Capability.OUTPUT_NORM)
-    if getattr(attn, "gate", None) is not None:
-        found.add(Capability.GATE)
-    return frozenset(found)
-
-
-def norm_and_gate(layer: nn.Module, out: Tensor, tokens: Tensor) -> Tensor:
-    """What timm's modules do between the heads and the projection. timm knows the gate from 1.0.28 on."""
-    out = layer.norm(out)  # type: ignore[operator]
-    gate = getattr(layer, "gate", None)
-    return out if gate is None else out * gate(tokens).sigmoid()

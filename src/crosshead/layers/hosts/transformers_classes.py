@@ -12,8 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from .transformers import TransformersHost
-from .transformers_swin_v2 import SwinV2OfTransformers
+from .transformers import SwinV2OfTransformers, TransformersHost
 
 _TAKES = {"hidden_states", "attention_mask", "position_embeddings"}
 # All that such a forward says: attributes, methods and functions.
