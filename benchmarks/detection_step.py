@@ -36,7 +36,7 @@ from torchvision.transforms.v2 import functional as F
 from crosshead.data.base import DatasetInfo
 from crosshead.data.batching.dense_batches import TrainingObjects, padded
 from crosshead.data.batching.loader import training_loader
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.data.datasets.registry import open_splits

@@ -6,8 +6,9 @@ import sys
 import pytest
 
 import crosshead
+from crosshead import cli
 from crosshead.cli import main
-from crosshead.torch_pair import mismatch
+from crosshead.libraries import mismatch, need
 
 ORDERS = [
     "import timm, crosshead",
@@ -43,6 +44,7 @@ def test_help_and_a_typo_need_no_torch(words):
         code = f"""
 import sys
 sys.argv = [{program!r}, *{words}]
+from crosshead import cli
 from crosshead.cli import main
 try:
     main({words})
@@ -99,3 +101,11 @@ def test_a_torchvision_of_another_torch_is_one_sentence(tmp_path, capsys, monkey
     assert main(["models"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert mismatch(RuntimeError("CUDA error: out of memory")) is None
+
+
+def test_a_library_that_is_missing_is_one_line_that_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        need("faster_coco_eval")
+    said = cli._message(caught.value)
+    assert said is not None and said.endswith("pip install 'crosshead[dense]'")

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from crosshead.compare.detectable import detectable
 from crosshead.compare.differences import paired, welch
-from crosshead.compare.recipes import holm
-from crosshead.compare.several import against_control
+from crosshead.compare.recipes import against_control, detectable, holm
 
 from .ledger import Job, Part
 

@@ -121,7 +121,7 @@ if not _is_the_command_line() and find_spec("torch") is not None:
     try:
         importlib.import_module(".models", __name__)
     except (RuntimeError, ImportError, OSError) as error:
-        from .torch_pair import mismatch
+        from .libraries import mismatch
 
         if (sentence := mismatch(error)) is None:
             raise

@@ -1,8 +1,10 @@
-"""Reading small files that may be anyone's: regular ones alone (a pipe or a device has no end), bounded in size."""
+"""What may be anyone's: small files, regular ones alone (a pipe or a device has no end) and bounded in size; text from
+them, on its way to a terminal or a spreadsheet."""
 
 import errno
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -43,3 +45,20 @@ def parse_json(content: bytes | str) -> Any:
         return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+# Control characters, line and paragraph separators, and what turns the direction of writing.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """``text`` in one line that does nothing to a terminal: the characters that would are escaped, as JSON does it, but
+    for those of ``keep``."""
+    return _UNSEEN.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """``value`` as a cell of a table for people: text that a spreadsheet would take for a formula begins with '."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+        return "'" + value
+    return value

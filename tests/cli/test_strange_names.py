@@ -9,7 +9,7 @@ from PIL import Image
 from cli.conftest import SHORT
 from coco_files import coco_folder
 from crosshead.cli import main
-from crosshead.text import printable
+from crosshead.files import printable
 
 NAME = "\x1b[31mred\x07\n\u202egnp\x9b"
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from crosshead.compare.detectable import detectable, seeds_needed
 from crosshead.compare.differences import paired, spread, welch
-from crosshead.compare.several import _alike, against_control
+from crosshead.compare.recipes import _alike, against_control, detectable, seeds_needed
 
 SOAK = [pytest.param(200, id="200"), pytest.param(2000, id="2000", marks=pytest.mark.soak)]
 

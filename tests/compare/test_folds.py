@@ -8,7 +8,7 @@ from scipy import stats
 from crosshead.compare.comparison import FOLDS, compare_runs
 from crosshead.compare.differences import paired, resampled
 from crosshead.compare.telling import as_data
-from crosshead.pages.compare import compare_page
+from crosshead.pages.reports import compare_page
 
 
 def test_it_is_the_papers_formula():

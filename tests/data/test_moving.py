@@ -7,7 +7,7 @@ from PIL import Image
 
 from crosshead.data.base import DatasetInfo
 from crosshead.data.batching.dense_batches import TrainingMaps, TrainingObjects
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.recipe.schema import AugmentConfig, DataConfig

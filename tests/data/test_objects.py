@@ -9,7 +9,7 @@ from PIL import Image
 
 from crosshead.data.batching.dense_batches import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.batching.loader import evaluation_loader, training_loader
-from crosshead.data.coco.picture_objects import Objects, no_objects
+from crosshead.data.coco.instances import Objects, no_objects
 from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.object_window import Window, boxes_of

@@ -8,7 +8,7 @@ from coco_files import coco_folder
 from crosshead.data.base import ArrayImages
 from crosshead.data.batching.dense_batches import TrainingObjects
 from crosshead.data.batching.labelled import TrainingBatches
-from crosshead.data.batching.repeats import repeat_factors, repeat_order
+from crosshead.data.batching.order import repeat_factors, repeat_order
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe import Recipe
 from crosshead.recipe.schema import DataConfig

@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional._geometry import _do_native_uint8_resize_on_cpu
 
-from crosshead.export.resize import resized
+from crosshead.export.prepare import resized
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])

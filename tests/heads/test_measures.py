@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from crosshead.heads.measures.maps import MapMeasures, Rows, map_products, row_sums
-from crosshead.heads.measures.outputs import OutputMeasures
-from crosshead.heads.measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
+from crosshead.heads.measures.outputs import (
+    OutputMeasures,
+    effective_heads,
+    mean_off_diagonal,
+    neighbour_excess,
+)
 from crosshead.heads.measures.tokens import Sinks, alignment, outstanding_tokens, prefix_share
 
 SHAPES = [(2, 3, 12, 5), (1, 1, 7, 4), (3, 2, 2, 1)]

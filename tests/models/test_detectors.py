@@ -4,8 +4,8 @@ import pytest
 import torch
 from timm.optim import param_groups_layer_decay
 
+from crosshead.libraries import need
 from crosshead.models.detectors import Anchors, build_detector
-from crosshead.models.extras import need
 from models.dense_cases import SIZES, images, small_maps, targets
 
 LOSSES = {

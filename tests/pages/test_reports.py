@@ -13,9 +13,7 @@ from crosshead.compare.comparison import compare_runs
 from crosshead.compare.telling import as_data
 from crosshead.judging.judgement import Chart, Report, Table
 from crosshead.pages.charts import Curve, Dots, draw_curves, draw_dots
-from crosshead.pages.compare import compare_page
-from crosshead.pages.judging import judging_page
-from crosshead.pages.probes import probe_page
+from crosshead.pages.reports import compare_page, judging_page, probe_page
 from crosshead.probes.report import Cell, ProbeReport
 from crosshead.probes.training import Run
 

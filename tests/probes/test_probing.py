@@ -9,10 +9,9 @@ import torch
 import crosshead
 from crosshead.layers import INTERACTIONS, Interaction
 from crosshead.probes import PROBES, Probe
-from crosshead.probes.drawing import draw_probe
 from crosshead.probes.kinds import Kind
 from crosshead.probes.model import build_model, count_parameters, equal_hidden
-from crosshead.probes.report import Cell, ProbeReport
+from crosshead.probes.report import Cell, ProbeReport, draw_probe
 from crosshead.probes.training import Run
 
 TINY = dict(keys=4, attributes=1, width=8, heads=4, steps=5, batch_size=2)

@@ -8,7 +8,7 @@ from crosshead.cli.terminal.wording import class_table
 from crosshead.data.base import Batch, DatasetInfo
 from crosshead.recipe.schema import Recipe, TaskConfig
 from crosshead.tasks import METRICS, ClassifyTask
-from crosshead.tasks.classify.loss import class_weights, focal_loss
+from crosshead.tasks.losses import class_weights, focal_loss
 from tolerances import OUTPUT, assert_close
 
 

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from crosshead.data.coco.picture_objects import Objects, no_objects
+from crosshead.data.coco.instances import Objects, no_objects
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.tasks.coco_numbers import (
     NUMBERS,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.tasks.coco_numbers import Predictions, coco_numbers
 from crosshead.tasks.detect.best_f1 import box_best_f1
 from crosshead.tasks.detect.coco_evaluation import DetectionOutputs

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from crosshead.data.base import Batch, DatasetInfo, each_tensor
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import open_task

@@ -6,7 +6,7 @@ from test_segment import INFO, segment_recipe, toy_batch
 
 from crosshead.data.base import IGNORED, Batch
 from crosshead.tasks import SegmentTask
-from crosshead.tasks.segment.region_loss import region_loss
+from crosshead.tasks.losses import region_loss
 
 
 def small(batch=2):

@@ -4,20 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from crosshead.text import printable
-from crosshead.torch_pair import mismatch
+from crosshead.files import printable
+from crosshead.libraries import extra_of, mismatch
 
 __all__ = ["main"]
 
 EXIT_USER_ERROR = 2
-_EXTRAS = {
-    "wandb": "wandb",
-    "mlflow": "mlflow",
-    "onnx": "onnx",
-    "onnxruntime": "onnx",
-    "onnxscript": "onnx",
-    "huggingface_hub": "hub",
-}  # all else comes with training
 EXIT_BAD_NUMBERS = 65  # as ``train.EXIT_BAD_NUMBERS``, which torch is needed to import
 EXIT_INTERRUPTED = 130  # what a shell reports for SIGINT
 
@@ -68,7 +60,7 @@ def _message(error: Exception) -> str | None:
             return None
         return (
             f"the package {error.name!r} is not installed; install the extra: "
-            f"pip install 'crosshead[{_EXTRAS.get(package.partition('.')[0], 'train')}]'"
+            f"pip install 'crosshead[{extra_of(package)}]'"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{printable(str(error.filename))}: {error.strerror}" if error.filename else error.strerror

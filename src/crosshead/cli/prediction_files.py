@@ -78,7 +78,7 @@ def _write_yolo(rows: Sequence[Row], folder: Path) -> None:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    from crosshead.text import spreadsheet_cell
+    from crosshead.files import spreadsheet_cell
 
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0] if rows else ["path"], lineterminator="\n")

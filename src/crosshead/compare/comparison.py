@@ -9,7 +9,6 @@ from statistics import fmean, stdev, variance
 from scipy import stats
 
 from crosshead.compare.designs import correlation, unpaired_because
-from crosshead.compare.detectable import POWER, detectable, seeds_needed
 from crosshead.compare.differences import (
     FEWEST_SEEDS,
     Difference,
@@ -17,9 +16,16 @@ from crosshead.compare.differences import (
     resampled,
     welch,
 )
-from crosshead.compare.recipes import Interval, holm, mean_interval
+from crosshead.compare.recipes import (
+    POWER,
+    Interval,
+    against_control,
+    detectable,
+    holm,
+    mean_interval,
+    seeds_needed,
+)
 from crosshead.compare.runs import Group, group_runs, read_runs
-from crosshead.compare.several import against_control
 from crosshead.tasks.metrics import Metric, metric_named
 
 FOLDS = (

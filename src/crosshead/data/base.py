@@ -16,8 +16,8 @@ from torch import Tensor
 from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
+from crosshead.files import printable
 from crosshead.recipe.schema import DataConfig
-from crosshead.text import printable
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -1,10 +1,13 @@
-"""From a graph's outputs to what a run's task answers, in NumPy; as ``crosshead predict RUN`` prints it."""
+"""From a graph's outputs to what a run's task answers, in NumPy, as ``crosshead predict RUN`` prints it: classes, the
+class of each pixel, or objects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crosshead.data.coco.rle import encode, to_coco
 from crosshead.export.about import About
 
 USUAL = 5  # classes that an answer names unless another number is asked for
@@ -64,3 +67,143 @@ def lines(answer: dict[str, Any], threshold: float = 0.0) -> list[str]:
         f"{each['probability']:7.2%}  {each['class']}{'' if each.get('given', True) else '  (not given)'}"
         for each in answer["predictions"]
     ]
+
+
+_AT_ONCE = 8  # classes at full size
+
+
+def segmented(logits: Floats, seen: tuple[int, int], own: tuple[int, int], about: About) -> dict[str, Any]:
+    """The segments of one picture, the largest first: ``logits`` (classes, h, w), the (height, width) that the model
+    saw, and the picture's own."""
+    classes = classes_at(logits, about.stride or 1, seen, own)
+    numbers, counts = np.unique(classes, return_counts=True)
+    segments = [
+        {
+            "class": about.classes[number],
+            "index": number,
+            "pixels": count,
+            "share": round(count / classes.size, 6),
+            "segmentation": to_coco(encode(classes == number)),
+        }
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)
+    ]
+    segments.sort(key=lambda segment: -segment["pixels"])
+    return {"size": list(own), "segments": segments}
+
+
+def classes_at(logits: Floats, stride: int, seen: tuple[int, int], own: tuple[int, int]) -> NDArray[np.int64]:
+    """The most likely class of each pixel, (height, width) of ``own``."""
+    best = np.full(own, -np.inf, np.float32)
+    chosen = np.zeros(own, np.int64)
+    for first in range(0, len(logits), _AT_ONCE):
+        grown = bilinear(
+            logits[first : first + _AT_ONCE], (logits.shape[1] * stride, logits.shape[2] * stride)
+        )[:, : seen[0], : seen[1]]
+        grown = grown if seen == own else bilinear(grown, own)
+        values = grown.max(0)
+        better = values > best
+        chosen = np.where(better, grown.argmax(0) + first, chosen)
+        best = np.where(better, values, best)
+    return chosen
+
+
+def bilinear(maps: Floats, size: tuple[int, int]) -> Floats:
+    """Maps (C, h, w) -> (C, *size), as PyTorch's ``interpolate`` without aligned corners."""
+    (top, below, low), (left, right, near) = (
+        _places(old, new) for old, new in zip(maps.shape[1:], size, strict=True)
+    )
+    one = np.float32(1)
+    rows = maps[:, top] * (one - low)[:, None] + maps[:, below] * low[:, None]
+    out: Floats = rows[:, :, left] * (one - near) + rows[:, :, right] * near
+    return out
+
+
+def _places(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Of each new place the two old ones it lies between, and the share of the second."""
+    at = np.maximum(
+        (np.arange(new).astype(np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5), 0
+    )
+    first = np.minimum(at.astype(np.int64), old - 1)
+    return first, np.minimum(first + 1, old - 1), (at - first).astype(np.float32)
+
+
+_MOST = 100  # objects of a picture, unless more are asked for
+
+
+def found_objects(
+    logits: Floats,
+    boxes: Floats,
+    seen: tuple[int, int],
+    own: tuple[int, int],
+    about: About,
+    top: int | None,
+) -> dict[str, Any]:
+    """The objects of one picture, the best first: of each anchor the ``logits`` (N, classes) and the box (N, 4) that it
+    was moved to; the (height, width) that the model saw, and the picture's own."""
+    settings = about.detector
+    assert settings is not None
+    kept = []
+    for part in _levels(seen, about.multiple, settings["strides"], settings["per_location"]):
+        scores = sigmoid(logits[part]).ravel()
+        likely = np.flatnonzero(scores > settings["score_threshold"])
+        best = likely[np.argsort(-scores[likely], kind="stable")[: settings["candidates"]]]
+        anchors, labels = np.divmod(best, logits.shape[1])
+        kept.append((boxes[part][anchors], scores[best], labels))
+    corners, scores, labels = (np.concatenate(each) for each in zip(*kept, strict=True))
+    corners = np.clip(corners, 0, np.asarray([seen[1], seen[0]] * 2, np.float32))
+    order = _apart(corners, scores, labels, settings["nms_threshold"])[: settings["max_detections"]]
+    shown = np.asarray(settings["shown_threshold"])  # one for all, or one a class
+    order = order[scores[order] >= (shown[labels[order]] if shown.ndim else shown)][
+        : _MOST if top is None else top
+    ]
+    corners = np.clip(
+        corners[order] * np.asarray([own[1] / seen[1], own[0] / seen[0]] * 2, np.float32),
+        0,
+        np.asarray([own[1], own[0]] * 2, np.float32),
+    )
+    return {"size": list(own), "objects": _entries(corners, scores[order], labels[order], about)}
+
+
+def _levels(seen: tuple[int, int], multiple: int, strides: Sequence[int], per_location: int) -> list[slice]:
+    """Which anchors are those of each level."""
+    height, width = (side + -side % multiple for side in seen)
+    counts = [per_location * -(-height // stride) * -(-width // stride) for stride in strides]
+    ends = np.cumsum(counts).tolist()
+    return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+
+
+def _apart(boxes: Floats, scores: Floats, labels: NDArray[np.int64], threshold: float) -> NDArray[np.int64]:
+    """Which boxes stay, the best first, when of two of a class that overlap by more than ``threshold`` the better one
+    alone does."""
+    left = np.argsort(-scores, kind="stable")
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(left):
+        first, left = left[0], left[1:]
+        kept.append(first)
+        low = np.maximum(boxes[first, :2], boxes[left, :2])
+        high = np.minimum(boxes[first, 2:], boxes[left, 2:])
+        shared = np.maximum(high - low, 0).prod(1)
+        with np.errstate(invalid="ignore"):  # two boxes without an area
+            overlap = shared / (area[first] + area[left] - shared)
+        left = left[(labels[left] != labels[first]) | ~(overlap > threshold)]
+    return np.asarray(kept, np.int64)
+
+
+def _entries(boxes: Floats, scores: Floats, labels: NDArray[np.int64], about: About) -> list[dict[str, Any]]:
+    """In the form of COCO's results."""
+    assert about.detector is not None
+    ids = about.detector["class_ids"]
+    objects = []
+    for box, score, label in zip(
+        boxes.astype(np.float64).tolist(), scores.tolist(), labels.tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = box
+        entry: dict[str, Any] = {
+            "class": about.classes[label],
+            "index": label,
+            "score": round(score, 6),
+            "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
+        }
+        objects.append(entry if ids is None else entry | {"category_id": ids[label]})
+    return objects

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crosshead.export.about import About
-from crosshead.export.prepare import normalised
-from crosshead.export.resize import resized
+from crosshead.export.prepare import normalised, resized
 
 # Of an output's largest entry. That of fp16 is what rounding to 11 bits in a dozen layers comes to; int8 is judged by
 # its answers.

@@ -12,10 +12,8 @@ from PIL import Image
 
 from crosshead.data.decode.decoding import Decoding
 from crosshead.export.about import About
-from crosshead.export.answers import NOT_FINITE, labelled, lines
-from crosshead.export.objects import found_objects
+from crosshead.export.answers import NOT_FINITE, found_objects, labelled, lines, segmented
 from crosshead.export.prepare import decoding_of, padded, prepared
-from crosshead.export.segments import segmented
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.grid_sources import prefix_tokens
-from ..layers.qkv import Heads
+from ..layers.layer import Heads
 from ..models.pyramid import Maps
 from ..models.windowed_vit import WindowedViT
 from .attention_layers import HeadLayer, through_views

@@ -14,8 +14,7 @@ from ..ops.interactive import AttentionFactors
 from .attention_layers import HeadLayer, head_layers
 from .calls import Call, reading
 from .measures.maps import MapMeasures, Means, Rows, map_products, row_sums
-from .measures.outputs import OutputMeasures
-from .measures.pairs import effective_heads, mean_off_diagonal, neighbour_excess
+from .measures.outputs import OutputMeasures, effective_heads, mean_off_diagonal, neighbour_excess
 from .measures.tokens import Sinks, alignment, outstanding_tokens, prefix_share
 
 # What the weights of one chunk of queries may take; a handful of temporaries of that size come on top.

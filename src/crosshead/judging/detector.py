@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import to_coco
 from crosshead.data.datasets.dense import ObjectDataset
 from crosshead.judging.choices import Choices, told

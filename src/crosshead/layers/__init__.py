@@ -13,7 +13,7 @@ from .constructors import (
     overlapped_window_attention_layer,
 )
 from .interactions import Inspectable, Interaction, Interactive, Overlap, Talking
-from .qkv import Heads, Mixing
+from .layer import Heads, Mixing
 from .registry import HOSTS, INTERACTIONS, register_host, register_interaction
 from .schedule import PARADIGMS, OverlapSchedule
 from .token_grid import TokenGrid

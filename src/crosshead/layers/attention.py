@@ -15,9 +15,8 @@ from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .interactions.base import Interaction
 from .interactions.inspectable import inspectable
-from .layer import Layer
+from .layer import Heads, Layer
 from .projection import check_resizable, resized
-from .qkv import Heads
 from .registry import HOSTS, host_of
 from .token_grid import TokenGrid
 

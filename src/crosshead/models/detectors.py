@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dense import OnBackbone
-from .extras import need
-from .options import check_options
+from ..libraries import need
+from .dense import OnBackbone, check_options
 from .pyramid import Maps, Pyramid, group_norm, heads_precision
 
 Targets = list[dict[str, Tensor]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .authors import from_authors_state, has_marks
-from .transformers_names import from_transformers
+from .transformers_models import from_transformers
 from .weight_files import State
 
 _AVERAGED, _LEARNING = {"ema", "swa", "teacher", "averaged"}, {"student", "momentum"}

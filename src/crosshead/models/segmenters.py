@@ -10,9 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .dense import OnBackbone
-from .extras import need
-from .options import check_options
+from ..libraries import need
+from .dense import OnBackbone, check_options
 from .pyramid import Maps, Pyramid
 
 

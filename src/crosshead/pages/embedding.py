@@ -19,7 +19,7 @@ from ..layers.interactions.inspectable import (
     PseudoHeadMixing,
     TokenMixing,
 )
-from ..layers.qkv import Mixing
+from ..layers.layer import Mixing
 
 
 @torch.no_grad()

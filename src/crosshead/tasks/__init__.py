@@ -6,11 +6,19 @@ from crosshead.tasks.detect import DetectTask, best_f1
 from crosshead.tasks.detect.coco_evaluation import DetectionOutputs, MaskOutputs
 from crosshead.tasks.metrics import METRICS, Metric, register_metric
 from crosshead.tasks.multilabel import MultilabelOutputs, MultilabelTask
-from crosshead.tasks.protocol import Drawing, EvalResult, Evaluation, Step, Task
+from crosshead.tasks.protocol import (
+    TASKS,
+    Drawing,
+    EvalResult,
+    Evaluation,
+    Step,
+    Task,
+    open_task,
+    register_task,
+)
 from crosshead.tasks.regress import RegressionOutputs, RegressTask
 from crosshead.tasks.segment import SegmentTask, boundary_iou, dice, picture_miou
 from crosshead.tasks.segment.pixel_evaluation import SegmentationOutputs
-from crosshead.tasks.task_registry import TASKS, open_task, register_task
 
 _FURTHER_METRICS = (best_f1, roc_auc, boundary_iou, dice, picture_miou)  # which register themselves
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
+from crosshead.libraries import need
 
 # In the order of COCO's summary (https://cocodataset.org/#detection-eval).
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -53,7 +54,7 @@ def coco_numbers(
     but AR1 and AR10; AR100 keeps its name.
 
     Raises:
-        ImportError: faster-coco-eval is not installed.
+        ModuleNotFoundError: faster-coco-eval is not installed.
     """
     evaluation = _evaluated(truth, found, class_names, masks=masks, most=max_detections)
     # (threshold, recall, class), over all areas, with the most detections
@@ -80,9 +81,7 @@ def _evaluated(
     masks: bool,
     most: int,
 ) -> Any:
-    from crosshead.data.coco.library import coco_library
-
-    library = coco_library()
+    library = need("faster_coco_eval")
     # Both libraries tell what they do on the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         reference = library.COCO(truth_as_coco(truth, class_names, masks=masks))

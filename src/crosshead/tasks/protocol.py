@@ -1,7 +1,8 @@
-"""What the trainer asks of a task. Everything that differs between tasks stands behind it."""
+"""What the trainer asks of a task, behind which stands all that differs between tasks, and the tasks by name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 from PIL import Image
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from crosshead.data.base import Batch, DatasetInfo, ImageSet
 from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.data.datasets.contents import Contents
+from crosshead.data.transforms.pipeline import check_channels
+from crosshead.plugins import Registry
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.metrics import Metric
 
@@ -161,3 +164,34 @@ class Drawing(Protocol):
     def draw(self, picture: Image.Image, answer: dict[str, Any]) -> dict[str, Image.Image]:
         """Pictures of the size of ``picture``, by what they are ("map", "drawn"): ``crosshead predict`` saves them
         under these names."""
+
+
+T = TypeVar("T", bound=type[Task])
+
+TASKS: Registry[type[Task]] = Registry("crosshead.tasks", "task")
+
+
+def register_task(name: str) -> Callable[[T], T]:
+    """Decorator of a ``Task``'s class, which is made of a recipe and the description of its data.
+
+    Another package offers one through an entry point of the group ``crosshead.tasks`` under that name.
+
+    Raises:
+        ValueError: for a name that is taken.
+    """
+
+    def register(cls: T) -> T:
+        TASKS.add(name, cls)
+        return cls
+
+    return register
+
+
+def open_task(recipe: Recipe, info: DatasetInfo) -> Task:
+    """The task of a recipe, for the data that ``info`` describes.
+
+    Raises:
+        ValueError: no such task, or one that this recipe or this data is not for.
+    """
+    check_channels(recipe.augment, info)
+    return TASKS.find(recipe.task.name, "task.name")(recipe, info)

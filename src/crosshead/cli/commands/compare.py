@@ -112,7 +112,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
 def write_page(comparison: "Comparison", file: Path) -> None:
     from crosshead.compare.telling import as_data
-    from crosshead.pages.compare import compare_page
+    from crosshead.pages.reports import compare_page
 
     if file.suffix not in (".html", ".htm"):
         raise ValueError(f"--page: expected a name that ends in .html so that a browser opens it, got {file}")

@@ -127,7 +127,7 @@ def _as_data(report: "Report") -> dict[str, Any]:
 
 def _print(report: "Report", args: argparse.Namespace) -> None:
     from crosshead.data.conversion.layouts import LAYOUTS
-    from crosshead.text import printable
+    from crosshead.files import printable
 
     read, written = report.annotations, report.written
     objects = sum(len(picture.objects) for picture in read.pictures)

@@ -103,7 +103,7 @@ def _print(report: "Report") -> None:
 
 
 def _page(report: "Report") -> str:
-    from crosshead.pages.judging import judging_page
+    from crosshead.pages.reports import judging_page
 
     data: dict[str, Any] = report.as_data()
     notes = [each.note for each in report.charts] + [each.note for each in report.tables]

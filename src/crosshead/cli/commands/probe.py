@@ -142,8 +142,8 @@ def save_report(report: "ProbeReport", folder: Path, *, page: bool) -> list[Path
     """``probe.json``, ``probe.png`` and, if wanted, ``probe.html``; the files in that order."""
     import json
 
-    from crosshead.pages.probes import probe_page
-    from crosshead.probes.drawing import draw_probe
+    from crosshead.pages.reports import probe_page
+    from crosshead.probes.report import draw_probe
 
     folder.mkdir(parents=True, exist_ok=True)
     text = report.to_json()

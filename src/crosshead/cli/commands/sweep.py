@@ -184,7 +184,7 @@ def _check_models(variants: "list[Variant]") -> None:
 
 def save_table(rows: "list[Row]", variants: "list[Variant]", folder: Path) -> None:
     """``table.md``, ``table.csv`` and ``table.json``; the last one also names the runs."""
-    from crosshead.text import spreadsheet_cell
+    from crosshead.files import spreadsheet_cell
     from crosshead.train.files import replace_file
     from crosshead.train.tools.sweep import as_cells
 

@@ -7,8 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from crosshead.data.base import Batch, ImageSet
-from crosshead.data.batching.order import Place, epoch_order
-from crosshead.data.batching.repeats import repeat_factors, repeat_order
+from crosshead.data.batching.order import Place, epoch_order, repeat_factors, repeat_order
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.random import Indices
 from crosshead.recipe.schema import DataConfig

@@ -1,4 +1,4 @@
-"""What a COCO file says of its pictures and their objects, held as arrays."""
+"""What a COCO file says of its pictures and their objects, held as arrays; and the objects of one picture."""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,9 +8,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crosshead.data.coco.library import coco_library
-from crosshead.data.coco.picture_objects import Objects
-from crosshead.data.coco.rle import RLE, parse, to_coco
+from crosshead.data.coco.rle import RLE, decode, parse, to_coco
+from crosshead.libraries import need
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Of a picture of ``size`` (height, width) in pixels.
+
+    ``boxes`` (n, 4) float64, x1, y1, x2, y2 in pixels; ``labels`` (n,) int64 from 0; ``crowd`` (n,) bool: what is
+    neither right nor wrong to find (COCO's iscrowd); ``areas`` (n,) float64 in pixels; ``masks`` run lengths of each
+    object, or None where there are boxes alone.
+    """
+
+    size: tuple[int, int]
+    boxes: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    masks: Sequence[RLE] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def whole_masks(self) -> NDArray[np.bool_]:
+        """(n, height, width), decoded."""
+        assert self.masks is not None
+        if not self.masks:
+            return np.zeros((0, *self.size), dtype=bool)
+        return np.stack([decode(mask) for mask in self.masks])
+
+
+def no_objects(size: tuple[int, int], *, masks: bool) -> Objects:
+    """A picture without any."""
+    return Objects(
+        size,
+        np.zeros((0, 4)),
+        np.zeros(0, np.int64),
+        np.zeros(0, bool),
+        np.zeros(0),
+        () if masks else None,
+    )
+
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -51,7 +90,7 @@ class Outlines:
         """Of object ``k``, on a picture of ``size`` (height, width). Polygons become pixels as in COCO's own code."""
         if self.kinds[k] == RUN_LENGTHS:
             return self._run_lengths(k)
-        from_polygons = coco_library().mask
+        from_polygons = need("faster_coco_eval").mask
         drawn = from_polygons.frPyObjects(self.as_coco(k), *size)
         return parse(from_polygons.merge(drawn), size)
 

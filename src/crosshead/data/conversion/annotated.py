@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from crosshead.data.coco.rle import RLE, decode_columns
 from crosshead.data.decode.images import display_name
-from crosshead.text import printable
+from crosshead.files import printable
 
 Points = NDArray[np.float64]  # (n, 2) x and y in pixels, 0 at the picture's left and upper edge
 SPLITS = ("train", "validation", "test")

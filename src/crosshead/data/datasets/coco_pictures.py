@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image
 
 from crosshead.data.coco.forms import named_forms
-from crosshead.data.coco.instances import POLYGONS, Instances
-from crosshead.data.coco.library import coco_library
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import POLYGONS, Instances, Objects
 from crosshead.data.coco.reader import Read, read_instances
 from crosshead.data.datasets.archives import leaves_archive
 from crosshead.data.datasets.dense import StoredObjects, Told
@@ -23,6 +21,7 @@ from crosshead.data.decode.decoding import Decoding
 from crosshead.data.decode.images import SUFFIXES, BrokenImage, decode_image, display_name, read_file
 from crosshead.data.random import Indices
 from crosshead.files import regular
+from crosshead.libraries import need
 from crosshead.recipe.schema import DataConfig
 
 _SHOWN = 3
@@ -143,7 +142,7 @@ def read_coco(file: Path, folders: Sequence[Path], data: DataConfig, *, inside: 
         raise ValueError(f"{where}: {error}{named_forms([file])}") from None
     instances = read.instances
     if (instances.outlines.kinds == POLYGONS).any():
-        coco_library()  # now, not at the first picture
+        need("faster_coco_eval")  # now, not at the first picture
     folder, there = _folder_of(instances.file_names, folders)
     faults = _without_picture(instances.file_names, folder, there, inside, data) | read.faults
     names = [f"{display_name(folder / instances.file_names[row])}: {faults[row]}" for row in sorted(faults)]

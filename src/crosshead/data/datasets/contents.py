@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosshead.data.base import IGNORED, ImageSet
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.datasets.dense import StoredMaps, StoredObjects
 from crosshead.data.decode.images import BrokenImage
 

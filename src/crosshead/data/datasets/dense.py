@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.base import IGNORED, ImageSet
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.decode.images import BrokenImage, exif_hint
 from crosshead.data.random import Indices
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.base import IGNORED, IMAGENET_MEAN, IMAGENET_STD, ImageSet, Splits, dataset_info
-from crosshead.data.coco.instances import Instances
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Instances, Objects
 from crosshead.data.coco.reader import Categories, read_instances
 from crosshead.data.datasets.archives import ArchivedImages
 from crosshead.data.datasets.dense import StoredMaps, StoredObjects

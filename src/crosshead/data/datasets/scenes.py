@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crosshead.data.base import IGNORED, ImageSet, Splits, dataset_info
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
 from crosshead.data.datasets.held_out import HoldOut, stratified_split

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
 from crosshead.data.decode.decoding import LEVELS, Bands, Decoding, scaled_to_range, scaled_to_white
-from crosshead.text import printable
+from crosshead.files import printable
 
 T = TypeVar("T")
 

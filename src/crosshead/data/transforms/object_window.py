@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import RLE, decode_columns
 from crosshead.data.transforms.composing import Target
 from crosshead.data.transforms.maps import resized

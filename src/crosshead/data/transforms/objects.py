@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from crosshead.data.base import DatasetInfo
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.composing import (
     Samples,

@@ -5,7 +5,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 from .parts import MadeWhenWanted, OfMaps
 
 

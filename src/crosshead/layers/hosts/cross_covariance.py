@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 
 
 class XcaHost(InteractingAttention, xcit.XCA):

@@ -9,7 +9,7 @@ from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
 from ..attention import InteractingAttention
-from ..qkv import Heads
+from ..layer import Heads
 from ..registry import host_of
 from ..rotation import Rotation
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads, Mixing
+from ..layer import Heads, Mixing
 
 
 class PlainHost(InteractingAttention, layers.Attention):

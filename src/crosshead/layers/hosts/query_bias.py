@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 from .parts import rotation
 from .plain import is_normed
 

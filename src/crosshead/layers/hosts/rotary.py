@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 from .parts import packed_with_biases, rotation
 from .plain import is_normed, norm_and_gate, output_brings
 

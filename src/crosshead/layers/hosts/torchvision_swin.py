@@ -11,7 +11,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 
 
 class ShiftedWindowHost(InteractingAttention, ShiftedWindowAttention):  # type: ignore[misc]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 from ..rotation import Rotation
 from .parts import MadeWhenWanted, head_bias, weights_beside
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
-from ..qkv import Heads
+from ..layer import Heads
 from .parts import head_bias, packed_with_biases
 
 

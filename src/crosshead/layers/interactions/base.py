@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads
+from ..layer import Heads, Layer
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ...ops.dcmha import composed_attention, composed_attention_weights
 from ...ops.dcmha.fast import mixing_matrices
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads
+from ..layer import Heads, Layer
 from .base import Interaction
 from .inspectable import TokenMixing, weights_apart
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ...ops.iha.fast import attend_pseudo_heads, pseudo_heads
 from ...ops.iha.naive import pseudo_weights, taken
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads
+from ..layer import Heads, Layer
 from .base import Interaction
 from .inspectable import PseudoHeadMixing, weights_apart
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ...ops.interactive import AttentionFactors
 from ...ops.overlap import overlapped_attention_weights
-from ..layer import Layer
-from ..qkv import Heads, Mixing
+from ..layer import Heads, Layer, Mixing
 
 
 class LandmarkMixing(NamedTuple):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ...ops.interactive import AttentionFactors, Backend, attention_factors, interactive_attention
 from ...ops.interactive.arguments import Rotations, check_tokens
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads
+from ..layer import Heads, Layer
 from ..rotation import Rotation
 from .base import Interaction
 from .inspectable import LandmarkMixing, columns_at_zero

@@ -15,8 +15,7 @@ from ...ops.knocking import fold, gated_values
 from ...ops.knocking.fast import packed_knock
 from ...ops.private_torch import hooks_of
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads, Mixing
+from ..layer import Heads, Layer, Mixing
 from .base import Interaction
 from .inspectable import weights_apart
 from .overlap import Overlap

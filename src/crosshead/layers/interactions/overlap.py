@@ -26,8 +26,7 @@ from ...ops.sdpa import fused_attention, plain_attention
 from ...ops.talking import fast as talking
 from ...ops.talking import talking_heads_weights
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads, Mixing
+from ..layer import Heads, Layer, Mixing
 from ..schedule import OverlapSchedule, ScheduleSpec
 from .base import Interaction
 from .inspectable import columns_at_zero, weights_apart

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ...ops.private_torch import backward_is_running
 from ...ops.reattention import Statistics, reattention, reattention_weights
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads
+from ..layer import Heads, Layer
 from .base import Interaction
 from .inspectable import MapMixing, columns_at_zero, weights_apart
 

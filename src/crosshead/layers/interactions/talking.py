@@ -14,8 +14,7 @@ from ...ops.talking import Backend, talking_heads_weights
 from ...ops.talking.fast import packed_attention
 from ...ops.talking.math import attention_with
 from ..capabilities import Capability
-from ..layer import Layer
-from ..qkv import Heads, Mixing
+from ..layer import Heads, Layer, Mixing
 from .base import Interaction
 from .inspectable import weights_apart
 from .overlap import (

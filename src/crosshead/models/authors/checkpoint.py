@@ -9,10 +9,8 @@ import timm
 from torch import nn
 
 from ..weight_files import described, read_content, states_in
-from .cait import convert_cait
+from .converters import convert_cait, convert_swin, convert_vit
 from .parts import Converter, State
-from .swin import convert_swin
-from .vit import convert_vit
 
 # A tensor that only this architecture has -> its converter.
 CONVERTERS: dict[str, Converter] = {

@@ -20,8 +20,7 @@ from ..renamed import took_packed
 from ..sdpa import fused_attention, joined_mask
 from ..tracing import traceable
 from . import products
-from .math import plain_attention
-from .views import borrowed_factors, overlapped_heads, scale_borrowed
+from .views import borrowed_factors, overlapped_heads, plain_attention, scale_borrowed
 from .windowed import fused, packed_window_attention
 
 Backend = Literal["auto", "sdpa", "products", "triton", "math"]

@@ -11,8 +11,7 @@ from torch.utils.flop_counter import register_flop_formula
 from ..modes import is_differentiated_again, plain_gradients
 from ..paths import Conditions, overlap_kernel_obstacles
 from . import kernel
-from .math import plain_attention
-from .views import borrowed_factors
+from .views import borrowed_factors, plain_attention
 
 INTERPRETED = not isinstance(kernel.attend, triton.JITFunction)
 PROGRAMS = 264  # to aim at where a sum is split over images: two for each of the 132 processors of an H100

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..modes import is_differentiated_again, plain_gradients
 from ..private_torch import softmax_gradient
-from .math import plain_attention
-from .views import overlap_add_, padded_windows
+from .views import overlap_add_, padded_windows, plain_attention
 
 # Attention weights of one chunk: one megabyte of bfloat16. From half to twice as many change little.
 _CHUNK_ELEMENTS = 1 << 19

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..modes import is_differentiated_again, plain_gradients
 from ..private_torch import softmax_gradient
-from .math import plain_window_attention
+from .views import plain_window_attention
 
 # Attention weights (all heads) of the windows that are computed together; from half to twice as many change little.
 _CHUNK_ELEMENTS = 400_000

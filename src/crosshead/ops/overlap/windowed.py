@@ -10,8 +10,13 @@ from ..modes import autocast_to, is_transformed
 from ..paths import HAS_TRITON, Conditions, padding, window_products_obstacles
 from ..private_torch import is_without_data
 from ..sdpa import fused_attention
-from .math import plain_window_attention, repeat_over_images
-from .views import borrowed_factors, overlapped_heads, scale_borrowed
+from .views import (
+    borrowed_factors,
+    overlapped_heads,
+    plain_window_attention,
+    repeat_over_images,
+    scale_borrowed,
+)
 from .window_products import WindowProducts
 
 

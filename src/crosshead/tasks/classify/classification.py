@@ -17,8 +17,8 @@ from crosshead.tasks.classify.evaluation import (
     own_metrics,
     ranked,
 )
-from crosshead.tasks.classify.loss import class_weights, focal_loss
 from crosshead.tasks.labelled import USUAL, LabelledTask, answer_or_fault
+from crosshead.tasks.losses import class_weights, focal_loss
 from crosshead.tasks.protocol import Answers, Step
 
 

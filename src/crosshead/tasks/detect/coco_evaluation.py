@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crosshead.data.base import Batch
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.datasets.contents import Contents
 from crosshead.tasks.coco_numbers import MOST, NUMBERS, CocoNumbers, Predictions, coco_numbers
 from crosshead.tasks.detect.results import in_own_pixels, uncut

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.tasks.coco_numbers import MOST, Predictions
 
 USUAL_SCORE = 0.3  # the default of task.score_threshold

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks, paste_mask_in_image
 
-from crosshead.data.coco.picture_objects import Objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import RLE, encode_within, to_coco
 from crosshead.tasks.coco_numbers import Predictions
 

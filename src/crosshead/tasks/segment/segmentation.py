@@ -22,13 +22,12 @@ from crosshead.models.pyramid import Maps
 from crosshead.models.segmenters import UPerNet, build_segmenter, full_size
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.augmented import mean_maps
-from crosshead.tasks.classify.loss import focal_loss
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
 from crosshead.tasks.drawing import as_png, class_map, draw_segments
+from crosshead.tasks.losses import focal_loss, known_pictures, region_loss
 from crosshead.tasks.metrics import chosen_metrics
 from crosshead.tasks.protocol import NOT_FINITE, Answers, Step
 from crosshead.tasks.segment.pixel_evaluation import METRICS, SegmentationOutputs, SegmentEvaluation
-from crosshead.tasks.segment.region_loss import known_pictures, region_loss
 from crosshead.tasks.windows import classes_at, windowed_logits
 
 NOTHING = -1  # in a map that was predicted: no number came of which to take the largest

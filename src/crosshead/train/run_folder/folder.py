@@ -14,11 +14,10 @@ from typing import Any
 import torch
 
 from crosshead.data.base import DatasetInfo
-from crosshead.files import read_json
+from crosshead.files import printable, read_json
 from crosshead.formats import as_comment, numbered, older_classes, read_numbered
 from crosshead.recipe.compose import dump_recipe
 from crosshead.recipe.schema import Recipe
-from crosshead.text import printable
 from crosshead.train.files import replace_file
 from crosshead.train.logging.log_files import METRICS_FILE
 
