@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from crosshead.data.coco.instances import Objects
+
 NAMES = ("square", "bar")
 _COLOURS = ((230, 60, 40), (40, 90, 230))
 
@@ -58,3 +60,15 @@ def _annotation(
         "iscrowd": int(crowd),
         "segmentation": {"size": [size[1], size[0]], "counts": counts} if crowd else polygon,
     }
+
+
+def no_objects(size: tuple[int, int], *, masks: bool) -> Objects:
+    """A picture without any."""
+    return Objects(
+        size,
+        np.zeros((0, 4)),
+        np.zeros(0, np.int64),
+        np.zeros(0, bool),
+        np.zeros(0),
+        () if masks else None,
+    )

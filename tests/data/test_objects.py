@@ -9,12 +9,13 @@ from PIL import Image
 
 from crosshead.data.batching.dense_batches import EvaluationObjects, TrainingObjects, padded
 from crosshead.data.batching.loader import evaluation_loader, training_loader
-from crosshead.data.coco.instances import Objects, no_objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import RLE, decode, decode_columns, encode
 from crosshead.data.decode.images import BrokenImage
 from crosshead.data.transforms.object_window import Window, boxes_of
 from crosshead.data.transforms.objects import ObjectAugmentation, whole_object_picture
 from crosshead.recipe.schema import AugmentConfig, DataConfig
+from detect_files import no_objects
 from opening import open_data
 
 PLAIN = AugmentConfig(horizontal_flip=0.0)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from crosshead.data.coco.instances import Objects, no_objects
+from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode, to_coco
 from crosshead.tasks.coco_numbers import (
     NUMBERS,
@@ -15,6 +15,7 @@ from crosshead.tasks.coco_numbers import (
     predictions_as_coco,
     truth_as_coco,
 )
+from detect_files import no_objects
 
 CLASSES = ("cat", "dog", "owl")
 SIZE = (220, 250)  # room for large objects, those above 96 x 96 pixels

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from crosshead.data.coco.rle import RLE, decode, parse, to_coco
 from crosshead.libraries import need
 
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+NO_MASK, POLYGONS, RUN_LENGTHS = 0, 1, 2
+
 
 @dataclass(frozen=True)
 class Objects:
@@ -37,24 +42,6 @@ class Objects:
         if not self.masks:
             return np.zeros((0, *self.size), dtype=bool)
         return np.stack([decode(mask) for mask in self.masks])
-
-
-def no_objects(size: tuple[int, int], *, masks: bool) -> Objects:
-    """A picture without any."""
-    return Objects(
-        size,
-        np.zeros((0, 4)),
-        np.zeros(0, np.int64),
-        np.zeros(0, bool),
-        np.zeros(0),
-        () if masks else None,
-    )
-
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-NO_MASK, POLYGONS, RUN_LENGTHS = 0, 1, 2
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from crosshead.data.decode.images import SUFFIXES, BrokenImage, display_name
 from crosshead.files import read_json, read_text
 
 LAYOUT = "NAME.json beside the picture that its imagePath names, or with the picture inside (imageData); labels.txt"
-IGNORED_LABEL = "__ignore__"  # LabelMe's own name for what is neither
 
 
 def read_labelme(source: Path, left_out: LeftOut) -> Annotations:
