@@ -26,8 +26,7 @@ from timm.models import VisionTransformer
 
 import crosshead
 from crosshead.heads import head_layers, measure_heads, reading
-from crosshead.pages.assemble import atlas_page
-from crosshead.pages.embedding import embed_blocks
+from crosshead.pages.embedding import atlas_page, embed_blocks
 from interleave import RESULTS, conditions
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "heads"))

@@ -58,9 +58,9 @@ MAY_IMPORT = {
 INSIDE = {
     "data": "random decode coco base transforms datasets batching conversion tools",
     "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
-    "conversion": "objectives matching distilling costs outcome of_run of_pictures",
+    "conversion": "objectives distilling costs outcome of_run of_pictures",
     "hub": "repository card run_card publish",
-    "export": "about answers prepare runtime graphs programs precision checks onnx_file sources judged",
+    "export": "about answers prepare runtime graphs programs precision checks onnx_file sources",
 }
 
 
@@ -149,10 +149,18 @@ def test_no_fast_path_imports_an_oracle():
 
 
 def test_an_oracle_shares_checks_alone_with_its_fast_paths():
-    shared = {"checks.py", "arguments.py", "tracing.py", "naive.py"}
+    """Beside them what makes it a node of a traced graph."""
+    shared = {"checks.py", "arguments.py", "modes.py", "naive.py"}
     for path in (ROOT / "ops").rglob("naive.py"):
         beyond = {file.name for file in imported_modules(path)} - shared
         assert not beyond, f"{path.relative_to(ROOT)} takes more than checks from {', '.join(sorted(beyond))}"
+        of_modes = [
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module == "modes"
+            for alias in node.names
+        ]
+        assert set(of_modes) <= {"traceable"}, f"{path.relative_to(ROOT)} takes {of_modes} from modes.py"
 
 
 def test_test_modules_have_names_of_their_own():

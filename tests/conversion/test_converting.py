@@ -12,8 +12,7 @@ from torch import nn
 import crosshead
 from crosshead.conversion.costs import forward_costs, peak_mib
 from crosshead.conversion.distilling import Lesson, repeated, train
-from crosshead.conversion.matching import attention_error
-from crosshead.conversion.objectives import answers_alike, features_alike, relative_error
+from crosshead.conversion.objectives import answers_alike, attention_error, features_alike, relative_error
 from tolerances import OUTPUT, assert_close
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crosshead.data.transforms.mixing import Mixing
+from crosshead.data.transforms.composing import Mixing
 from crosshead.recipe.schema import AugmentConfig
 
 

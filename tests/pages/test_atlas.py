@@ -9,8 +9,7 @@ import timm
 import torch
 
 from crosshead.heads import head_layers, reading
-from crosshead.pages.assemble import atlas_page
-from crosshead.pages.embedding import embed_blocks
+from crosshead.pages.embedding import atlas_page, embed_blocks
 from heads.small_models import MODELS, VIT, images, vit, windowed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
-from crosshead.conversion.matching import attention_error
-from crosshead.conversion.objectives import answers_alike, features_alike, has_classes
+from crosshead.conversion.objectives import answers_alike, attention_error, features_alike, has_classes
 from crosshead.swap import SwapReport, swap_attention
 
 Loss = Callable[[Tensor, Any], Tensor]

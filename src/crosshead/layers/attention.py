@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from torch import Tensor, nn
 
 from ..ops.checks import check_indices
+from ..ops.modes import traceable_module
 from ..ops.private_torch import forget, own_names
-from ..ops.tracing import traceable_module
 from .capabilities import Capability, check_pair
 from .interactions.base import Interaction
 from .interactions.inspectable import inspectable

@@ -1,18 +1,23 @@
-"""What PyTorch may be doing around an operator: autocast, and more than calling it and differentiating it once.
+"""What PyTorch may be doing around an operator: a symbolic trace, autocast, and more than calling it and
+differentiating it once.
 
-Autocast is asked for as every operator does, also on devices that have none, such as ``meta``. The transforms of
-``torch.func``, forward-mode differentiation, and a backward pass that is differentiated again: a fast path with a
-backward of its own follows none of them. An operator's plain form, made of nothing but PyTorch's own differentiable
-functions, follows all; its price is memory that grows with N².
+Checks and the choice of a path ask for sizes, which a trace of ``torch.fx`` does not know: operators and layers are one
+node of its graph each (``traceable``), and do their work when the graph runs. Autocast is asked for as every operator
+does, also on devices that have none, such as ``meta``. The transforms of ``torch.func``, forward-mode differentiation,
+and a backward pass that is differentiated again: a fast path with a backward of its own follows none of them. An
+operator's plain form, made of nothing but PyTorch's own differentiable functions, follows all; its price is memory that
+grows with N².
 """
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
+from torch.fx import Proxy
 
 from .private_torch import transforms_are_active
 
@@ -67,3 +72,43 @@ def plain_gradients(
     wanted = [x for x in views if isinstance(x, Tensor) and x.requires_grad]
     found = iter(torch.autograd.grad(plain(*views), wanted, grad_out, create_graph=True, allow_unused=True))
     return tuple(next(found) if isinstance(x, Tensor) and x.requires_grad else None for x in views)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def traceable(operator: Callable[P, R]) -> Callable[P, R]:
+    """A function as one node, wherever it is called from (``torch.fx.wrap`` is for one calling module at a time)."""
+
+    @wraps(operator)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        tracer = _tracer(*args, *kwargs.values())
+        if tracer is not None:
+            out: R = tracer.create_proxy("call_function", called, args, kwargs)
+            return out
+        return operator(*args, **kwargs)
+
+    return called
+
+
+def traceable_module(forward: Callable[P, R]) -> Callable[P, R]:
+    """The ``forward`` of a module that is one node to every tracer, as PyTorch's own modules are."""
+
+    @wraps(forward)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        tracer = _tracer(*args, *kwargs.values())
+        if tracer is not None:
+            module, *rest = args
+            out: R = tracer.create_proxy("call_module", tracer.path_of_module(module), tuple(rest), kwargs)
+            return out
+        return forward(*args, **kwargs)
+
+    return called
+
+
+def _tracer(*given: Any) -> Any:
+    """The tracer of a symbolic trace that is going on, or None."""
+    if torch.compiler.is_compiling():
+        return None
+    return next((x.tracer for x in given if isinstance(x, Proxy)), None)

@@ -91,7 +91,7 @@ def make_page(
         ValueError: pictures of different sizes under one model, attention that the page can't show, or a limit that not
             even one block fits.
     """
-    from crosshead.pages.assemble import atlas_page
+    from crosshead.pages.embedding import atlas_page
 
     prepared = [_prepared(inspected, files) for inspected in models]
     pictures = [_picture(models[0], file, tensor) for file, tensor in zip(files, prepared[0], strict=True)]

@@ -8,8 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
-from crosshead.cli.arguments.use import split_keys, used_with
+from crosshead.cli.arguments.options import (
+    Commands,
+    add_checkpoint,
+    add_device,
+    find_checkpoint,
+    split_keys,
+    used_with,
+)
 from crosshead.cli.terminal.streams import print0
 
 if TYPE_CHECKING:

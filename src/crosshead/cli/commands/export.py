@@ -132,7 +132,7 @@ def _varying(text: str | None) -> tuple[str, ...]:
 def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
     from dataclasses import replace
 
-    from crosshead.export.judged import judge
+    from crosshead.export.checks import judge
     from crosshead.export.onnx_file import export_onnx
     from crosshead.export.runtime import OnnxModel
     from crosshead.export.sources import pictures_of, validation_of

@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crosshead.cli import EXIT_BAD_NUMBERS
-from crosshead.cli.arguments.options import Commands, add_checkpoint, add_device, find_checkpoint
-from crosshead.cli.arguments.use import split_keys, used_with
+from crosshead.cli.arguments.options import (
+    Commands,
+    add_checkpoint,
+    add_device,
+    find_checkpoint,
+    split_keys,
+    used_with,
+)
 
 if TYPE_CHECKING:
     from PIL import Image

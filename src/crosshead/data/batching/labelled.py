@@ -12,7 +12,7 @@ from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.data.batching.order import Place, balanced_order
 from crosshead.data.random import Indices, keys, seeded_globals
 from crosshead.data.transforms import views
-from crosshead.data.transforms.mixing import Mixing
+from crosshead.data.transforms.composing import Mixing
 from crosshead.data.transforms.pipeline import (
     evaluation_transform,
     fit,

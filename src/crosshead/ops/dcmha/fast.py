@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
-from ..modes import autocast_dtype, without_autocast
-from ..tracing import traceable
+from ..modes import autocast_dtype, traceable, without_autocast
 from .arguments import check_composition
 
 _EPSILON = 1e-6  # of the normalised factors, as the authors have it

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_dropout
-from ..modes import is_transformed
+from ..modes import is_transformed, traceable
 from ..sdpa import fused_attention, joined_mask, plain_attention
-from ..tracing import traceable
 from .arguments import check_interleaved
 
 Backend = Literal["auto", "sdpa", "math"]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_dropout, check_indices
+from ..modes import traceable
 from ..naive import masked, rows_of, softmax_or_zero
-from ..tracing import traceable
 from .arguments import check_interleaved
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_indices
-from ..tracing import traceable
+from ..modes import traceable
 from .arguments import Geometry, Rotations, check_landmark_bias, check_operands, check_parts, check_tokens
 from .landmarks import landmark_matrix, pool_landmarks
 

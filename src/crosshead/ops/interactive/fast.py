@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..checks import check_dropout
-from ..modes import autocast_dtype, is_transformed, without_autocast
+from ..modes import autocast_dtype, is_transformed, traceable, without_autocast
 from ..paths import HAS_TRITON, Conditions, interactive_path
 from ..renamed import took_mode
-from ..tracing import traceable
 from .arguments import Geometry, Rotations, check_operands, check_tokens
 from .factors import added_factors
 from .recompute import RecomputedAttention

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..modes import traceable
 from ..renamed import took_packed
-from ..tracing import traceable
 from .arguments import check_fold, check_gated, check_knock, check_packed_knock
 
 

@@ -14,11 +14,10 @@ from ..checks import (
     check_self_attention,
     stack_heads,
 )
-from ..modes import autocast_to, is_transformed
+from ..modes import autocast_to, is_transformed, traceable
 from ..paths import Conditions, is_faster_in_float32, padding, products_obstacles
 from ..renamed import took_packed
 from ..sdpa import fused_attention, joined_mask
-from ..tracing import traceable
 from . import products
 from .views import borrowed_factors, overlapped_heads, plain_attention, scale_borrowed
 from .windowed import fused, packed_window_attention

@@ -23,8 +23,8 @@ from ..checks import (
     check_overlap,
     check_self_attention,
 )
+from ..modes import traceable
 from ..naive import logits_of, masked, softmax_or_zero
-from ..tracing import traceable
 
 
 def naive_overlap(heads: Tensor, overlap: int) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from .. import sdpa
 from ..checks import check_gain
-from ..modes import is_differentiated_again, is_transformed
-from ..tracing import traceable
+from ..modes import is_differentiated_again, is_transformed, traceable
 
 # Rows that begin on a cache line: sixteen float32 numbers.
 _ROW_MULTIPLE = 16

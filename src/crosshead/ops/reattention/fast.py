@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from ..chunks import IMAGES, SHARED, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
-from ..modes import autocast_dtype, without_autocast
-from ..tracing import traceable
+from ..modes import autocast_dtype, traceable, without_autocast
 from .arguments import check_reattention
 
 

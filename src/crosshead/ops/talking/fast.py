@@ -17,11 +17,10 @@ from ..checks import (
     check_self_attention,
     stack_heads,
 )
-from ..modes import autocast_to, is_transformed
+from ..modes import autocast_to, is_transformed, traceable
 from ..overlap.views import overlapped_heads, scale_borrowed
 from ..paths import Conditions, talking_path
 from ..renamed import took_packed
-from ..tracing import traceable
 from .chunked import chunked_attention
 from .full_width import full_width_attention
 from .math import attention_with, plain_attention

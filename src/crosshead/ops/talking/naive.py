@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..checks import check_bias, check_dropout, check_heads, check_mask, check_mixing, check_self_attention
+from ..modes import traceable
 from ..naive import logits_of, masked, softmax_or_zero
 from ..overlap.naive import naive_overlap, spread_gain
-from ..tracing import traceable
 
 
 def naive_talking_heads_attention(
