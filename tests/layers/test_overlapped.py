@@ -5,6 +5,7 @@ import torch
 from timm.layers import Attention
 from torch import nn
 
+from compilers import COMPILERS
 from crosshead.layers import Overlap, from_attention, overlapped_attention_layer
 from crosshead.ops.overlap import naive_overlapped_attention
 from packed import of_packed
@@ -113,9 +114,10 @@ def test_autocast():
     got.float().sum().backward()
 
 
-def test_compiles_whole():
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_compiles_whole(compiler):
     layer = from_attention(Attention(24, 3), Overlap(2), init="preserve")
-    compiled = torch.compile(layer, fullgraph=True)
+    compiled = torch.compile(layer, fullgraph=True, backend=compiler)
     x, y = tokens().requires_grad_(), tokens().requires_grad_()
     want, got = layer(x), compiled(y)
     assert_close(got, want, OUTPUT[torch.float32])

@@ -5,6 +5,7 @@ import timm
 import torch
 from timm.models.cait import ClassAttn
 
+from compilers import COMPILERS
 from crosshead import swap_attention
 from crosshead.layers.hosts import TalkingHost
 from crosshead.models.class_attention import TalkingClassAttention
@@ -94,10 +95,11 @@ def test_position_embedding_follows_the_image():
     assert model.pos_embed.shape == (1, 256, 96) and model.feature_info[0]["reduction"] == 2
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("form", ["timm", "authors"])
-def test_compiles_whole_with_gradients(form):
+def test_compiles_whole_with_gradients(form, compiler):
     model = create(depth=1, depth_token_only=1, overlap=2, form=form)
-    compiled = torch.compile(model, fullgraph=True)
+    compiled = torch.compile(model, fullgraph=True, backend=compiler)
     assert_close(compiled(images()), model(images()), OUTPUT[torch.float32])
     compiled(images()).sum().backward()
     assert all(p.grad is not None for p in model.parameters())

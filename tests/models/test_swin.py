@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 
+from compilers import COMPILERS
 from crosshead import swap_attention
 from crosshead.layers.hosts import WindowHost
 from tolerances import OUTPUT, assert_close
@@ -88,11 +89,12 @@ def test_other_windows_are_those_of_timms_model():
     assert_close(model(images(48, 64)), plain(images(48, 64)), OUTPUT[torch.float32])
 
 
-def test_compiles_whole_with_gradients():
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_compiles_whole_with_gradients(compiler):
     """One block with a mask: compiling more of the same only takes longer."""
     model = create(depths=(2,), num_heads=(3,), overlap=2)
     model.layers[0].blocks = model.layers[0].blocks[1:]
-    compiled = torch.compile(model, fullgraph=True)
+    compiled = torch.compile(model, fullgraph=True, backend=compiler)
     assert_close(compiled(images()), model(images()), OUTPUT[torch.float32])
     compiled(images()).sum().backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 
+from compilers import COMPILERS
 from crosshead.layers.schedule import PARADIGMS
 from tolerances import OUTPUT, assert_close
 
@@ -47,9 +48,10 @@ def test_dynamic_image_size():
     assert model(torch.randn(1, 3, 48, 64)).shape == (1, 3)
 
 
-def test_compiles_whole():
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_compiles_whole(compiler):
     model = timm.create_model("mohsa_vit_micro_patch4_32", num_classes=3, depth=2).eval()
-    compiled = torch.compile(model, fullgraph=True)
+    compiled = torch.compile(model, fullgraph=True, backend=compiler)
     assert_close(compiled(images()), model(images()), OUTPUT[torch.float32])
 
 
