@@ -19,6 +19,7 @@ from crosshead.ops.overlap.fast import packed_attention as overlapped_attention
 from crosshead.ops.overlap.windowed import packed_window_attention
 from crosshead.ops.reattention import naive_reattention, reattention
 from crosshead.ops.talking import naive_talking_heads_attention as naive_talking
+from crosshead.ops.talking import talking_heads_attention as talking_of_heads
 from crosshead.ops.talking.fast import packed_attention as talking_heads_attention
 from packed import of_packed
 
@@ -68,6 +69,7 @@ def packed(batch: int, tokens: int, heads: int, width: int) -> tuple[int, ...]:
 
 naive_overlapped_attention = of_packed(naive_overlapped)
 naive_talking_heads_attention = of_packed(naive_talking)
+talking_heads = of_packed(talking_of_heads)
 
 
 def forms() -> dict[str, Form]:
@@ -134,7 +136,7 @@ def windows() -> dict[str, Form]:
 
 def talking() -> dict[str, Form]:
     found = {}
-    for backend in ("chunked", "full_width", "auto"):
+    for backend, more in (("chunked", {}), ("full_width", {}), ("triton", TRITON), ("auto", {})):
         for overlap in (0, 5):
 
             def call(
@@ -147,7 +149,22 @@ def talking() -> dict[str, Form]:
                 partial(call, talking_heads_attention, backend=backend),
                 partial(call, naive_talking_heads_attention),
                 [packed(3, 196, 4, 48), (4, 4), (4, 4), (4,)],
+                **more,
             )
+
+    def masked(function: Callable[..., Tensor], *operands: Tensor, **more: str) -> Tensor:
+        qkv, pre, post, bias, logits = operands
+        near = torch.arange(197, device=qkv.device)
+        mask = (near.unsqueeze(1) - near).abs() < 90
+        return function(qkv, pre, None, post, bias, attn_mask=mask, attn_bias=logits, **more)
+
+    for backend, more in (("triton", TRITON), ("auto", {})):
+        found[f"talking, {backend}, bias and mask"] = Form(
+            partial(masked, talking_heads, backend=backend),
+            partial(masked, naive_talking_heads_attention),
+            [packed(3, 197, 12, 16), (12, 12), (12, 12), (12,), (12, 197, 197)],
+            **more,
+        )
     return found
 
 

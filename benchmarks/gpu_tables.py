@@ -254,11 +254,9 @@ def talking(bench: Bench) -> Iterator[Table]:
     ):
         batch, tokens = bench.batch(batch), bench.tokens(tokens)
         operands = bench.draw((batch, tokens, 3, heads, width), (heads, heads), (heads, heads))
-        forms: dict[str, Form] = {
-            "permute and Linear": (permute_and_linear, operands),
-            "chunked": (partial(ours, backend="chunked"), operands),
-            "full width": (partial(ours, backend="full_width"), operands),
-        }
+        forms: dict[str, Form] = {"permute and Linear": (permute_and_linear, operands)}
+        for backend in ["chunked", "full_width"] + ["triton"] * (bench.device == "cuda"):
+            forms[backend] = (partial(ours, backend=backend), operands)
         yield from both_ways(bench, f"talking heads, B {batch}, N {tokens}, h {heads}, d {width}", forms)
 
 

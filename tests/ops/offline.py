@@ -20,6 +20,9 @@ from crosshead.ops.interactive import fused as interactive_fused
 from crosshead.ops.interactive import kernel as interactive
 from crosshead.ops.overlap import fused
 from crosshead.ops.overlap import kernel as overlap
+from crosshead.ops.paths import talking_tile
+from crosshead.ops.talking import triton_kernels as talking
+from crosshead.ops.talking import triton_operator as talking_fused
 
 HALF = "*bf16"
 
@@ -137,6 +140,25 @@ def interacting(name: str, head_dim: int, heads: int, sm: int, mixed: bool = Tru
     return compiled(kernel, types, constants, 4 if name == "sum_keys" else interactive_fused.WARPS, sm)
 
 
+def talking_heads(name: str, heads: int, width: int, sm: int, **forms: bool) -> Compiled:
+    kernel = getattr(talking, name)
+    on = dict(BIAS=False, MASK=False, CAUSAL=False, DROPOUT=False) | forms
+    padded, columns = talking_tile(heads, width)
+    queries, keys, warps = talking_fused.tile(padded, columns)
+    sizes = dict(HEADS=padded, COLUMNS=columns, QUERIES=queries, KEYS=keys, UPCAST=False, **on)
+    halves = ["q", "k", "v", "pre", "post", "post_bias", "out", "grad_out", "grad_q", "grad_k", "grad_v"]
+    pointers = dict.fromkeys(halves, HALF)
+    pointers |= dict.fromkeys(["log_sums", "delta", "grad_mixing", "grad"], "*fp32")
+    optional = {"bias": (HALF, "BIAS"), "mask": (HALF, "MASK"), "seed": ("*i64", "DROPOUT")}
+    pointers |= {argument: kind for argument, (kind, form) in optional.items() if on[form]}
+    numbers = dict.fromkeys(["scale", "p"], "fp32")
+    absent = set(sizes) | (set(optional) - set(pointers))
+    types = {n: pointers.get(n) or numbers.get(n) or "i32" for n in kernel.arg_names if n not in absent}
+    return compiled(kernel, types, {n: v for n, v in sizes.items() if n in kernel.arg_names}, warps, sm)
+
+
+TALKING_FORMS = {"": {}, "all": dict(BIAS=True, MASK=True, DROPOUT=True)}
+
 FORMS = {
     "": {},
     "Swin": dict(BIAS=True, MASK=True),
@@ -153,6 +175,14 @@ def table(sm: int):
                     yield (
                         f"overlap {name} d {head_dim} o {o} {title}",
                         overlapped(name, head_dim, o, sm, **forms),
+                    )
+    for name in ("attend", "grad_queries", "grad_keys", "grad_bias"):
+        for heads, width in ((3, 64), (4, 48), (8, 48), (12, 16), (12, 26)):
+            for title, forms in TALKING_FORMS.items():
+                if name != "grad_bias" or title:
+                    yield (
+                        f"talking {name} h {heads} d {width} {title}",
+                        talking_heads(name, heads, width, sm, **forms),
                     )
     names = (
         "sum_keys",

@@ -235,7 +235,9 @@ def test_kept_for_the_backward_pass_is_linear_in_tokens():
     assert kept(512) <= 2.1 * kept(256)
 
 
-def test_compiles_whole():
+@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, 1])
+def test_compiles_whole(monkeypatch, chunk):
+    monkeypatch.setattr(chunks, "_CPU_CHUNK", chunk)
     inputs = arguments((2, 3, 9, 8, 8, 6, 2), torch.float32)
     assert_same(
         torch.compile(composed_attention, fullgraph=True, backend="aot_eager"),
@@ -243,6 +245,35 @@ def test_compiles_whole():
         inputs,
         torch.float32,
     )
+
+
+def saved_for_backward(out):
+    """Elements that the graph behind ``out`` keeps."""
+    nodes, seen, found = [out.grad_fn], set(), 0
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found += sum(x.numel() for x in getattr(node, "saved_tensors", ()) if x is not None)
+            nodes += [following for following, _ in node.next_functions]
+    return found
+
+
+@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+def test_compiled_chunks_keep_nothing_of_the_size_of_the_logits(monkeypatch, dropout_p):
+    monkeypatch.setattr(chunks, "_CPU_CHUNK", 1)
+    monkeypatch.setattr(chunks, "_COMPILED_CHUNKS", 3)
+    batch, heads, tokens = 3, 2, 100
+    inputs = [x.requires_grad_() for x in arguments((batch, heads, tokens, 2, 3, 2, 1), torch.float32)]
+    compiled = torch.compile(
+        partial(composed_attention, dropout_p=dropout_p), fullgraph=True, backend="aot_eager"
+    )
+    out = compiled(*inputs)
+    assert saved_for_backward(out) < batch * heads * tokens**2
+    # Linear in the values, so that the weights of both passes must be the same ones, whatever they are.
+    upstream = torch.ones_like(out)
+    (grad,) = torch.autograd.grad(out, inputs[2], upstream)
+    assert torch.isclose((grad * inputs[2]).sum(), (out * upstream).sum(), rtol=1e-4)
 
 
 def test_exports_with_a_dynamic_batch():

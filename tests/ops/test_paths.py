@@ -19,6 +19,7 @@ from crosshead.ops.paths import (
     padding,
     products_obstacles,
     sdpa_kernel,
+    talking_kernel_obstacles,
     talking_path,
     window_products_obstacles,
 )
@@ -81,6 +82,20 @@ def test_what_pytorch_makes_of_a_call(given, width, mask, aligned, kernel):
 )
 def test_talking_heads(given, heads, head_dim, dropout_p, path):
     assert talking_path(given, heads, head_dim, dropout_p) == path
+
+
+def test_fused_talking_heads():
+    assert not talking_kernel_obstacles(cuda(BF16), 12, 32, 197)
+    assert not talking_kernel_obstacles(cuda(F16), 1, 64, 197)
+    for given, *sizes in (
+        (cuda(BF16), 12, 48, 197),  # 16 heads of 64 in a tile
+        (cuda(BF16), 17, 16, 197),
+        (cuda(BF16), 4, 48, 50_000),
+        (cuda(F32), 4, 48, 197),
+        (cpu(BF16), 4, 48, 197),
+        (cuda(BF16, has_triton=False), 4, 48, 197),
+    ):
+        assert len(talking_kernel_obstacles(given, *sizes)) == 1
 
 
 def test_explicit_products_serve_a_cpu_alone():

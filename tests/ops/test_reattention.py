@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from test_dcmha import saved_for_backward
 
 import crosshead.ops.chunks as chunks
 from crosshead.ops.reattention import naive_reattention, reattention, reattention_weights
@@ -223,13 +224,30 @@ def test_kept_for_the_backward_pass_is_linear_in_tokens():
     assert kept(512) <= 2.1 * kept(256)
 
 
-def test_compiles_whole():
+@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, 1])
+def test_compiles_whole(monkeypatch, chunk):
+    monkeypatch.setattr(chunks, "_CPU_CHUNK", chunk)
     assert_same(
         torch.compile(reattention, fullgraph=True, backend="aot_eager"),
         naive_reattention,
         arguments((2, 3, 9, 8), torch.float32),
         torch.float32,
     )
+
+
+def test_compiled_it_keeps_no_maps_and_drops_the_same_in_all_of_them(monkeypatch):
+    monkeypatch.setattr(chunks, "_CPU_CHUNK", 1)
+    batch, heads, tokens = 2, 2, 64
+    inputs = [x.requires_grad_() for x in arguments((batch, heads, tokens, 4), torch.float32)]
+    compiled = torch.compile(partial(reattention, dropout_p=0.4), fullgraph=True, backend="aot_eager")
+    out, _ = compiled(*inputs)
+    assert saved_for_backward(out) < batch * heads * tokens**2
+    # Without the norm's bias linear in the values; and what the norm left is what sums up ones.
+    q, k, v, *rest = inputs
+    (grad,) = torch.autograd.grad(out.sum(), v, retain_graph=True)
+    assert torch.isclose((grad * v).sum(), out.sum(), rtol=1e-3, atol=1e-2)
+    out, _ = compiled(q, k, torch.ones_like(q), *rest)
+    assert_close(out.mean((0, 2, 3)), tokens * rest[-1], 1e-4)
 
 
 def test_exports_with_a_dynamic_batch():

@@ -342,7 +342,7 @@ def test_bad_input_is_named(function, change, message):
 
 def test_bad_modes_are_named():
     inputs = arguments((2, 5, 3, 4, 0))
-    with pytest.raises(ValueError, match="one of auto, chunked, full_width, math, got 'linear'"):
+    with pytest.raises(ValueError, match="one of auto, chunked, full_width, triton, math, got 'linear'"):
         talking_heads_attention(*inputs, backend="linear")
     with pytest.raises(ValueError, match=r"cannot drop 0\.1 of them; use backend 'chunked'"):
         talking_heads_attention(*inputs, backend="full_width", dropout_p=0.1)

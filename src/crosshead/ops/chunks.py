@@ -2,8 +2,9 @@
 
 A function of attention matrices is written plainly, for any images and any rows of queries. Here it is called chunk by
 chunk, so that a chunk stays in the cache and nothing of size N² outlives it; the backward pass calls it again and lets
-autograd differentiate it. Where PyTorch has to see through (its compiler, ``torch.func``, forward-mode differentiation)
-the function is called once, on everything. Where a gradient is itself to be differentiated, the chunks stay.
+autograd differentiate it. PyTorch's compiler is told the same by PyTorch's checkpointing. For ``torch.func``,
+forward-mode differentiation and exported programs the function is called once, on everything. Where a gradient is
+itself to be differentiated, the chunks stay.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from .dropout import Draw
 from .modes import is_differentiated_again, is_transformed, without_autocast
 
 # Attention weights (all heads) of one chunk. On a CPU two large images at once are slower than one after the other,
 # since their products want copies.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 400_000, 1 << 26
+_COMPILED_CHUNKS = 8
 
 
 class Axes(NamedTuple):
@@ -29,7 +33,7 @@ class Axes(NamedTuple):
 IMAGES = Axes(images=0)
 SHARED = Axes()
 
-# Called with the operands of a chunk, and with what its dropout is drawn from (None: the global generator).
+# Called with the operands of a chunk, and with the draw of its dropout (None: of the global generator).
 ChunkFunction = Callable[..., Tensor]
 
 
@@ -45,10 +49,11 @@ class Work(NamedTuple):
     images: list[slice]
     rows: list[slice]
 
-    def chunks(self) -> Iterator[tuple[slice, slice]]:
-        for images in self.images:
-            for rows in self.rows:
-                yield images, rows
+    def chunks(self, seed: Tensor | None) -> Iterator[tuple[slice, slice, Draw | None]]:
+        """Images, rows and draw of each chunk, the same in either pass."""
+        for i, images in enumerate(self.images):
+            for j, rows in enumerate(self.rows):
+                yield images, rows, None if seed is None else Draw(seed, i * len(self.rows) + j)
 
 
 def in_chunks(
@@ -59,37 +64,35 @@ def in_chunks(
     logits_shape: tuple[int, int, int, int],
     seed: Tensor | None = None,
 ) -> Tensor:
-    """``function(*operands, generator)``, computed in chunks of attention matrices (B, h, N, N) = ``logits_shape``.
+    """``function(*operands, draw)``, computed in chunks of attention matrices (B, h, N, N) = ``logits_shape``.
 
     Args:
-        function: attention of any images and any rows of queries: operands, then a generator of random numbers.
+        function: attention of any images and any rows of queries: operands, then the draw of its dropout.
         operands: tensors, or None.
         axes: how each is cut.
         out: where the chunks of the result lie; shared: their sum is the result.
-        seed: what the generator is seeded with in either pass (``new_seed()``), or None: the function draws nothing.
+        seed: what dropout is drawn from in either pass (``dropout.new_seed``), or None: the function draws nothing.
     """
     given = [x for x in operands if x is not None]
-    device = given[0].device
     if must_be_plain(given):
         return function(*operands, None)
     batch, num_heads, tokens, keys = logits_shape
-    limit = _CPU_CHUNK if device.type == "cpu" else _ACCELERATOR_CHUNK
+    limit = _CPU_CHUNK if given[0].device.type == "cpu" else _ACCELERATOR_CHUNK
+    if torch.compiler.is_compiling():  # which writes out every chunk
+        limit = max(limit, batch * num_heads * tokens * keys // _COMPILED_CHUNKS)
     row = max(1, num_heads * keys)
     images = min(batch, max(1, limit // max(1, row * tokens)))
     rows = min(tokens, max(1, limit // max(1, images * row)))
     work = Work(function, tuple(axes), out, spans(batch, images), spans(tokens, rows))
+    if torch.compiler.is_compiling():
+        return _checkpointed(work, operands, seed)
     found: Tensor = _Recomputed.apply(work, seed, *operands)
     return found
 
 
 def must_be_plain(given: Sequence[Tensor]) -> bool:
-    """Whether the compiler, ``torch.func`` or forward-mode differentiation is at work: only plain PyTorch will do."""
-    return torch.compiler.is_compiling() or is_transformed(*given)
-
-
-def new_seed(dropout_p: float) -> Tensor | None:
-    """What the chunks' dropout is seeded with, from the global generator."""
-    return torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
+    """Whether ``torch.func``, forward-mode differentiation or an export is at work: only plain PyTorch will do."""
+    return torch.compiler.is_exporting() or is_transformed(*given)
 
 
 def spans(length: int, step: int) -> list[slice]:
@@ -106,16 +109,6 @@ def mask_axes(mask: Tensor | None) -> Axes:
     return Axes(0 if mask.shape[0] > 1 else None, 2 if mask.shape[2] > 1 else None)
 
 
-def drop(weights: Tensor, dropout_p: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose random numbers come from ``generator``, or from the global one."""
-    if dropout_p == 0.0:
-        return weights
-    if generator is None:
-        return torch.dropout(weights, dropout_p, train=True)
-    kept = torch.empty_like(weights).bernoulli_(1 - dropout_p, generator=generator).div_(1 - dropout_p)
-    return weights * kept
-
-
 def empty_token_major(x: Tensor) -> Tensor:
     """An empty (B, h, N, c) like ``x``, laid out token by token, as the projection behind it wants it."""
     batch, num_heads, tokens, width = x.shape
@@ -130,6 +123,25 @@ def _cut(x: Tensor, axes: Axes, images: slice, rows: slice) -> Tensor:
     return x
 
 
+def _checkpointed(work: Work, operands: Sequence[Tensor | None], seed: Tensor | None) -> Tensor:
+    """The chunks as the compiler is told of them; each draws its dropout from the seed, the second time too."""
+    found = []
+    for images, rows, draw in work.chunks(seed):
+
+        def chunk(*cut: Tensor | None, draw: Draw | None = draw) -> Tensor:
+            return work.function(*cut, draw)
+
+        cut = _cut_all(work, operands, images, rows)
+        part: Tensor = checkpoint(chunk, *cut, use_reentrant=False, preserve_rng_state=False)
+        found.append(part)
+    if work.out == SHARED:
+        return torch.stack(found).sum(0)
+    for axis, count in ((work.out.rows, len(work.rows)), (work.out.images, len(work.images))):
+        if axis is not None and count > 1:
+            found = [torch.cat(found[i : i + count], axis) for i in range(0, len(found), count)]
+    return found[0]
+
+
 class _Recomputed(torch.autograd.Function):
     """The function in chunks; keeps its operands only."""
 
@@ -137,11 +149,11 @@ class _Recomputed(torch.autograd.Function):
     def forward(ctx: Any, work: Work, seed: Tensor | None, *operands: Tensor | None) -> Tensor:
         ctx.work, ctx.seed = work, seed
         ctx.save_for_backward(*operands)
-        generator, chunks = _generator(operands, seed), list(work.chunks())
+        chunks = list(work.chunks(seed))
         total: Tensor | None = None
-        for images, rows in chunks:
+        for images, rows, draw in chunks:
             with without_autocast(_first(operands)):
-                found = work.function(*_cut_all(work, operands, images, rows), generator)
+                found = work.function(*_cut_all(work, operands, images, rows), draw)
             if len(chunks) == 1:
                 return found
             if work.out == SHARED:
@@ -159,17 +171,16 @@ class _Recomputed(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         if is_differentiated_again():
             return None, None, *_differentiable_gradients(work, ctx.seed, operands, wanted, grad_out)
-        generator = _generator(operands, ctx.seed)
         grads = [
             _room(x, axes) if w else None for x, axes, w in zip(operands, work.axes, wanted, strict=True)
         ]
-        for images, rows in work.chunks():
+        for images, rows, draw in work.chunks(ctx.seed):
             with without_autocast(grad_out), torch.enable_grad():
                 cut = [
                     None if x is None else x.detach().requires_grad_(w)
                     for x, w in zip(_cut_all(work, operands, images, rows), wanted, strict=True)
                 ]
-                found = work.function(*cut, generator)
+                found = work.function(*cut, draw)
                 leaves = [x for x in cut if x is not None and x.requires_grad]
                 parts = iter(torch.autograd.grad(found, leaves, _cut(grad_out, work.out, images, rows)))
             for grad, axes in zip(grads, work.axes, strict=True):
@@ -185,10 +196,10 @@ def _differentiable_gradients(
     work: Work, seed: Tensor | None, operands: Sequence[Any], wanted: Sequence[bool], grad_out: Tensor
 ) -> Iterator[Tensor | None]:
     """The gradients as functions of the operands, for a gradient of the gradient; nothing is formed again then."""
-    generator, found, grads = _generator(operands, seed), [], []
-    for images, rows in work.chunks():
+    found, grads = [], []
+    for images, rows, draw in work.chunks(seed):
         with without_autocast(grad_out):
-            found.append(work.function(*_cut_all(work, operands, images, rows), generator))
+            found.append(work.function(*_cut_all(work, operands, images, rows), draw))
         grads.append(_cut(grad_out, work.out, images, rows))
     leaves = [x for x, w in zip(operands, wanted, strict=True) if w]
     parts = iter(torch.autograd.grad(found, leaves, grads, create_graph=True))
@@ -222,10 +233,6 @@ def _room(x: Tensor, axes: Axes) -> Tensor:
     if _written_once(axes):
         return torch.empty_like(x)
     return torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
-
-
-def _generator(operands: Sequence[Tensor | None], seed: Tensor | None) -> torch.Generator | None:
-    return None if seed is None else torch.Generator(_first(operands).device).manual_seed(int(seed))
 
 
 def _first(operands: Sequence[Tensor | None]) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 from typing import Literal
 
 import torch
@@ -169,6 +170,36 @@ def talking_path(given: Conditions, num_heads: int, head_dim: int, dropout_p: fl
         return "full_width"  # nothing but PyTorch's own operators
     flash = given.device != "cpu" and given.dtype in HALF and num_heads * head_dim <= FLASH_WIDTH
     return "full_width" if flash else "chunked"
+
+
+# Of the fused kernels' tiles, which hold all heads; more channels in all would not stay in the registers.
+MAX_TALKING_HEADS, MAX_TALKING_WIDTH, MAX_TALKING_CHANNELS = 16, 64, 512
+
+
+def talking_tile(num_heads: int, width: int) -> tuple[int, int]:
+    """Heads and channels a head of a tile: powers of two, and of channels as many as a product takes."""
+    return max(2, _power_of_two(num_heads)), max(16, _power_of_two(width))
+
+
+def _power_of_two(number: int) -> int:
+    """The next one that is no less."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def talking_kernel_obstacles(
+    given: Conditions, num_heads: int, width: int, tokens: int, *, interpreted: bool = False
+) -> list[str]:
+    """Why the fused kernels can't compute talking heads. ``auto`` doesn't take them: no GPU has timed them yet."""
+    found, channels = _triton_obstacles(given, interpreted), prod(talking_tile(num_heads, width))
+    for what, got, most in (
+        ("heads", num_heads, MAX_TALKING_HEADS),
+        ("channels a head", width, MAX_TALKING_WIDTH),
+        ("channels in a tile of all heads, each number a power of two", channels, MAX_TALKING_CHANNELS),
+        ("tokens", tokens, MAX_TOKENS),
+    ):
+        if got > most:
+            found.append(f"expected at most {most} {what}, got {got}")
+    return found
 
 
 # Interactive heads

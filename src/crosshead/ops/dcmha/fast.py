@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..chunks import IMAGES, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
-from ..modes import autocast_dtype, traceable, without_autocast
+from ..chunks import IMAGES, Axes, in_chunks, mask_axes
+from ..dropout import Draw, drop, new_seed
+from ..half_products import precise_product
+from ..modes import autocast_dtype, is_transformed, traceable, without_autocast
 from .arguments import check_composition
 
 _EPSILON = 1e-6  # of the normalised factors, as the authors have it
@@ -91,7 +93,7 @@ def composed_attention(
             (Axes(0, 2), IMAGES, IMAGES, Axes(0, 1), IMAGES, *map(mask_axes, added)),
             Axes(0, 2),
             shape,
-            new_seed(dropout_p),
+            new_seed(dropout_p, q.device),
         )
     return out.to(out_dtype)
 
@@ -138,7 +140,7 @@ def _attend(
     at_keys: Tensor,
     attn_bias: Tensor | None,
     attn_mask: Tensor | None,
-    generator: torch.Generator | None,
+    draw: Draw | None,
     *,
     scale: float,
     dropout_p: float,
@@ -147,24 +149,23 @@ def _attend(
 
     ``at_queries`` (b, t, 4, h, h) and ``at_keys`` (b, N, 4, h, h) are their mixing matrices. Logits and weights lie as
     (b, t, h, N), where a query's mixing is one product with (h, N), and a key's acts on their transpose (b, N, h, t).
+    Both are float32; of q, k and v the products are of what they are.
     """
-    q, k, v = (x.to(at_keys.dtype) for x in (q, k, v))
-    q = q * scale
-    logits, by_key = q @ k.mT, k @ q.mT
+    logits, by_key = precise_product(q, k.mT, scale), precise_product(k, q.mT, scale)
     if attn_bias is not None:
         logits, by_key = logits + attn_bias, by_key + attn_bias.mT
     logits = at_queries[:, :, 0] @ logits.transpose(1, 2)
     by_key = _in_rows(at_keys[:, :, 1] @ by_key.transpose(1, 2))
     logits = logits + by_key.permute(0, 3, 2, 1)
-    weights = drop(_softmax(logits, attn_mask), dropout_p, generator)
+    weights = drop(_softmax(logits, attn_mask), dropout_p, draw)
     by_query = at_queries[:, :, 2] @ weights
     by_key = _in_rows(at_keys[:, :, 3] @ weights.permute(0, 3, 2, 1).contiguous())
-    return by_query.transpose(1, 2) @ v + by_key.permute(0, 2, 3, 1) @ v
+    return precise_product(by_query.transpose(1, 2), v) + precise_product(by_key.permute(0, 2, 3, 1), v)
 
 
 def _in_rows(product: Tensor) -> Tensor:
     """``product``, whose gradient, that of a transpose, is laid out in rows: products of columns are slow."""
-    if product.requires_grad and not must_be_plain([product]):
+    if product.requires_grad and not torch.compiler.is_compiling() and not is_transformed(product):
         product.register_hook(lambda grad: None if grad is None else grad.contiguous())
     return product
 

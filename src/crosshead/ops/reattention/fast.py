@@ -16,7 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..chunks import IMAGES, SHARED, Axes, drop, in_chunks, mask_axes, must_be_plain, new_seed
+from ..chunks import IMAGES, SHARED, Axes, in_chunks, mask_axes, must_be_plain
+from ..dropout import Draw, drop, new_seed
+from ..half_products import precise, precise_product
 from ..modes import autocast_dtype, traceable, without_autocast
 from .arguments import check_reattention
 
@@ -74,7 +76,7 @@ def reattention(
         attn_bias = attn_bias[(None,) * (4 - attn_bias.dim())]
     with without_autocast(q):
         maps = _Maps(q, k, attn_bias, shape, scale, dropout_p)
-        mix, mix_bias = _precise(mix), None if mix_bias is None else _precise(mix_bias)
+        mix, mix_bias = precise(mix), None if mix_bias is None else precise(mix_bias)
         # What uniform maps, of 1/N everywhere, are mixed to; C is what the maps are beyond that.
         uniform = mix.sum(1) / shape[3]
         if mix_bias is not None:
@@ -85,7 +87,7 @@ def reattention(
             deviation, variance = _deviation_and_variance(maps.sums(), entries, mix)
             mean = uniform + deviation
         else:
-            mean, variance = (_precise(x) for x in statistics)
+            mean, variance = (precise(x) for x in statistics)
             deviation = mean - uniform
         gain = torch.rsqrt(variance + eps)
         if norm_weight is not None:
@@ -97,7 +99,7 @@ def reattention(
             rest = rest + 0.0 * mix_bias
         if norm_bias is not None:
             rest = rest + norm_bias
-        out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * _precise(v).sum(2, keepdim=True)
+        out = maps.attend(v, gain.unsqueeze(1) * mix) + rest.view(-1, 1, 1) * precise(v).sum(2, keepdim=True)
     return out.to(out_dtype), Statistics(mean, variance)
 
 
@@ -117,7 +119,9 @@ class _Maps:
         self._axes = (Axes(0, 2), IMAGES, mask_axes(attn_bias))
         self._shape = shape
         self._form = partial(_centred_maps, scale=scale, dropout_p=dropout_p)
-        self._seed = new_seed(dropout_p)  # one for both: the statistics are those of the maps that attend
+        self._seed = new_seed(
+            dropout_p, q.device
+        )  # one for both: the statistics are those of the maps that attend
         given = [x for x in self._operands if x is not None]
         self._whole = self._form(*self._operands, None) if must_be_plain(given) else None
 
@@ -133,10 +137,8 @@ class _Maps:
         operands, axes = (*self._operands, v, mixing), (*self._axes, IMAGES, SHARED)
         return in_chunks(self._attend, operands, axes, Axes(0, 2), self._shape, self._seed)
 
-    def _sums(
-        self, q: Tensor, k: Tensor, attn_bias: Tensor | None, generator: torch.Generator | None
-    ) -> Tensor:
-        return _sums(self._form(q, k, attn_bias, generator))
+    def _sums(self, q: Tensor, k: Tensor, attn_bias: Tensor | None, draw: Draw | None) -> Tensor:
+        return _sums(self._form(q, k, attn_bias, draw))
 
     def _attend(
         self,
@@ -145,43 +147,38 @@ class _Maps:
         attn_bias: Tensor | None,
         v: Tensor,
         mixing: Tensor,
-        generator: torch.Generator | None,
+        draw: Draw | None,
     ) -> Tensor:
-        return _mix_and_attend(self._form(q, k, attn_bias, generator), v, mixing)
+        return _mix_and_attend(self._form(q, k, attn_bias, draw), v, mixing)
 
 
 def _mix_and_attend(maps: Tensor, v: Tensor, mixing: Tensor) -> Tensor:
     # One (h, h) by (h, t·N) product an image: ``matmul`` would turn the maps around instead.
     mixed = torch.bmm(mixing.expand(maps.shape[0], -1, -1), maps.flatten(2)).view(maps.shape)
-    return mixed @ _precise(v)
+    return precise_product(mixed, v)
 
 
 def _centred_maps(
     q: Tensor,
     k: Tensor,
     attn_bias: Tensor | None,
-    generator: torch.Generator | None,
+    draw: Draw | None,
     *,
     scale: float,
     dropout_p: float,
 ) -> Tensor:
     """C (b, h, t, N) of the queries q (b, h, t, d) among all keys k (b, h, N, d)."""
     # Differences of a map from its mean are small beside it: float32 or better.
-    q, k = _precise(q), _precise(k)
-    logits = (q * scale) @ k.mT
+    logits = precise_product(q, k.mT, scale)
     if attn_bias is not None:
-        logits = logits + _precise(attn_bias)
-    return drop(logits.softmax(dim=-1), dropout_p, generator) - 1 / k.shape[2]
+        logits = logits + precise(attn_bias)
+    return drop(logits.softmax(dim=-1), dropout_p, draw) - 1 / k.shape[2]
 
 
 def _sums(maps: Tensor) -> Tensor:
     """(h, h + 1) of C (b, h, t, N): the sums of C_i C_j, and that of C_i."""
     maps = maps.flatten(2)
     return torch.cat([(maps @ maps.mT).sum(0), maps.sum((0, 2)).unsqueeze(1)], dim=1)
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _deviation_and_variance(sums: Tensor, entries: int, mix: Tensor) -> tuple[Tensor, Tensor]:

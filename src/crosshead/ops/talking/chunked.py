@@ -5,6 +5,7 @@ outlives it. The head axis stands right after the image, where mixing is one sma
 (h, h) by (h, rows · N). This is an operator of its own to PyTorch's compiler, which would unroll the chunks.
 """
 
+from itertools import count
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from ..chunks import empty_token_major
+from ..dropout import Draw, kept, new_seed
 from ..modes import is_differentiated_again, plain_gradients, without_autocast
 from ..private_torch import softmax_gradient
 from .math import plain_attention
@@ -34,7 +36,7 @@ def chunked_attention(
 ) -> Tensor:
     """O (B, N, h, c) of q, k, v (B, h, N, c)."""
     # Both passes draw a chunk's dropout from this seed, so that no mask is kept.
-    seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
+    seed = new_seed(dropout_p, q.device)
     if halve := q.shape[0] == 1 and q.shape[2] % 2 == 0:
         # Mixing is one product an image, and twice as fast as a batch of products: one image goes as two.
         q = q.unflatten(2, (2, -1)).squeeze(0).transpose(0, 1)
@@ -64,7 +66,7 @@ def _forward(
         ):  # the backward pass, which is no faster so, draws no dropout for keys that are none
             k, v = (_with_whole_rows(x) for x in (k, v))
         scratch = _Scratch(q, k, 2)
-        dropout = _Dropout(q.device, dropout_p, seed)
+        dropout = _Dropout(dropout_p, seed)
         for images in scratch.images:
             keys, values = _heads(k[images]), _heads(v[images])
             for rows in scratch.rows:
@@ -101,7 +103,7 @@ def _backward(
     grad_mixing = [torch.zeros_like(t, dtype=sums) for t in mixing]
     with without_autocast(q):
         scratch = _Scratch(q, k, 4)
-        dropout = _Dropout(q.device, dropout_p, seed)
+        dropout = _Dropout(dropout_p, seed)
         for images in scratch.images:
             keys, values = _heads(k[images]), _heads(v[images])
             grad_keys, grad_values = (torch.zeros_like(keys, dtype=sums) for _ in range(2))
@@ -239,14 +241,13 @@ def _spans(length: int, step: int) -> list[slice]:
 class _Dropout:
     """The same masks in the same order, each time it is made from the same seed."""
 
-    def __init__(self, device: torch.device, p: float, seed: Tensor | None) -> None:
-        self.p = p
-        if seed is not None:
-            self._generator = torch.Generator(device).manual_seed(int(seed))
+    def __init__(self, p: float, seed: Tensor | None) -> None:
+        self.p, self._seed, self._numbers = p, seed, count()
 
     def kept(self, weights: Tensor) -> Tensor:
         """0 for what is dropped, 1 / (1 - p) for what is kept."""
-        return torch.empty_like(weights).bernoulli_(1 - self.p, generator=self._generator).div_(1 - self.p)
+        assert self._seed is not None
+        return kept(weights, self.p, Draw(self._seed, next(self._numbers)))
 
 
 def _whole_mask(q: Tensor, k: Tensor, dropout: _Dropout) -> Tensor:
@@ -284,7 +285,7 @@ def _differentiate(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
     if not is_differentiated_again():
         return *_backward(grad_out, *tensors, ctx.scale, ctx.dropout_p, seed), None, None, None
     q, k, *_ = tensors
-    mask = _whole_mask(q, k, _Dropout(q.device, ctx.dropout_p, seed)) if ctx.dropout_p else None
+    mask = _whole_mask(q, k, _Dropout(ctx.dropout_p, seed)) if ctx.dropout_p else None
     operands = (*tensors, ctx.scale, lambda weights: weights if mask is None else weights * mask)
     return *plain_gradients(plain_attention, operands, grad_out)[:6], None, None, None
 

@@ -1,7 +1,7 @@
 """Talking-heads attention as the library uses it: the choice between its fast paths."""
 
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,13 +19,13 @@ from ..checks import (
 )
 from ..modes import autocast_to, is_transformed, traceable
 from ..overlap.views import overlapped_heads, scale_borrowed
-from ..paths import Conditions, talking_path
+from ..paths import HAS_TRITON, Conditions, talking_path
 from ..renamed import took_packed
 from .chunked import chunked_attention
 from .full_width import full_width_attention
 from .math import attention_with, plain_attention
 
-Backend = Literal["auto", "chunked", "full_width", "math"]
+Backend = Literal["auto", "chunked", "full_width", "triton", "math"]
 
 
 def packed_attention(
@@ -52,9 +52,7 @@ def packed_attention(
     qkv = autocast_to(qkv)
     chosen = _choose(backend, qkv, dropout_p)
     scale = head_dim**-0.5 if scale is None else scale
-    if pre_bias is not None:
-        # It cancels in the softmax. It stays in the graph, so that its gradient is zero and not missing.
-        pre_weight = pre_weight + 0.0 * pre_bias.unsqueeze(1)
+    pre_weight = _with_bias(pre_weight, pre_bias)
     if post_bias is None:
         post_bias = post_weight.new_zeros(num_heads)
 
@@ -66,6 +64,8 @@ def packed_attention(
     pre = pre_weight.to(qkv.dtype)
     q, k, v = overlapped_heads(qkv, overlap)
     q = scale_borrowed(q, borrow_gain, head_dim, overlap)
+    if chosen == "triton" and not transformed:
+        return _fused(q, k, v, pre_weight, post_weight, post_bias, scale, dropout_p=dropout_p).flatten(2)
     if transformed or chosen == "math":
         drop = partial(torch.dropout, p=dropout_p, train=True)
         return plain_attention(q, k, v, pre, post, bias, scale, drop).flatten(2)
@@ -95,7 +95,8 @@ def talking_heads_attention(
     """Attention whose heads are mixed before and after the softmax, and may overlap their neighbours.
 
     Talking heads as CaiT has them (arXiv 2003.02436, arXiv 2103.17239) on the overlapped heads of MOHSA (arXiv
-    2410.14874); the equations are in ``naive.py``. Without a bias or a mask memory does not grow with N².
+    2410.14874); the equations are in ``naive.py``. Without a bias or a mask, and in ``triton``, memory does not grow
+    with N², but for a bias that learns.
 
     Args:
         q, k, v: (B, h, N, d), any strides.
@@ -113,8 +114,10 @@ def talking_heads_attention(
         borrow_gain: factors (h, 2·overlap) of the borrowed channels of the queries, as in ``overlapped_attention``.
         backend: ``chunked`` forms the attention matrices a block at a time and again in the backward pass;
             ``full_width`` asks PyTorch's fused attention for every head over all channels, which costs h times the
-            arithmetic (no dropout there); ``math`` keeps (B, h, N, N), takes a bias and a mask, and serves under
-            ``torch.func`` and forward-mode differentiation whatever is asked for; ``auto`` takes the fastest that can.
+            arithmetic (no dropout there); ``triton`` is a fused GPU kernel a pass for up to 16 heads, with bias, mask
+            and dropout, which has not been timed on a GPU yet; ``math`` keeps (B, h, N, N), takes a bias and a
+            mask, and serves under ``torch.func`` and forward-mode differentiation whatever is asked for; ``auto`` takes
+            the fastest that can of the others.
 
     Returns:
         The heads (B, h, N, d + 2·overlap); under autocast in autocast's dtype.
@@ -138,7 +141,7 @@ def talking_heads_attention(
         )
         found: Tensor = out.unflatten(2, (num_heads, -1)).transpose(1, 2)
         return found
-    if backend not in ("auto", "math"):
+    if backend not in ("auto", "triton", "math"):
         _choose(backend, qkv, dropout_p)
         raise ValueError(f"backend={backend!r} takes no bias, mask or causality; use backend='auto'")
     check_mixing(num_heads, *mixing)
@@ -146,17 +149,30 @@ def talking_heads_attention(
     head_dim = q.shape[-1]
     check_overlap(overlap, head_dim)
     queries, keys, values = overlapped_heads(autocast_to(qkv), overlap)
-    return attention_with(
-        scale_borrowed(queries, borrow_gain, head_dim, overlap),
-        keys,
-        values,
-        *mixing,
-        attn_mask=attn_mask,
-        attn_bias=attn_bias,
-        is_causal=is_causal,
-        scale=head_dim**-0.5 if scale is None else scale,
-        dropout_p=dropout_p,
-    ).transpose(1, 2)
+    queries = scale_borrowed(queries, borrow_gain, head_dim, overlap)
+    scale = head_dim**-0.5 if scale is None else scale
+    added: dict[str, Any] = dict(attn_mask=attn_mask, attn_bias=attn_bias, is_causal=is_causal)
+    if backend == "triton" and not is_transformed(qkv, attn_mask, attn_bias, borrow_gain, *mixing):
+        pre_weight = _with_bias(pre_weight, pre_bias)
+        post_bias = post_weight.new_zeros(num_heads) if post_bias is None else post_bias
+        operands = (queries, keys, values, pre_weight, post_weight, post_bias)
+        return _fused(*operands, scale, dropout_p=dropout_p, **added).transpose(1, 2)
+    out = attention_with(queries, keys, values, *mixing, **added, scale=scale, dropout_p=dropout_p)
+    return out.transpose(1, 2)
+
+
+def _with_bias(pre_weight: Tensor, pre_bias: Tensor | None) -> Tensor:
+    """The bias before the softmax cancels in it. It stays in the graph: its gradient is zero, and not missing."""
+    return pre_weight if pre_bias is None else pre_weight + 0.0 * pre_bias.unsqueeze(1)
+
+
+def _fused(q: Tensor, *operands: Any, **more: Any) -> Tensor:
+    """``attend_fused`` of a file that needs Triton."""
+    if not HAS_TRITON:
+        raise ValueError("backend='triton' needs Triton, which is not installed; use backend='auto'")
+    from .triton_operator import attend_fused
+
+    return attend_fused(q, *operands, **more)
 
 
 def _choose(backend: str, qkv: Tensor, dropout_p: float) -> str:
