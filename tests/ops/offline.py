@@ -177,7 +177,7 @@ def table(sm: int):
                         overlapped(name, head_dim, o, sm, **forms),
                     )
     for name in ("attend", "grad_queries", "grad_keys", "grad_bias"):
-        for heads, width in ((3, 64), (4, 48), (8, 48), (12, 16), (12, 26)):
+        for heads, width in ((4, 48), (8, 48), (12, 16), (12, 26)):
             for title, forms in TALKING_FORMS.items():
                 if name != "grad_bias" or title:
                     yield (

@@ -47,6 +47,9 @@ def test_half_products_equal_those_of_float64(monkeypatch):
         out = product(*operands)
         found.append((out, torch.autograd.grad(out, operands, upstream.to(out.dtype))))
     (out, grads), (want, wants) = found
+    monkeypatch.setattr(half_products, "sums_half_in_float32", lambda device: True)
+    for scale in (0.25, 0.3):  # multiplied into the operand, and into the product
+        assert_close(half_products.precise_product(a, b, scale), scale * want, OUTPUT[torch.float32])
     assert out.dtype == torch.float32
     assert_close(out, want, OUTPUT[torch.float32])
     for grad, wanted in zip(grads, wants, strict=True):

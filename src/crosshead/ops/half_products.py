@@ -6,6 +6,7 @@ products; a CPU's PyTorch knows no such product, and converts its operands. Floa
 where PyTorch's own switch says so (``torch.set_float32_matmul_precision``).
 """
 
+from math import frexp
 from typing import Any
 
 import torch
@@ -20,11 +21,22 @@ def precise_product(a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
 
     On a GPU ``a`` is rounded to b's half precision.
     """
-    if b.device.type == "cuda" and b.dtype in HALF and not is_transformed(a, b):
-        product: Tensor = _HalfProduct.apply(a.to(b.dtype), b)
-        return product if scale == 1.0 else product * scale
-    a = precise(a)
-    return (a if scale == 1.0 else a * scale) @ precise(b)
+    if b.dtype in HALF and sums_half_in_float32(b.device) and not is_transformed(a, b):
+        before = (
+            frexp(scale)[0] == 0.5
+        )  # a power of two rounds nothing, and the operand is smaller than the product
+        product: Tensor = _HalfProduct.apply(_times(a, scale if before else 1.0).to(b.dtype), b)
+        return _times(product, 1.0 if before else scale)
+    return _times(precise(a), scale) @ precise(b)
+
+
+def _times(x: Tensor, scale: float) -> Tensor:
+    return x if scale == 1.0 else x * scale
+
+
+def sums_half_in_float32(device: torch.device) -> bool:
+    """Whether PyTorch has a product of half-precision matrices with a float32 result there."""
+    return device.type == "cuda"
 
 
 def precise(x: Tensor) -> Tensor:
