@@ -54,7 +54,7 @@ docs-test: $(READY) ## run what the documents show, for minutes
 
 bench: $(READY) ## measure operators, models and engine side by side with their peers
 	set -e; for each in overlap talking window models interactions interactive "interactive --only memory" image_size \
-		input_pipeline engine "engine --checkpoint" dense detection_step; do \
+		input_pipeline engine "engine --checkpoint" dense detection_step onnx_runtime; do \
 		echo "== $$each"; set -- $$each; name=$$1; shift; $(PY) benchmarks/$$name.py "$$@"; done
 
 evidence: $(READY) ## measure the papers' claims, for hours; it goes on where it stopped (docs/evidence.md)

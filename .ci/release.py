@@ -3,10 +3,12 @@
 
 Each Python that uv can get here, each of the two files, plain and with each extra that users install; then all of the
 package is imported there that the extra is for. A Python that can't be fetched is named, and is no failure; an
-installation or an import that fails is one. `--pythons 3.12 --extras plain,onnx` does a part.
+installation or an import that fails is one. Of the wheel it is also tried that it answers with an exported file where
+there is no torch. `--pythons 3.12 --extras plain,onnx,files` does a part.
 """
 
 import argparse
+import json
 import re
 import shutil
 import subprocess
@@ -31,6 +33,8 @@ IMPORTS = {
     "onnx": ["crosshead.export.runtime", "onnx", "onnxruntime"],
     "docs": ["zensical", "jupytext"],
 }
+FILES = "files"  # no extra: the wheel without what it depends on, and what running exported files needs
+RUNS_FILES = ["numpy", "pillow", "onnxruntime"]
 UV = [sys.executable, "-m", "uv"]
 
 
@@ -76,10 +80,11 @@ def check_files(files: list[Path], pythons: list[str], extras: list[str]) -> lis
                 continue
         for file in files:
             for extra in extras:
-                fault = _check(file, python, extra)
-                print(
-                    f"Python {python}, {file.name}, {extra}: {fault or 'installed, and imports'}", flush=True
-                )
+                if extra == FILES and file.suffix != ".whl":
+                    continue
+                fault = _check_files_run(file, python) if extra == FILES else _check(file, python, extra)
+                fine = "answers without torch" if extra == FILES else "installed, and imports"
+                print(f"Python {python}, {file.name}, {extra}: {fault or fine}", flush=True)
                 faults += [fault] if fault else []
     return faults
 
@@ -103,6 +108,33 @@ def _check(file: Path, python: str, extra: str) -> str | None:
         return f"does not import: {_last(run.stderr)}" if run.returncode else None
 
 
+def _check_files_run(wheel: Path, python: str) -> str | None:
+    """Whether the wheel answers with an exported file as this environment does, where there is no torch."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file, picture, own = folder / "m.onnx", folder / "p.png", folder / "env" / "bin"
+        here = [sys.executable, "-m", "crosshead"]
+        made = "from PIL import Image; Image.radial_gradient('L').resize((50, 40)).save('p.png')"
+        subprocess.run([sys.executable, "-c", made], check=True, cwd=folder)
+        command = [*here, "export", "mohsa_vit_micro_patch4_32", "--out", str(file)]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder)
+        subprocess.run([*UV, "venv", "--quiet", "--python", python, str(folder / "env")], check=True)
+        install = [*UV, "pip", "install", "--quiet", "--python", str(own / "python")]
+        for words in (["--no-deps", str(wheel)], RUNS_FILES):
+            installed = subprocess.run([*install, *words], capture_output=True, text=True)
+            if installed.returncode:
+                return f"is not installed: {_last(installed.stderr)}"
+        answers = []
+        for program in (here, [str(own / "crosshead")]):
+            words = [*program, "predict", str(file), str(picture), "--json"]
+            run = subprocess.run(words, capture_output=True, text=True, cwd=folder)
+            if run.returncode:
+                return f"does not predict: {_last(run.stderr)}"
+            answers.append([each["probability"] for each in json.loads(run.stdout)[0]["predictions"]])
+        apart = max(abs(a - b) for a, b in zip(*answers, strict=True))
+        return f"answers {apart:.1e} apart from this environment" if apart > 1e-4 else None
+
+
 def _last(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else "without a word"
 
@@ -112,7 +144,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pythons", default=",".join(PYTHONS))
-    parser.add_argument("--extras", default=",".join(IMPORTS))
+    parser.add_argument("--extras", default=",".join([*IMPORTS, FILES]))
     parser.add_argument(
         "--unreleased", action="store_true", help="leave the version and the change log unchecked"
     )

@@ -85,6 +85,16 @@ def _table(first: str, heads: Any, rows: dict[str, list[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _keep(name: str, mode: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Adds a result to those that are there by now: another process may measure other rows."""
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results.setdefault(name, {})[mode] = found
+    aside = RESULTS.with_suffix(".tmp")
+    aside.write_text(json.dumps(results, indent=1) + "\n")
+    aside.replace(RESULTS)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,8 +116,12 @@ def main() -> None:
     for mode, name, make in [] if args.table else waiting:
         if time.monotonic() > end:
             break
-        results.setdefault(name, {})[mode] = found = measure(make, MODES[mode])
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        try:
+            found = measure(make, MODES[mode])
+        except Exception as error:  # a fault of this library, to be mended: no reason that a page may give
+            print(f"{name}, {mode}: FAULT {error!r}", flush=True)
+            continue
+        results = _keep(name, mode, found)
         print(f"{name}, {mode}: {found}", flush=True)
     marks = re.compile(r"(<!-- table -->\n).*(<!-- end -->)", re.DOTALL)
     PAGE.write_text(marks.sub(lambda found: found[1] + page(results) + found[2], PAGE.read_text()))

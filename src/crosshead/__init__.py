@@ -125,4 +125,4 @@ if not _is_the_command_line() and find_spec("torch") is not None:
 
         if (sentence := mismatch(error)) is None:
             raise
-        raise ImportError(sentence) from error
+        raise ImportError(sentence) from None  # it says all that the long one does

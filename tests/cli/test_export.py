@@ -141,6 +141,10 @@ def test_a_dense_detectors_file_finds_the_runs_objects(tmp_path, capsys, monkeyp
         for one, other in zip(got["objects"], expected["objects"], strict=True):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
             assert one["bbox"] == pytest.approx(other["bbox"], abs=0.05)
+    capsys.readouterr()
+    assert main(["export", str(run), "--out", str(tmp_path / "i.onnx"), "--precision", "int8"]) == 0
+    told = capsys.readouterr().out
+    assert "on the validation pictures: box AP " in told and "% in int8" in told, told
 
 
 def test_what_does_not_go_is_one_line(run, digits, tmp_path, fails, capsys):

@@ -53,10 +53,13 @@ def test_a_segmenter_takes_any_number_of_images_of_one_size(tmp_path):
     differs(tmp_path / "s.pt2", model, (1, 3, 41, 57), (4, 3, 41, 57))
 
 
-def test_of_a_detector_backbone_and_pyramid_go_and_the_whole_is_refused(tmp_path):
-    model = build_detector("retinanet", small_maps(), 4, pyramid={"width": 8})
+def test_dense_detectors_go_whole_and_of_others_backbone_and_pyramid(tmp_path):
+    staged = build_detector("faster_rcnn", small_maps(), 4, pyramid={"width": 8}, box_width=8)
     with pytest.raises(ValueError, match=r"can't be exported whole: how many boxes.*--backbone"):
-        export_model(model, tmp_path / "d.pt2", size=(64, 64))
+        export_model(staged, tmp_path / "d.pt2", size=(64, 64))
+    model = build_detector("retinanet", small_maps(), 4, pyramid={"width": 8})
+    whole = export_model(model, tmp_path / "w.pt2", size=(64, 64))
+    assert whole.inputs == ("batch", 3, 64, 64) and [len(each) for each in whole.outputs] == [3, 3]
     exported = export_model(model, tmp_path / "p.pt2", size=(64, 80), part="pyramid")
     assert exported.inputs == ("batch", 3, 64, 80) and len(exported.outputs) == 5
     differs(tmp_path / "p.pt2", model.pyramid, (2, 3, 64, 80))

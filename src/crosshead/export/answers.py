@@ -131,29 +131,18 @@ _MOST = 100  # objects of a picture, unless more are asked for
 
 
 def found_objects(
-    logits: Floats,
-    boxes: Floats,
+    outputs: Sequence[Floats],
+    given: tuple[int, int],
     seen: tuple[int, int],
     own: tuple[int, int],
     about: About,
     top: int | None,
 ) -> dict[str, Any]:
-    """The objects of one picture, the best first: of each anchor the ``logits`` (N, classes) and the box (N, 4) that it
-    was moved to; the (height, width) that the model saw, and the picture's own."""
-    settings = about.detector
-    assert settings is not None
-    kept = []
-    for part in _levels(seen, about.multiple, settings["strides"], settings["per_location"]):
-        scores = sigmoid(logits[part]).ravel()
-        likely = np.flatnonzero(scores > settings["score_threshold"])
-        best = likely[np.argsort(-scores[likely], kind="stable")[: settings["candidates"]]]
-        anchors, labels = np.divmod(best, logits.shape[1])
-        kept.append((boxes[part][anchors], scores[best], labels))
-    corners, scores, labels = (np.concatenate(each) for each in zip(*kept, strict=True))
-    corners = np.clip(corners, 0, np.asarray([seen[1], seen[0]] * 2, np.float32))
-    order = _apart(corners, scores, labels, settings["nms_threshold"])[: settings["max_detections"]]
-    shown = np.asarray(settings["shown_threshold"])  # one for all, or one a class
-    order = order[scores[order] >= (shown[labels[order]] if shown.ndim else shown)][
+    """The objects of one picture, the best first, in pixels of its ``own`` (height, width); see ``kept_boxes``."""
+    assert about.detector is not None
+    corners, scores, labels = kept_boxes(outputs, given, seen, about)
+    shown = np.asarray(about.detector["shown_threshold"])  # one for all, or one a class
+    order = np.flatnonzero(scores >= (shown[labels] if shown.ndim else shown))[
         : _MOST if top is None else top
     ]
     corners = np.clip(
@@ -164,9 +153,37 @@ def found_objects(
     return {"size": list(own), "objects": _entries(corners, scores[order], labels[order], about)}
 
 
-def _levels(seen: tuple[int, int], multiple: int, strides: Sequence[int], per_location: int) -> list[slice]:
+def kept_boxes(
+    outputs: Sequence[Floats], given: tuple[int, int], seen: tuple[int, int], about: About
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Boxes (n, 4), scores (n,) and labels (n,) of one picture, the best first, as the detector itself keeps them.
+
+    ``outputs``: of each anchor the logits (N, classes), the box (N, 4) that it was moved to, and of FCOS the logit
+    (N, 1) of its centerness. ``given`` and ``seen`` are the (height, width) of what the graph took, and of the picture
+    in its top left corner.
+    """
+    settings = about.detector
+    assert settings is not None
+    logits, boxes, *centerness = outputs
+    kept = []
+    for part in _levels(given, settings["strides"], settings["per_location"]):
+        scores = sigmoid(logits[part])
+        if centerness:
+            scores = np.sqrt(scores * sigmoid(centerness[0][part]))
+        scores = scores.ravel()
+        likely = np.flatnonzero(scores > settings["score_threshold"])
+        best = likely[np.argsort(-scores[likely], kind="stable")[: settings["candidates"]]]
+        anchors, labels = np.divmod(best, logits.shape[1])
+        kept.append((boxes[part][anchors], scores[best], labels))
+    corners, scores, labels = (np.concatenate(each) for each in zip(*kept, strict=True))
+    corners = np.clip(corners, 0, np.asarray([seen[1], seen[0]] * 2, np.float32))
+    order = _apart(corners, scores, labels, settings["nms_threshold"])[: settings["max_detections"]]
+    return corners[order], scores[order], labels[order]
+
+
+def _levels(given: tuple[int, int], strides: Sequence[int], per_location: int) -> list[slice]:
     """Which anchors are those of each level."""
-    height, width = (side + -side % multiple for side in seen)
+    height, width = given
     counts = [per_location * -(-height // stride) * -(-width // stride) for stride in strides]
     ends = np.cumsum(counts).tolist()
     return [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crosshead.data.base import Splits
 from crosshead.export.about import About
+from crosshead.export.answers import kept_boxes
 from crosshead.export.prepare import normalised, resized
 from crosshead.export.runtime import OnnxModel
 from crosshead.tasks import METRICS
@@ -106,32 +107,76 @@ def _named(shape: tuple[int, int, int]) -> str:
 
 
 class Ran(nn.Module):
-    """An exported file as a model: normalised images (B, C, H, W) -> logits."""
+    """An exported file as a model: normalised images (B, C, H, W) -> logits.
 
-    def __init__(self, file: OnnxModel, stride: int | None) -> None:
+    Raises:
+        ValueError: images of another size than the file's, which does not vary.
+    """
+
+    def __init__(self, file: OnnxModel) -> None:
         super().__init__()
-        self.file = file
-        self.stride = stride
+        self.file, self.stride, self.num_classes = file, file.about.stride, len(file.about.classes)
         self.on = nn.Parameter(torch.zeros(()))  # asked for its device
 
-    def forward(self, images: Tensor) -> Tensor:
+    def outputs(self, images: Tensor) -> tuple[list[NDArray[Any]], tuple[int, int]]:
+        """All that the file gives, and the (height, width) that it took."""
         about = self.file.about
         given: Any = images.numpy()
+        if "size" in about.varying:
+            given = np.pad(
+                given, ((0, 0), (0, 0), *((0, -side % about.multiple) for side in given.shape[2:]))
+            )
+        elif given.shape[2:] != about.size:
+            height, width = given.shape[2:]
+            raise ValueError(
+                f"they are not all {about.size[0]} x {about.size[1]} pixels, as the file takes them: one batch is "
+                f"{height} x {width}; export with --dynamic batch,size"
+            )
         if about.input == "pixels":
             mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (about.mean, about.std))
             given = np.rint((given * std + mean) * 255).clip(0, 255).astype(np.uint8)
         parts = [given] if "batch" in about.varying else [image[None] for image in given]
-        out = torch.from_numpy(np.concatenate([self.file.run(part)[0] for part in parts]))
+        found = [self.file.run(part) for part in parts]
+        return [np.concatenate(each) for each in zip(*found, strict=True)], given.shape[2:]
+
+    def forward(self, images: Tensor) -> Tensor:
+        about = self.file.about
+        out = torch.from_numpy(self.outputs(images)[0][0])
         if about.outputs == "probabilities":
             return out.logit() if about.answers == "labels" else out.log()
         return out
 
 
+class RanDetector(Ran):
+    """A detector's, as ``crosshead.models.Detector`` answers in evaluation."""
+
+    def __init__(self, file: OnnxModel) -> None:
+        super().__init__(file)
+        assert file.about.detector is not None
+        self.nms_threshold, self.max_detections = (
+            file.about.detector[name] for name in ("nms_threshold", "max_detections")
+        )
+
+    def forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:  # type: ignore[override]
+        outputs, given = self.outputs(images)
+        return [
+            dict(
+                zip(
+                    ("boxes", "scores", "labels"),
+                    map(torch.from_numpy, kept_boxes(of_one, given, seen, self.file.about)),
+                    strict=True,
+                )
+            )
+            for seen, *of_one in zip(sizes, *outputs, strict=True)
+        ]
+
+
 def judge(trained: LoadedRun, splits: Splits, file: OnnxModel | None = None) -> str:
     """What the task shows first on the validation split ("accuracy 98.33%"): of the run's model, or of a file in its
-    place."""
+    place. ValueError where the file can't take the split's pictures."""
     metric = METRICS[trained.task.shown[0]]
     if file is not None:
-        trained = replace(trained, model=Ran(file, file.about.stride))
+        ran = RanDetector if file.about.answers == "objects" else Ran
+        trained = replace(trained, model=ran(file))
     found = evaluate_on(trained, splits, "validation")
     return f"{metric.label} {metric.text(found.metrics[metric.name])}"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crosshead.models.detectors import RCNN, Detector, RetinaNet
+from crosshead.models.detectors import FCOS, RCNN, Detector, RetinaNet
 from crosshead.models.pyramid import Maps
 
 
@@ -38,19 +38,24 @@ class Probabilities(nn.Module):
 
 
 class DenseAnchors(nn.Module):
-    """RetinaNet up to its raw outputs: of every anchor the logits (B, N, classes), and the box (B, N, 4) that it is
-    moved to, not cut off at the picture's edges."""
+    """RetinaNet or FCOS up to its raw outputs: of every anchor (FCOS: point) the logits (B, N, classes), and the box
+    (B, N, 4) that it is moved to, not cut off at the picture's edges; of FCOS the logit (B, N, 1) of its centerness."""
 
-    def __init__(self, model: RetinaNet) -> None:
+    def __init__(self, model: RetinaNet | FCOS) -> None:
         super().__init__()
         self.model = model
+        net: Any = model.net
+        net.anchor_generator.generator.set_cell_anchors(torch.float32, torch.device("cpu"))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         net: Any = self.model.net
         levels = self.model.pyramid(images)
         outputs = net.head(levels)
         anchors = torch.cat([self._anchors(level, i) for i, level in enumerate(levels)])
-        return outputs["cls_logits"], _moved(anchors, outputs["bbox_regression"], net.box_coder)
+        deltas = outputs["bbox_regression"]
+        if isinstance(self.model, FCOS):
+            return outputs["cls_logits"], _stretched(anchors, deltas), outputs["bbox_ctrness"]
+        return outputs["cls_logits"], _moved(anchors, deltas, net.box_coder)
 
     def _anchors(self, level: Tensor, i: int) -> Tensor:
         """(h * w * per location, 4) of one level; in torchvision's order."""
@@ -77,21 +82,23 @@ def _moved(anchors: Tensor, deltas: Tensor, coder: Any) -> Tensor:
     return torch.cat([centers - half, centers + half], -1)
 
 
-def dense_anchors(model: RetinaNet) -> DenseAnchors:
-    net: Any = model.net
-    net.anchor_generator.generator.set_cell_anchors(torch.float32, torch.device("cpu"))
-    return DenseAnchors(model)
+def _stretched(points: Tensor, distances: Tensor) -> Tensor:
+    """torchvision's ``BoxLinearCoder.decode``, of a batch."""
+    sides = points[:, 2:] - points[:, :2]
+    centers = 0.5 * (points[:, :2] + points[:, 2:])
+    distances = distances * torch.cat([sides, sides], -1)
+    return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], -1)
 
 
 def whole(model: nn.Module) -> nn.Module:
     """What of a model is exported as "whole"; ValueError for one that can't be."""
-    if isinstance(model, RetinaNet):
-        return dense_anchors(model)
+    if isinstance(model, RetinaNet | FCOS):
+        return DenseAnchors(model)
     if isinstance(model, RCNN):
         raise ValueError(
             f"{type(model).__name__} can't be exported whole: how many boxes go from its first stage to its second "
             "depends on the picture, and a graph has no such shapes; export its backbone (--backbone), or backbone "
-            "and pyramid (--pyramid), and run the heads in PyTorch; of the detectors retinanet goes whole"
+            "and pyramid (--pyramid), and run the heads in PyTorch; of the detectors retinanet and fcos go whole"
         )
     return model
 
@@ -100,18 +107,21 @@ def output_names(model: nn.Module, part: str) -> list[str] | None:
     """None: as many as there are levels."""
     if part != "whole":
         return None
+    if isinstance(model, FCOS):
+        return ["logits", "boxes", "centerness"]
     return ["logits", "boxes"] if isinstance(model, Detector) else ["logits"]
 
 
 def step_of(module: nn.Module) -> int:
-    """What sides of images are multiples of where they vary."""
+    """What sides of images are multiples of where they vary; a MaxViT's maps are cut into whole windows."""
     maps = next((each for each in module.modules() if isinstance(each, Maps)), None)
     if maps is not None:
         return maps.multiple
+    windows = [max(each.partition_size) for each in module.modules() if hasattr(each, "partition_size")]
     for each in module.modules():
         info = getattr(each, "feature_info", None)
         if info:
-            return max(int(stage["reduction"]) for stage in info)
+            return max(int(stage["reduction"]) for stage in info) * max(windows, default=1)
     return 1
 
 

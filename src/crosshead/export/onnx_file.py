@@ -19,7 +19,8 @@ from torch.export import Dim
 
 from crosshead.export.about import About
 from crosshead.export.checks import BATCHES, Images, compare, first_line, outputs_of
-from crosshead.export.graphs import Pixels, Probabilities, output_names, periods_of, step_of, whole
+from crosshead.export.graphs import Pixels, Probabilities, output_names, periods_of, step_of
+from crosshead.export.mends import sizes_stay_free
 from crosshead.export.precision import Precision, write_in
 from crosshead.export.programs import Part, part_of
 from crosshead.export.runtime import open_session
@@ -71,7 +72,7 @@ def export_onnx(
     """
     if file.suffix != ".onnx":
         raise ValueError(f"{file}: the name of an ONNX file must end in .onnx")
-    plain = whole(model) if part == "whole" else part_of(model, part)
+    plain = part_of(model, part)
     plain.train(False)
     if about.outputs == "probabilities":
         plain = Probabilities(plain, about.answers == "labels")
@@ -201,7 +202,7 @@ class _Tracing:
         errors = []
         for free in self._free():
             try:
-                with _silence():
+                with _silence(), sizes_stay_free():
                     traced = torch.export.export(
                         module.eval(), (images,), dynamic_shapes=(free,) if free else None, strict=False
                     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from crosshead.models.detectors import Detector
+from crosshead.export.graphs import whole
 from crosshead.models.pyramid import Maps, Pyramid
 
 Part = Literal["whole", "backbone", "pyramid"]
@@ -65,8 +65,8 @@ def export_model(
         about: what the file shall tell of itself besides; see ``ABOUT``.
 
     Raises:
-        ValueError: a whole detector, a part that is not there, a size that the model does not take, or a model that
-            torch.export can't follow or whose file computes something else.
+        ValueError: a whole detector of two stages, a part that is not there, a size that the model does not take, or a
+            model that torch.export can't follow or whose file computes something else.
     """
     if file.suffix != ".pt2":
         raise ValueError(f"{file}: the name of an exported program must end in .pt2")
@@ -111,13 +111,7 @@ def part_of(model: nn.Module, part: Part) -> nn.Module:
     if part not in get_args(Part):
         raise ValueError(f"part must be one of {', '.join(get_args(Part))}, got {part!r}")
     if part == "whole":
-        if isinstance(model, Detector):
-            raise ValueError(
-                f"{type(model).__name__} can't be exported whole: how many boxes go from one of its stages to the next "
-                "depends on the picture, and torch.export follows no such shapes; export its backbone, for any size "
-                "(--backbone), or backbone and pyramid, for one (--pyramid), and run the heads in PyTorch"
-            )
-        return model
+        return whole(model)
     wanted = Maps if part == "backbone" else Pyramid
     found = next((module for module in model.modules() if isinstance(module, wanted)), None)
     if found is not None:

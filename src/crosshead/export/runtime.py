@@ -85,8 +85,10 @@ class OnnxModel:
             ]
         if about.answers == "objects":
             return [
-                found_objects(logits, boxes, each.seen, each.own, about, top)
-                for logits, boxes, each in zip(outputs[0], outputs[1], pictures, strict=True)
+                found_objects(
+                    of_one, (each.image.shape[1], each.image.shape[2]), each.seen, each.own, about, top
+                )
+                for each, *of_one in zip(pictures, *outputs, strict=True)
             ]
         return labelled(outputs[0], about, top)
 

@@ -19,7 +19,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.export.about import About
 from crosshead.export.graphs import step_of
 from crosshead.export.prepare import channels_of
-from crosshead.models.detectors import RetinaNet
+from crosshead.models.detectors import FCOS, RetinaNet
 from crosshead.models.saved import CONFIG, load_saved
 from crosshead.tasks.detect.matching import score_thresholds
 from crosshead.train.inference import LoadedRun, load_run
@@ -45,6 +45,10 @@ def of_run(folder: Path, checkpoint: str, size: tuple[int, int] | None = None) -
         raise ValueError(
             "task.temperature, task.threshold and task.classes are no part of an exported file; set them to 1, null "
             "and null in the run's recipe, and apply them to what the file gives"
+        )
+    if task.tta or task.suppression != "nms":
+        raise ValueError(
+            "task.tta and task.suppression are no part of an exported file; set them to [] and nms in the run's recipe"
         )
     about = _about_run(trained)
     if size is not None and about.crop == "center" and size != about.size:
@@ -122,7 +126,7 @@ def _about_run(trained: LoadedRun) -> About:
 
 
 def _detector(trained: LoadedRun) -> dict[str, Any] | None:
-    if not isinstance(trained.model, RetinaNet):
+    if not isinstance(trained.model, RetinaNet | FCOS):
         return None
     net: Any = trained.model.net
     shown = trained.recipe.task.score_threshold

@@ -7,10 +7,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..libraries import need
+from ..ops.interactive.landmarks import pooling_matrix
 from .dense import OnBackbone, check_options
 from .pyramid import Maps, Pyramid
 
@@ -113,6 +115,8 @@ class UPerNet(Segmenter):
         self.maps = maps
         # smp counts the picture and a map of half its side as the first two; the decoder passes over both.
         self.decoder = decoder([0, 0, *maps.channels], len(maps.channels) + 1, width)
+        for block in self.decoder.psp.blocks:
+            block[0] = _Cells(block[0].output_size)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.auxiliary = nn.Sequential(
@@ -132,6 +136,16 @@ class UPerNet(Segmenter):
                 coarse, size=outputs["logits"].shape[-2:], mode="bilinear", align_corners=False
             )
         return outputs
+
+
+class _Cells(nn.AdaptiveAvgPool2d):
+    """Mean over the cells of a grid. PyTorch's own pooling is traced for the traced size alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().forward(x)
+        rows, columns = (pooling_matrix(length, self.output_size, x) for length in x.shape[-2:])
+        return rows @ x @ columns.mT
 
 
 class LinearSegmenter(Segmenter):

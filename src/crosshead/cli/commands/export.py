@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crosshead.cli.arguments.options import Commands, add_checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
+    from crosshead.data.base import Splits
     from crosshead.export.onnx_file import Written
     from crosshead.export.programs import Exported, Part
     from crosshead.export.sources import Source
@@ -31,8 +32,8 @@ def register(commands: Commands) -> None:
         usage="crosshead export RUN|MODEL [--out FILE] [options]",
         description="Writes a model as an ONNX file (or, --to pt2, a torch.export program), runs it, and compares it\n"
         "with the model, on the run's validation pictures, before it reports success. A file that computes something\n"
-        "else is not left behind. A classifier, a segmenter or RetinaNet goes whole; of other detectors the backbone,\n"
-        "or backbone and pyramid. Classes, mean, deviation and sizes go into the file.",
+        "else is not left behind. A classifier, a segmenter, RetinaNet or FCOS goes whole; of other detectors the\n"
+        "backbone, or backbone and pyramid. Classes, mean, deviation and sizes go into the file.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -132,9 +133,7 @@ def _varying(text: str | None) -> tuple[str, ...]:
 def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
     from dataclasses import replace
 
-    from crosshead.export.checks import judge
     from crosshead.export.onnx_file import export_onnx
-    from crosshead.export.runtime import OnnxModel
     from crosshead.export.sources import pictures_of, validation_of
 
     varying, about = _varying(args.dynamic), source.about
@@ -151,22 +150,28 @@ def _onnx(args: argparse.Namespace, out: Path, source: "Source") -> int:
     )
     splits, without = validation_of(source)
     pictures = [] if splits is None else pictures_of(splits.validation, about)
-    judged = (
-        args.precision != "fp32" and part == "whole" and splits is not None and about.answers != "objects"
-    )
-    before = None
-    if judged:
-        assert source.trained is not None and splits is not None
-        before = judge(source.trained, splits)
     written = export_onnx(
         source.model, out, about, part=part, varying=varying, precision=args.precision, pictures=pictures
     )
     _print_onnx(written, without)
-    if judged:
-        assert source.trained is not None and splits is not None
-        after = judge(source.trained, splits, OnnxModel(out))
-        print(f"  on the validation pictures: {before} before, {after} in {args.precision}")
+    if args.precision != "fp32" and part == "whole":
+        print(f"  on the validation pictures: {_judged(source, splits, without, out, args.precision)}")
     return 0
+
+
+def _judged(source: "Source", splits: "Splits | None", without: str | None, out: Path, precision: str) -> str:
+    """How well the model does, and its file; or why that is not known."""
+    from crosshead.export.checks import judge
+    from crosshead.export.runtime import OnnxModel
+
+    if source.trained is None or splits is None:
+        return f"not judged: {without}"
+    before = judge(source.trained, splits)
+    try:
+        after = judge(source.trained, splits, OnnxModel(out))
+    except ValueError as error:
+        return f"{before} before, and the file is not judged: {error}"
+    return f"{before} before, {after} in {precision}"
 
 
 def _check_options(args: argparse.Namespace, answers: str | None, varying: tuple[str, ...]) -> None:
@@ -221,6 +226,8 @@ def _program(args: argparse.Namespace, out: Path, source: "Source", size: tuple[
     }
     if not _is_part(args) and about.stride is not None:
         told["stride"] = about.stride
+    if not _is_part(args) and about.detector is not None:
+        told["detector"] = about.detector
     exported = export_model(
         source.model,
         out,

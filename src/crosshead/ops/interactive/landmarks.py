@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d
+from torch.nn.functional import adaptive_avg_pool1d, pad
 
 from ..private_torch import is_without_data
 from .arguments import Geometry
@@ -51,12 +51,14 @@ def pooling_matrices(geometry: Geometry, like: Tensor) -> tuple[Tensor, Tensor]:
 def landmark_matrix(geometry: Geometry, like: Tensor) -> Tensor:
     """(L, N): the landmarks of tokens as one product, the prefix tokens first."""
     along_rows, along_columns = pooling_matrices(geometry, like)
-    on_grid = torch.kron(along_rows.contiguous(), along_columns.contiguous())
-    if geometry.num_prefix_tokens == 0:
+    # Not torch.kron and torch.block_diag, which an exported graph would know for the traced size alone.
+    on_grid = along_rows[:, None, :, None] * along_columns[None, :, None, :]
+    on_grid = on_grid.flatten(2).flatten(0, 1)
+    first = geometry.num_prefix_tokens
+    if first == 0:
         return on_grid
-    prefix = torch.eye(geometry.num_prefix_tokens, dtype=like.dtype, device=like.device)
-    whole: Tensor = torch.block_diag(prefix, on_grid)
-    return whole
+    prefix = torch.eye(first, dtype=like.dtype, device=like.device)
+    return torch.cat([pad(prefix, (0, on_grid.shape[1])), pad(on_grid, (first, 0))])
 
 
 def pool_landmarks(q: Tensor, k: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
