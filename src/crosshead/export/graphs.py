@@ -117,7 +117,8 @@ def step_of(module: nn.Module) -> int:
     maps = next((each for each in module.modules() if isinstance(each, Maps)), None)
     if maps is not None:
         return maps.multiple
-    windows = [max(each.partition_size) for each in module.modules() if hasattr(each, "partition_size")]
+    partitions: list[Any] = [getattr(each, "partition_size", None) for each in module.modules()]
+    windows = [max(sides) for sides in partitions if sides is not None]
     for each in module.modules():
         info = getattr(each, "feature_info", None)
         if info:

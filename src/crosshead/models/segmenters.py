@@ -144,7 +144,9 @@ class _Cells(nn.AdaptiveAvgPool2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
             return super().forward(x)
-        rows, columns = (pooling_matrix(length, self.output_size, x) for length in x.shape[-2:])
+        cells = self.output_size
+        assert isinstance(cells, int)
+        rows, columns = (pooling_matrix(length, cells, x) for length in x.shape[-2:])
         return rows @ x @ columns.mT
 
 

@@ -3,7 +3,7 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosshead.cli.arguments.options import Commands, add_checkpoint, find_checkpoint
 
@@ -216,7 +216,7 @@ def _program(args: argparse.Namespace, out: Path, source: "Source", size: tuple[
     from crosshead.export.programs import export_model
 
     about = source.about
-    told = {
+    told: dict[str, Any] = {
         "model": about.model,
         "task": about.task,
         "step": about.step,
