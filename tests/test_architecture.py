@@ -60,7 +60,7 @@ INSIDE = {
     "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
     "conversion": "objectives distilling costs outcome of_run of_pictures",
     "hub": "repository card run_card publish",
-    "export": "about answers prepare runtime graphs programs precision checks onnx_file sources",
+    "export": "about answers prepare runtime graphs mends programs precision checks onnx_file sources",
 }
 
 
