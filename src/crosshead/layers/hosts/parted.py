@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..layer import Heads
-from .parts import head_bias
+from .parts import head_bias, of_tokens
 
 
 class PartitionHost(InteractingAttention, maxxvit.AttentionCl):
@@ -68,11 +68,7 @@ class NestHost(InteractingAttention, nest.Attention):
         return attn.num_heads, attn.qkv.in_features // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor) -> Heads:
-        tokens = x.flatten(0, 1)
-        qkv = self.packed(tokens)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        return Heads(tokens, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p, shape=tuple(x.shape[:2]))
+        return of_tokens(self, x.flatten(0, 1), shape=tuple(x.shape[:2]))
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.shape is not None
@@ -111,13 +107,7 @@ class GroupedHost(InteractingAttention, twins.LocallyGroupedAttn):
         whole = F.pad(x.unflatten(1, (rows, columns)), (0, 0, 0, -columns % side, 0, -rows % side))
         cut = whole.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)
         tokens = cut.reshape(-1, side * side, x.shape[-1])
-        qkv = self.packed(tokens)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        shape = (x.shape[0], rows, columns)
-        return Heads(
-            tokens, q, k, v, self.scale, qkv=qkv, grid=(side, side), dropout_p=dropout_p, shape=shape
-        )
+        return of_tokens(self, tokens, grid=(side, side), shape=(x.shape[0], rows, columns))
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.shape is not None

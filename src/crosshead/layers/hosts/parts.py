@@ -1,5 +1,6 @@
 """What several hosts have in common: packed projections, their separate biases, rotations, biases of positions."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,32 @@ def _blank(attention: type[nn.Module]) -> nn.Module:
     host: Any = host_of(attention)
     found: nn.Module = host.__new__(host)
     return found
+
+
+def of_tokens(layer: InteractingAttention, tokens: Tensor, **more: Any) -> Heads:
+    """The heads of tokens (B, N, dim) that one packed projection makes; ``more`` is what else there is."""
+    qkv = layer.packed(tokens)
+    q, k, v = qkv.unbind(2)
+    drop: Any = layer.attn_drop
+    return Heads(tokens, q, k, v, layer.scale, qkv=qkv, dropout_p=drop.p if layer.training else 0.0, **more)
+
+
+def by_cosines(layer: InteractingAttention, tokens: Tensor, qkv: Tensor, **more: Any) -> Heads:
+    """The heads of qkv (B, N, 3, h, d) whose logits are cosines under a scale a head (``logit_scale``, at most 100), as
+    Swin v2 has them: the scale is part of a head's queries, and what a neighbour borrows is borrowed so."""
+    q, k, v = qkv.unbind(2)
+    logit_scale: Any = layer.logit_scale
+    scale = torch.clamp(logit_scale, max=math.log(1.0 / 0.01)).exp()
+    drop: Any = layer.attn_drop
+    return Heads(
+        tokens,
+        F.normalize(q, dim=-1) * scale.view(-1, 1),
+        F.normalize(k, dim=-1),
+        v,
+        1.0,
+        dropout_p=drop.p if layer.training else 0.0,
+        **more,
+    )
 
 
 def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:

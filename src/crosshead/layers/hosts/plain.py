@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..layer import Heads, Mixing
+from .parts import of_tokens
 
 
 class PlainHost(InteractingAttention, layers.Attention):
@@ -53,10 +54,7 @@ class MetaFormerHost(InteractingAttention, metaformer.Attention):
         return frozenset({Capability.GRID})
 
     def read(self, x: Tensor) -> Heads:
-        qkv = self.packed(x)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        return Heads(x, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p)
+        return of_tokens(self, x)
 
 
 class ConVitHost(InteractingAttention, convit.MHSA):
@@ -76,10 +74,7 @@ class ConVitHost(InteractingAttention, convit.MHSA):
         return attn.num_heads, attn.qkv.in_features // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor) -> Heads:
-        qkv = self.packed(x)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        return Heads(x, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p)
+        return of_tokens(self, x)
 
 
 class TalkingHost(InteractingAttention, cait.TalkingHeadAttn):
@@ -96,10 +91,7 @@ class TalkingHost(InteractingAttention, cait.TalkingHeadAttn):
         return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor) -> Heads:
-        qkv = self.packed(x)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        return Heads(x, q, k, v, self.scale, qkv=qkv, mixing=Mixing.of(self), dropout_p=dropout_p)
+        return of_tokens(self, x, mixing=Mixing.of(self))
 
 
 class TntHost(InteractingAttention, tnt.Attention):

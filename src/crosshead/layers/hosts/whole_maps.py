@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..layer import Heads
-from .parts import OfMaps, head_bias
+from .parts import OfMaps, head_bias, of_tokens
 
 
 class FastVitHost(InteractingAttention, fastvit.Attention):
@@ -22,12 +22,7 @@ class FastVitHost(InteractingAttention, fastvit.Attention):
         return frozenset({Capability.GRID})
 
     def read(self, x: Tensor) -> Heads:
-        tokens = x.flatten(2).transpose(1, 2)
-        qkv = self.packed(tokens)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        grid = (x.shape[2], x.shape[3])
-        return Heads(tokens, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p, grid=grid)
+        return of_tokens(self, x.flatten(2).transpose(1, 2), grid=(x.shape[2], x.shape[3]))
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.grid is not None
@@ -50,12 +45,7 @@ class VoloHost(InteractingAttention, volo.Attention):
         return attn.num_heads, attn.qkv.in_features // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor) -> Heads:
-        tokens = x.flatten(1, 2)
-        qkv = self.packed(tokens)
-        q, k, v = qkv.unbind(2)
-        dropout_p = self.attn_drop.p if self.training else 0.0
-        grid = (x.shape[1], x.shape[2])
-        return Heads(tokens, q, k, v, self.scale, qkv=qkv, dropout_p=dropout_p, grid=grid)
+        return of_tokens(self, x.flatten(1, 2), grid=(x.shape[1], x.shape[2]))
 
     def write(self, out: Tensor, heads: Heads) -> Tensor:
         assert heads.grid is not None

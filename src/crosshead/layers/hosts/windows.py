@@ -1,16 +1,13 @@
 """Attention in windows that the model cuts: Swin, both of timm's Swin v2, DaViT and GCViT."""
 
-import math
-
 import torch
-import torch.nn.functional as F
 from timm.models import davit, gcvit, swin_transformer, swin_transformer_v2, swin_transformer_v2_cr
 from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..layer import Heads
-from .parts import head_bias, packed_with_biases
+from .parts import by_cosines, head_bias, of_tokens, packed_with_biases
 
 
 class WindowHost(InteractingAttention, swin_transformer.WindowAttention):
@@ -31,27 +28,19 @@ class WindowHost(InteractingAttention, swin_transformer.WindowAttention):
         return attn.num_heads, attn.qkv.out_features // 3 // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> Heads:
-        qkv = self.packed(x)
-        q, k, v = qkv.unbind(2)
-        return Heads(
+        return of_tokens(
+            self,
             x,
-            q,
-            k,
-            v,
-            self.scale,
-            qkv=qkv,
             bias=self._get_rel_pos_bias().squeeze(0),
             window_mask=mask,
             grid=(self.window_size[0], self.window_size[1]),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
         )
 
 
 class WindowV2Host(InteractingAttention, swin_transformer_v2.WindowAttention):
     """``timm.models.swin_transformer_v2.WindowAttention`` whose heads interact; (images · windows, N, dim) in and out.
 
-    Queries and keys are normalised over a head's own channels, and the head's scale is part of its queries: what a
-    neighbour borrows is borrowed so.
+    Cosine logits under a learned scale for each head, a bias from an MLP over offsets.
     """
 
     gives_grid = True
@@ -66,18 +55,13 @@ class WindowV2Host(InteractingAttention, swin_transformer_v2.WindowAttention):
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> Heads:
         qkv = packed_with_biases(self, x).unflatten(-1, (3, self.num_heads, self.head_dim))
-        q, k, v = qkv.unbind(2)
-        scale = torch.clamp(self.logit_scale, max=math.log(1.0 / 0.01)).exp()
-        return Heads(
+        return by_cosines(
+            self,
             x,
-            F.normalize(q, dim=-1) * scale.view(-1, 1),
-            F.normalize(k, dim=-1),
-            v,
-            1.0,
+            qkv,
             bias=self._position_bias(),
             window_mask=mask,
             grid=(self.window_size[0], self.window_size[1]),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
         )
 
     def _position_bias(self) -> Tensor:
@@ -89,7 +73,10 @@ class WindowV2Host(InteractingAttention, swin_transformer_v2.WindowAttention):
 
 class SwinCrHost(InteractingAttention, swin_transformer_v2_cr.WindowMultiHeadAttention):
     """``timm.models.swin_transformer_v2_cr.WindowMultiHeadAttention`` whose heads interact; (images · windows, N, dim)
-    in and out. A head's scale is part of its queries, as in ``WindowV2Host``."""
+    in and out.
+
+    Swin v2 as Christoph Reich wrote it: cosine logits under a learned scale, a bias from an MLP over offsets.
+    """
 
     in_projection = "qkv"
     gives_grid = True
@@ -103,18 +90,13 @@ class SwinCrHost(InteractingAttention, swin_transformer_v2_cr.WindowMultiHeadAtt
         return attn.num_heads, attn.in_features // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor, mask: Tensor | None = None) -> Heads:
-        q, k, v = self.packed(x).unbind(2)
-        scale = torch.clamp(self.logit_scale, max=math.log(1.0 / 0.01)).exp()
-        return Heads(
+        return by_cosines(
+            self,
             x,
-            F.normalize(q, dim=-1) * scale.view(-1, 1),
-            F.normalize(k, dim=-1),
-            v,
-            1.0,
+            self.packed(x),
             bias=self._relative_positional_encodings().squeeze(0),
             window_mask=mask,
             grid=(self.window_size[0], self.window_size[1]),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
         )
 
 
