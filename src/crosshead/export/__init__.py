@@ -1,4 +1,4 @@
 """Models as files that run without this library, and the way back from such a file to answers without PyTorch.
 
-``about``, ``prepare``, ``segments``, ``objects`` and ``runtime`` import neither torch nor anything that needs it.
+``about``, ``prepare``, ``answers`` and ``runtime`` import neither torch nor anything that needs it.
 """

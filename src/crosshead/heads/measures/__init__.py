@@ -1,4 +1,4 @@
-"""What is measured of heads, as functions of maps and outputs; ``naive`` has the equations, the rest streams.
+"""What is measured of heads, as functions of maps and outputs, which come in chunks.
 
 A is a head's map, N rows of weights over the tokens that its queries may see; O_g head g's output, (N, d).
 

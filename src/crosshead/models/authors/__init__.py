@@ -1,4 +1,4 @@
-"""Checkpoints of the MOHSA authors' code, read into this library's models; one file an architecture."""
+"""Checkpoints of the MOHSA authors' code, read into this library's models."""
 
 from .checkpoint import AuthorsCheckpoint, from_authors_state, has_marks, load_authors_checkpoint
 
