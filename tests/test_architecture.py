@@ -57,7 +57,8 @@ MAY_IMPORT = {
 # The files and folders of a room, from the bottom up: each may import from those before it, and from itself.
 INSIDE = {
     "data": "random decode coco base transforms datasets batching conversion tools",
-    "train": "files events distributed logging run_folder checkpoint loop inference resolve precheck prepare run tools",
+    "train": "files events distributed logging run_folder checkpoint loop inference anchors teacher resolve precheck "
+    "prepare run tools",
     "conversion": "objectives distilling costs outcome of_run of_pictures",
     "hub": "repository card run_card publish",
     "export": "about answers prepare runtime graphs mends programs precision checks onnx_file sources",

@@ -15,7 +15,7 @@ from doc_blocks import ROOT, blocks, documents
 
 BLOCKS = blocks()
 SHOWN = ("text", "toml", "bibtex")  # neither code nor a command of ours
-TAKES_RECIPE = ("train", "sweep", "augment", "profile")
+TAKES_RECIPE = ("train", "sweep", "augment", "profile", "tune")
 PLACEHOLDERS = ("RECIPE", "RUN", "my_recipe.yaml")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

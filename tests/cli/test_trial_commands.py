@@ -46,7 +46,7 @@ def test_captions_tell_targets_of_every_kind():
     assert captions(torch.tensor([[0.85, 0.15], [0.0, 1.0]]), ("a", "b"), 2) == ["a 85%, b 15%", "b"]
     assert captions(torch.tensor([0.5]), (), 1) == ["0.5"]
     objects = [{"labels": torch.tensor([1, 0, 1])}, {"labels": torch.tensor([], dtype=torch.int64)}]
-    assert captions(objects, ("a", "b"), 2) == ["2 b, 1 a", "no object"]
+    assert captions(objects, ("a", "b"), 2) == ["2 x b, 1 x a", "no object"]
     classes = torch.tensor([[[0, 1], [255, 1]]])
     assert captions(classes, ("a", "b"), 1) == ["b 50%, a 25%"]
 

@@ -46,6 +46,7 @@ def seeds(monkeypatch):
 COMMANDS = {
     "train": "train {recipe} log.forecast=true output={out}",
     "profile": "profile {recipe} --steps 1",
+    "tune": "tune {recipe} --seconds 1",
     "augment": "augment {recipe} --out {out}/sheet.png",
     "check": "data check {recipe}",
     "pack": "data pack {recipe} --out {out}/shards",

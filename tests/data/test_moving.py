@@ -10,6 +10,7 @@ from crosshead.data.batching.dense_batches import TrainingMaps, TrainingObjects
 from crosshead.data.coco.instances import Objects
 from crosshead.data.coco.rle import encode
 from crosshead.data.datasets.dense import ObjectDataset, SegmentationDataset
+from crosshead.data.transforms.composing import blend
 from crosshead.recipe.schema import AugmentConfig, DataConfig
 
 COLOURS = torch.tensor([[230, 30, 30], [30, 30, 230]]) / 255  # of a class; the ground is grey
@@ -149,8 +150,21 @@ def test_boxes_alone_go_where_masks_go(what):
             assert torch.allclose(one["boxes"], other["boxes"], atol=1.01) and "masks" not in other
 
 
+@pytest.mark.parametrize(("share", "labels"), [(0.5, [0, 1]), (0.9, [0]), (0.1, [1])])
+def test_objects_of_a_picture_that_hardly_shows_are_left_out(share, labels, monkeypatch):
+    monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self: torch.tensor(share))
+
+    def view(label):
+        target = {"boxes": torch.tensor([[1.0, 2, 5, 6]]), "labels": torch.tensor([label])}
+        return torch.full((3, 8, 8), 200 * label, dtype=torch.uint8), target
+
+    image, target = blend(view(0), view(1), (0, 0, 0), 1.0)
+    assert target["labels"].tolist() == labels and len(target["boxes"]) == len(labels)
+    assert image.unique().tolist() == [round(200 * (1 - share))]
+
+
 def test_mixup_holds_the_objects_of_both():
-    plain, mixed = objects({}), objects({"mixup": 1.5})
+    plain, mixed = objects({}), objects({"mixup": 64.0})
     counts = [len(target["labels"]) for target in mixed.targets]
     assert counts == [4] * 6 and mixed.images.shape == plain.images.shape
     for image, before, target in zip(mixed.images, plain.images, mixed.targets, strict=True):

@@ -54,7 +54,9 @@ def test_a_plain_vit_takes_semantic_fpn_and_a_linear_head():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="no segmenter 'unet'; expected semantic_fpn, upernet, linear"):
+    with pytest.raises(
+        ValueError, match="no segmenter 'unet'; expected semantic_fpn, upernet, linear, queries"
+    ):
         segmenter("unet")
     with pytest.raises(ValueError, match=r"width must be a multiple of 32, .* got 48"):
         segmenter("semantic_fpn", width=48)

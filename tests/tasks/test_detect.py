@@ -307,7 +307,7 @@ def test_what_does_not_fit_together_is_refused(splits):
     assert "model.detector is not set" in refused(detect_recipe(model={"detector": None}))
     assert "augment.cutmix: not for pictures with boxes" in refused(detect_recipe(augment={"cutmix": 0.2}))
     assert "go together" in refused(detect_recipe(task={"window": 64}, train={"parallel": "shards"}))
-    assert "take none" in refused(detect_recipe(task={"class_weights": {"0": 2.0}}))
+    assert "no class 'x'" in refused(detect_recipe(task={"class_weights": {"x": 2.0}}))
     assert "gives mask_ap" not in refused(detect_recipe("retinanet", task={"select_by": "mask_ap"}))
     with pytest.raises(ValueError, match=r"model\.segmenter and model\.detector are both set"):
         detect_recipe(model={"segmenter": {"name": "linear"}})

@@ -107,6 +107,7 @@ def build_backbone(model: ModelSettings, *, in_chans: int = 3, from_weights: boo
 
 def _start_backbone(module: nn.Module, first: Weights) -> None:
     missing, unused = first.load_backbone(module)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # a count, no weight
     for names, what in ((missing, "not in it, and started anew"), (unused, "not used")):
         if names:
             _logger.warning("%s: %d tensors %s: %s", first.file, len(names), what, ", ".join(names))

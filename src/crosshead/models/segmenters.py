@@ -177,12 +177,20 @@ def full_size(logits: Tensor, stride: int, size: Sequence[int]) -> Tensor:
 
 
 def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> Segmenter:
-    """``semantic_fpn``, ``upernet`` or ``linear`` with the options of its class; ``pyramid`` are those of the pyramid.
+    """``semantic_fpn``, ``upernet``, ``linear`` or ``queries`` with the options of its class; ``pyramid`` are those of
+    the pyramid.
 
     Raises:
         ValueError: for another name, or an option that it doesn't know.
     """
-    known = {"semantic_fpn": SemanticFPN, "upernet": UPerNet, "linear": LinearSegmenter}
+    from .query_segmenter import QuerySegmenter  # here: it stands on this file
+
+    known: dict[str, type[Segmenter]] = {
+        "semantic_fpn": SemanticFPN,
+        "upernet": UPerNet,
+        "linear": LinearSegmenter,
+        "queries": QuerySegmenter,
+    }
     if name not in known:
         raise ValueError(f"no segmenter {name!r}; expected {', '.join(known)}")
     on: Any = maps
@@ -191,5 +199,6 @@ def build_segmenter(name: str, maps: Maps, num_classes: int, **options: Any) -> 
         check_options("the pyramid", Pyramid, levels, "model.segmenter.pyramid", beside=("extra",))
         on = Pyramid(maps, **levels)
     check_options(name, known[name], options, "model.segmenter")
-    out: Segmenter = known[name](on, num_classes, **options)
+    build: Any = known[name]
+    out: Segmenter = build(on, num_classes, **options)
     return out

@@ -53,35 +53,62 @@ class WindowedViT(nn.Module):
         self.vit, self.window, self.global_blocks = vit, window, frozenset(chosen)
 
     def forward(self, images: Tensor) -> Tensor:
-        vit = self.vit
-        tokens = vit.patch_embed(images)
-        height, width = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-        tokens = vit.norm_pre(vit._pos_embed(tokens))
-        for i, block in enumerate(vit.blocks):
-            inside = None if i in self.global_blocks else self.window
-            if vit.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(self._block, block, tokens, (height, width), inside, use_reentrant=False)
-            else:
-                tokens = self._block(block, tokens, (height, width), inside)
-        patches = tokens[:, vit.num_prefix_tokens :]
+        tokens, grid = self._embedded(images)
+        for i in range(len(self.vit.blocks)):
+            tokens = self._step(i, tokens, grid, self.vit.num_prefix_tokens)
+        return self._as_map(tokens[:, self.vit.num_prefix_tokens :], grid)
+
+    def with_queries(self, images: Tensor, queries: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
+        """The map, and what became of ``queries`` (1, n, dim), which are among the tokens in the last ``blocks``:
+        (B, n, dim). Windows treat them as prefix tokens."""
+        tokens, grid = self._embedded(images)
+        depth, own = len(self.vit.blocks), self.vit.num_prefix_tokens
+        for i in range(depth - blocks):
+            tokens = self._step(i, tokens, grid, own)
+        begin = own + queries.shape[1]
+        tokens = torch.cat([tokens[:, :own], queries.expand(tokens.shape[0], -1, -1), tokens[:, own:]], 1)
+        for i in range(depth - blocks, depth):
+            tokens = self._step(i, tokens, grid, begin)
+        return self._as_map(tokens[:, begin:], grid), tokens[:, own:begin]
+
+    def asks_for_grids(self, first: int) -> bool:
+        """Whether attention in the blocks from ``first`` on asks where tokens lie, and counts those before them."""
+        return any(_token_grids(block) for block in self.vit.blocks[first:])
+
+    def _embedded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        tokens = self.vit.patch_embed(images)
+        height, width = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return self.vit.norm_pre(self.vit._pos_embed(tokens)), (height, width)
+
+    def _as_map(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         # Not len(images): it would bind an exported program to that number.
-        out: Tensor = patches.transpose(1, 2).reshape(images.shape[0], -1, height, width)
+        out: Tensor = patches.transpose(1, 2).reshape(patches.shape[0], -1, *grid)
         return out
 
-    def _block(self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], window: int | None) -> Tensor:
+    def _step(self, i: int, tokens: Tensor, grid: tuple[int, int], prefix: int) -> Tensor:
+        """Block ``i``; of the tokens the first ``prefix`` lie on no grid."""
+        block, window = self.vit.blocks[i], None if i in self.global_blocks else self.window
+        if self.vit.grad_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._block, block, tokens, grid, window, prefix, use_reentrant=False)
+            return out
+        return self._block(block, tokens, grid, window, prefix)
+
+    def _block(
+        self, block: nn.Module, tokens: Tensor, grid: tuple[int, int], window: int | None, before: int
+    ) -> Tensor:
         if window is None or max(grid) <= window:
             found: Tensor = block(tokens)
             return found
-        prefix = tokens[:, : self.vit.num_prefix_tokens]
-        windows, counts = partition_windows(tokens[:, prefix.shape[1] :], grid, window)
+        prefix = tokens[:, :before]
+        windows, counts = partition_windows(tokens[:, before:], grid, window)
         number = counts[0] * counts[1]
         windows = torch.cat([prefix.repeat_interleave(number, 0), windows], 1)
         with ExitStack() as stack:
             for token_grid in _token_grids(block):
                 stack.enter_context(token_grid.in_windows(window, window))
             windows = block(windows)
-        out = windows[:, : prefix.shape[1]].unflatten(0, (-1, number)).mean(1)
-        return torch.cat([out, _join(windows[:, prefix.shape[1] :], grid, window, counts)], 1)
+        out = windows[:, :before].unflatten(0, (-1, number)).mean(1)
+        return torch.cat([out, _join(windows[:, before:], grid, window, counts)], 1)
 
 
 def _token_grids(block: nn.Module) -> set[TokenGrid]:

@@ -81,7 +81,9 @@ class SegmenterConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Literal["semantic_fpn", "upernet", "linear"] = key("semantic_fpn", "The decoder.")
+    name: Literal["semantic_fpn", "upernet", "linear", "queries"] = key(
+        "semantic_fpn", "The decoder; queries is none, for a plain ViT alone."
+    )
     out_indices: list[int] | None = key(
         None,
         "The backbone's stages that serve, counted from 0; negative ones from the end. Unset: the last four.",
@@ -109,6 +111,11 @@ class DetectorConfig(Section):
 
     name: Literal["retinanet", "fcos", "faster_rcnn", "mask_rcnn"] = key(
         "mask_rcnn", "The detector; fcos has no anchors, mask_rcnn finds masks beside boxes."
+    )
+    anchors: Literal["auto"] | None = key(
+        None,
+        "auto: sizes and aspects of anchors from the training boxes, where no option says sizes; they are recorded. "
+        "Unset: the detector's own.",
     )
     out_indices: list[int] | None = key(
         None,
@@ -396,8 +403,8 @@ class TaskConfig(Section):
     )
     class_weights: Literal["balanced"] | list[Weight] | dict[str, Weight] | None = key(
         None,
-        "classify, segment: weights of classes (of pixels) by name, 1 for the others; for classify also a list, one a "
-        "class, or balanced.",
+        "classify, segment, detect: weights of classes (of pixels, of objects) by name, 1 for the others; for classify "
+        "also a list, one a class, or balanced.",
     )
     focal_gamma: Weight | None = key(
         None,
@@ -496,6 +503,28 @@ class ScheduleConfig(Section):
     min_lr: Amount = key(5e-6, "cosine, poly: the rate at the end.")
 
 
+class TeacherConfig(Section):
+    """A trained classifier of the same classes that a run learns from beside its labels: a run, or weights in a file.
+    Nothing is fetched for it."""
+
+    run: str | None = key(None, "A run's folder, whose best weights teach.")
+    weights: str | None = key(
+        None, "In place of a run: a folder that crosshead.save wrote, or with `model` a file of its weights."
+    )
+    model: str | None = key(None, "The model that `weights` are of, by its name in timm's registry.")
+    temperature: Weight = key(2.0, "What both logits are divided by, so that unlikely classes count.")
+    weight: Share = key(0.5, "Of the teacher's part in the loss; the labels' part weighs the rest of 1.")
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> "TeacherConfig":
+        if (self.run is None) == (self.weights is None) or (self.model is not None and self.weights is None):
+            raise ValueError(
+                "train.teacher: expected run (a run's folder), or weights (a folder of crosshead.save, or with model a "
+                f"file), got run {self.run!r}, weights {self.weights!r} and model {self.model!r}"
+            )
+        return self
+
+
 class TrainConfig(Section):
     epochs: Positive = key(100, "The run's length.", unit="epochs")
     steps: Positive | None = key(
@@ -517,6 +546,9 @@ class TrainConfig(Section):
         "copies", "Of the model in several processes: a copy in each (DDP), or a part (FSDP2)."
     )
     deterministic: bool = key(False, "Whether only algorithms are used that give the same bits each time.")
+    teacher: TeacherConfig | None = key(
+        None, "classify: a trained classifier to learn from beside the labels. Unset: the labels alone."
+    )
     freeze: list[str] = key([], "Parameters to leave as they are, by name: patch_embed.*, blocks.[0-5].* ...")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = key(
         None, "Of the moving average of the weights, which is then what is evaluated. Unset: none is kept."

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from crosshead import models
 from crosshead.data.base import DatasetInfo, ImageSet
 from crosshead.data.batching.batches import Batches, EpochBatches
 from crosshead.data.transforms.pipeline import image_size
+from crosshead.models.foreign_heads import load_foreign_heads
 from crosshead.models.pyramid import Maps
 from crosshead.recipe.schema import DetectorConfig, Recipe, SegmenterConfig
 
@@ -47,6 +49,20 @@ class DenseTask:
     def check_images(self, images: ImageSet) -> ImageSet:
         """``images`` as the task takes them. ValueError where they have not what it learns from."""
 
+    def weights_by_name(self, what: str) -> Tensor | None:
+        """``task.class_weights`` (classes,), 1 where nothing is said; None without any. ``what`` they weigh."""
+        given, names = self.recipe.task.class_weights or {}, self.info.class_names
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"task.class_weights is {given!r}, and task.name {self.recipe.task.name}: expected weights of {what} "
+                "by class name"
+            )
+        for name in given:
+            if name not in names:
+                near = get_close_matches(name, names, n=1, cutoff=0.0)
+                raise ValueError(f"task.class_weights: no class {name!r}; the nearest is {near[0]!r}")
+        return torch.tensor([given.get(name, 1.0) for name in names]) if given else None
+
     def build_model(self, *, from_weights: bool = True) -> nn.Module:
         backbone = models.build_backbone(
             self.recipe.model, in_chans=self.info.channels, from_weights=from_weights
@@ -58,7 +74,10 @@ class DenseTask:
             window=settings.window,
             global_blocks=settings.global_blocks,
         )
-        return self.build_head(maps, len(self.info.class_names))
+        model = self.build_head(maps, len(self.info.class_names))
+        if from_weights and self.recipe.model.init_from:
+            load_foreign_heads(model, self.recipe.model.init_from)
+        return model
 
     def training_batches(self, images: ImageSet, *, seed: int, epoch: int) -> EpochBatches[Any]:
         data, augment = self.recipe.data, self.recipe.augment

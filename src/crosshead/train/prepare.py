@@ -13,6 +13,7 @@ from crosshead.data.base import DatasetInfo, Splits
 from crosshead.data.batching.loader import worker_advice
 from crosshead.data.datasets.fingerprint import fingerprint
 from crosshead.recipe.schema import Recipe
+from crosshead.train.anchors import as_recorded_anchors, with_fitted_anchors
 from crosshead.train.checkpoint.memory import Memory, as_context, recall, write_pictures
 from crosshead.train.checkpoint.resume import Start, claim_folder, find_start
 from crosshead.train.checkpoint.store import CheckpointStore
@@ -29,12 +30,14 @@ from crosshead.train.loop.devices import (
 from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.model import build_model, count_gmacs
 from crosshead.train.loop.signals import StopRequest
+from crosshead.train.loop.teaching import Teacher
 from crosshead.train.loop.trainer import Trainer
 from crosshead.train.precheck import check_contents, precheck
 from crosshead.train.resolve import as_recorded, check_presumed_weights, with_resolved_data
 from crosshead.train.run_folder.design import tensor_digests
 from crosshead.train.run_folder.folder import describe_run
 from crosshead.train.run_folder.lock import FolderLock
+from crosshead.train.teacher import load_teacher, told_teacher
 
 
 @dataclass
@@ -95,6 +98,9 @@ def prepare(
     memory = world.run_on_rank0(lambda: recall(start))
     splits = memory.open(recipe)
     recipe = with_resolved_data(recipe, splits.resolved)
+    if start.state:
+        recipe = as_recorded_anchors(recipe, start.state["recipe"])
+    recipe, anchored = with_fitted_anchors(recipe, splits)
     info = memory.info_with(recipe, splits.info)
     task = precheck(recipe, splits, info)
     notes = (*splits.notes, *splits.seen, *world.run_on_rank0(lambda: check_contents(task, splits)))
@@ -106,7 +112,9 @@ def prepare(
     initial = tensor_digests(model) if world.is_rank0 and not start.state else {}
     gmacs = count_gmacs(*task.example(model))
     # Before a checkpoint is restored: the schedule is the recipe's, and making it touches the optimizer's rate.
-    training = build_training(recipe, task, model, lengths, device, world, watchdog)
+    teacher = load_teacher(recipe, task, info, device)
+    training = build_training(recipe, task, model, lengths, device, world, watchdog, teacher)
+    told = [anchored, "" if teacher is None else told_teacher(teacher)]
     return RunContext(
         training=training,
         store=store,
@@ -115,12 +123,12 @@ def prepare(
         memory=memory,
         splits=splits,
         info=info,
-        remembered=_remembered(recipe, splits, info, world),
+        remembered=_remembered(recipe, splits, info, world, teacher),
         initial=initial,
         gmacs=gmacs,
         stop=stop,
         notes=notes,
-        advice=_advice(recipe, device, world),
+        advice=[*(("note", words) for words in told if words), *_advice(recipe, device, world)],
         stack=stack,
     )
 
@@ -150,7 +158,9 @@ def _claim_folder(
     return locks[0] if locks else FolderLock(resolved), resolved, start
 
 
-def _remembered(recipe: Recipe, splits: Splits, info: DatasetInfo, world: World) -> dict[str, Any]:
+def _remembered(
+    recipe: Recipe, splits: Splits, info: DatasetInfo, world: World, teacher: Teacher | None
+) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
         "classes": list(splits.info.class_names),
@@ -158,6 +168,7 @@ def _remembered(recipe: Recipe, splits: Splits, info: DatasetInfo, world: World)
         "held_out": splits.held_out,
         "data": world.run_on_rank0(lambda: fingerprint(splits, recipe.data.root)),
         "processes": world.size,
+        "teacher": None if teacher is None else teacher.digest,
     }
 
 

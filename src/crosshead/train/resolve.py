@@ -50,12 +50,17 @@ def resolve(recipe: Recipe, own: Path | None = None) -> Recipe:
         share = None
         found = {key: value for key, value in found.items() if key not in ("image_size", "eval_resize")}
     data = {"root": root} | found
+    train: dict[str, Any] = {}
+    if (teacher := recipe.train.teacher) is not None:
+        places = {"run": _absolute(teacher.run), "weights": _absolute(teacher.weights)}
+        train["teacher"] = teacher.model_copy(update=places)
     if share is not None and _is_open(recipe, "eval_resize"):
         data |= _crop(data.get("image_size", recipe.data.image_size), share)
     return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=data),
             "model": recipe.model.model_copy(update=model | {"init_from": first}),
+            "train": recipe.train.model_copy(update=train),
         }
     )
 

@@ -15,6 +15,7 @@ from crosshead.cli.commands import (
     data,
     demo,
     doctor,
+    embed,
     evaluate,
     export,
     heads,
@@ -30,6 +31,7 @@ from crosshead.cli.commands import (
     schedules,
     sweep,
     train,
+    tune,
 )
 
 _COMMANDS = (
@@ -47,8 +49,10 @@ _COMMANDS = (
     schedules,
     data,
     augment,
+    tune,
     profile,
     doctor,
+    embed,
     export,
     push,
     convert,

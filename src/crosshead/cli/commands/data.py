@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from crosshead.cli.arguments.options import Commands, add_recipe_words, split_wo
 from crosshead.cli.commands import data_convert
 
 if TYPE_CHECKING:
+    from crosshead.data.base import Splits
     from crosshead.data.tools.check import CheckReport
     from crosshead.recipe.schema import Recipe
 
@@ -93,10 +95,27 @@ def check_data(args: argparse.Namespace) -> int:
 
         try:
             check_contents(precheck(recipe, splits), splits)
+            if not args.json:
+                _print_anchors(recipe, splits)
         except ValueError as error:
             print(f"crosshead train would refuse this: {error}", file=sys.stderr)
             return 1
     return 1 if report.broken else 0
+
+
+def _print_anchors(recipe: "Recipe", splits: "Splits") -> None:
+    """How the recipe's anchors suit the training boxes, and how ones made of these boxes would."""
+    from crosshead.train.anchors import anchoring, fitted_anchors
+
+    if (now := anchoring(recipe, splits, {})) is None:
+        return
+    fitted = fitted_anchors(recipe, splits)
+    assert fitted is not None
+    keys = ", ".join(f"{key}={value}" for key, value in fitted.options.items())
+    print(
+        f"anchors: overlap with the training boxes, as the model sees them, is {now.overlap:.2f} on the mean; "
+        f"{fitted.overlap:.2f} with model.detector.anchors=auto ({keys})"
+    )
 
 
 def pack_data(args: argparse.Namespace) -> int:
@@ -148,6 +167,7 @@ def _as_data(report: "CheckReport") -> dict[str, Any]:
             "sizes": {f"{width}x{height}": count for (width, height), count in part.sizes.items()},
             "grey": part.grey,
             "objects": part.objects,
+            "boxes": None if part.boxes is None else asdict(part.boxes),
             "turned_by_exif": part.turned,
             "sixteen_bit": {"images": part.wide, "highest": part.highest, "beyond_white": part.beyond_white},
             "mean": part.mean,

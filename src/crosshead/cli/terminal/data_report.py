@@ -24,6 +24,9 @@ def print_report(report: "CheckReport") -> None:
     print(_balance(report.info.class_names, train))
     for name, part in report.splits.items():
         print(f"{name}: {_sizes(part)}")
+    for name, part in report.splits.items():
+        for line in [] if part.boxes is None else part.boxes.lines():
+            print(f"{name}: {line}")
     channels = "red, green, blue" if len(train.mean) == 3 else f"{len(train.mean)} channels"
     print(
         f"train: mean {_numbers(train.mean)}, standard deviation {_numbers(train.std)} (of 0 to 1; {channels})"

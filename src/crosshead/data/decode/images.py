@@ -233,7 +233,7 @@ def _opened(source: str | os.PathLike[str] | bytes) -> Path | BytesIO:
 
 
 def _check_size(width: int, height: int, max_megapixels: float) -> None:
-    if width * height > round(max_megapixels * 1e6):
+    if width * height > max_megapixels * 1e6 + 0.5:  # which may be infinite
         raise _Refused(
             f"{width} x {height} pixels are above the limit of {max_megapixels:g} megapixels "
             "(data.max_megapixels); it was not decoded"

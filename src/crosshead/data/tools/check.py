@@ -17,6 +17,7 @@ from crosshead.data.datasets.contents import BINARY, contents, label_counts, obj
 from crosshead.data.datasets.dense import BeyondClasses, ObjectDataset, SegmentationDataset
 from crosshead.data.decode.decoding import Bands, Decoding
 from crosshead.data.decode.images import BrokenImage
+from crosshead.data.tools.box_statistics import BoxStatistics, box_statistics
 from crosshead.recipe.schema import DataConfig
 
 CHUNK = 64
@@ -28,7 +29,8 @@ KINDS = ("small", "medium", "large", "crowds")
 class Facts:
     """Of one whole picture: pixels, whether it has colours, mean and mean square a channel in 0 ... 1, a digest, and
     how much there is of each class: the one picture, or its pixels where there is a map, or its objects; and ``kinds``
-    of objects, see ``KINDS``; EXIF's ``orientation``; the ``highest`` value where there are 16 bits."""
+    of objects, see ``KINDS``, and their ``boxes`` (n, 4), crowds left out; EXIF's ``orientation``; the ``highest``
+    value where there are 16 bits."""
 
     width: int
     height: int
@@ -38,6 +40,7 @@ class Facts:
     digest: bytes
     counts: NDArray[np.int64]
     kinds: NDArray[np.int64] | None = None
+    boxes: NDArray[np.float64] | None = None
     orientation: int = 1
     highest: int | None = None
 
@@ -50,7 +53,7 @@ class SplitReport:
     ``sizes`` counts (width, height), ``grey`` the pictures without colours; ``mean`` and ``std`` are of pixels in
     0 ... 1, red, green, blue, every picture weighing the same. ``objects`` counts by ``KINDS``, and pictures without
     any. ``turned`` counts pictures that EXIF turns, ``wide`` those of 16 bits, whose ``highest`` value it is; and
-    ``beyond_white`` those of them that reach above the white level.
+    ``beyond_white`` those of them that reach above the white level. ``boxes`` are of objects.
     """
 
     counts: tuple[int, ...]
@@ -67,6 +70,7 @@ class SplitReport:
     wide: int = 0
     highest: int = 0
     beyond_white: int = 0
+    boxes: BoxStatistics | None = None
 
     @property
     def total(self) -> int:
@@ -151,6 +155,7 @@ class _Tally:
         self.mean, self.square = np.zeros(channels), np.zeros(channels)
         self.turned = self.wide = self.highest = self.beyond_white = 0
         self.white = white
+        self.boxes: list[NDArray[np.float64]] = []
 
     def add(self, facts: Facts) -> None:
         self.counts += facts.counts
@@ -166,6 +171,8 @@ class _Tally:
         if facts.kinds is not None:
             self.kinds += facts.kinds
             self.empty += not facts.kinds.any()
+        if facts.boxes is not None:
+            self.boxes.append(facts.boxes)
 
     def report(self, origin: str, counted: str) -> SplitReport:
         readable = sum(self.sizes.values())
@@ -189,6 +196,7 @@ class _Tally:
             self.wide,
             self.highest,
             self.beyond_white,
+            box_statistics(self.boxes),
         )
 
 
@@ -209,7 +217,7 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
 
     def _verdict(self, i: int) -> str | Facts:
         try:
-            image, counts, kinds = self._read(i)
+            image, counts, kinds, boxes = self._read(i)
         except BrokenImage as broken:
             return broken.reason
         except BeyondClasses as beyond:
@@ -226,16 +234,18 @@ class _Chunks(Dataset[list[tuple[int, str | Facts]]]):
         if flat.shape[-1] == 1 and not isinstance(image, Bands):
             mean, square = mean.repeat(3), square.repeat(3)
         found = image.info.get("orientation", 1), image.info.get("highest")
-        return Facts(*image.size, grey, mean, square, digest.digest(), counts, kinds, *found)
+        return Facts(*image.size, grey, mean, square, digest.digest(), counts, kinds, boxes, *found)
 
-    def _read(self, i: int) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None]:
+    def _read(
+        self, i: int
+    ) -> tuple[Image.Image, NDArray[np.int64], NDArray[np.int64] | None, NDArray[np.float64] | None]:
         if isinstance(self.images, SegmentationDataset):
             image, classes = self.images.sample(i)
-            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None
+            return image, np.bincount(classes[classes != IGNORED], minlength=self.classes), None, None
         if isinstance(self.objects, ObjectDataset):
             image, objects = self.objects.sample(i)
-            return image, *object_counts(objects, self.classes)
-        return self.images.load(i), label_counts(self.images.targets[i], self.classes), None
+            return image, *object_counts(objects, self.classes), objects.boxes[~objects.crowd]
+        return self.images.load(i), label_counts(self.images.targets[i], self.classes), None, None
 
 
 def _verdicts(images: ImageSet, classes: int, workers: int) -> Iterator[tuple[int, str | Facts]]:

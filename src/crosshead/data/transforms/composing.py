@@ -22,6 +22,7 @@ Target = dict[str, Any]
 View = tuple[Tensor, Target]
 _LEAST_SHARE, _MOST_SHARE = 0.25, 0.75  # of a side, where the four pictures of a mosaic meet
 _TRIES = 4  # of other pictures that can't be read
+LEAST_SEEN = 0.15  # of a picture that is blended in: objects that show less are none to find
 TAKEN = 0.5  # how likely an object, or a class, of the other picture is pasted
 
 
@@ -123,7 +124,8 @@ def paste_classes(
 
 def blend(view: View, other: View, fill: Sequence[int], alpha: float) -> View:
     """Both pictures, the first weighing a share drawn from Beta(alpha, alpha), with the objects of both, on a canvas
-    that holds either (Zhang et al., arXiv 1902.04103)."""
+    that holds either (Zhang et al., arXiv 1902.04103). Of one that weighs less than ``LEAST_SEEN`` the objects are left
+    out: nobody could see them."""
     share = float(torch.distributions.Beta(alpha, alpha).sample())
     size = tuple(max(pair) for pair in zip(view[0].shape[-2:], other[0].shape[-2:], strict=True))
     canvases = []
@@ -133,7 +135,8 @@ def blend(view: View, other: View, fill: Sequence[int], alpha: float) -> View:
         canvases.append(canvas)
     mixed = (share * canvases[0] + (1 - share) * canvases[1]).round().to(torch.uint8)
     whole = (size[0], size[1])
-    return mixed, joined([placed(target, (0, 0), whole) for _, target in (view, other)], whole)
+    seen = [target for (_, target), weight in ((view, share), (other, 1 - share)) if weight >= LEAST_SEEN]
+    return mixed, joined([placed(target, (0, 0), whole) for target in seen], whole)
 
 
 class Mixing:

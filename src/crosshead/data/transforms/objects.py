@@ -152,7 +152,7 @@ class ObjectAugmentation:
         short = self.data.eval_resize
         if self.augment.short_sides:
             short = self.augment.short_sides[int(torch.randint(len(self.augment.short_sides), ()))]
-        size = scaled(piece[2:], _fitting(piece[2:], short, self.data.longest), self.data)
+        size = scaled(piece[2:], fitting_factor(piece[2:], short, self.data.longest), self.data)
         return Window(piece, size, (0, 0, *size))
 
     def _jittered(self, piece: Place, wanted: tuple[int, int]) -> Window:
@@ -186,7 +186,7 @@ def whole_object_picture(
     normalised; (C, h, w). One that ``task`` cuts into windows keeps its own size, times ``task.window_scale``."""
     own = (picture.height, picture.width)
     pixels = channels_of(picture, info.channels)
-    factor = window_factor(own, task) or _fitting(own, data.eval_resize, data.longest)
+    factor = window_factor(own, task) or fitting_factor(own, data.eval_resize, data.longest)
     size = scaled(own, factor, data)
     return normalise(resized(pixels, size, data), info)
 
@@ -204,7 +204,7 @@ def _random_piece(height: int, width: int) -> tuple[int, int, int, int]:
     )
 
 
-def _fitting(size: tuple[int, int], short: int | None, longest: int | None) -> float:
+def fitting_factor(size: tuple[int, int], short: int | None, longest: int | None) -> float:
     """The factor that makes the shorter side ``short`` unless the longer one would be above ``longest``."""
     factor = 1.0 if short is None else short / min(size)
     return factor if longest is None else min(factor, longest / max(size))

@@ -15,6 +15,7 @@ from crosshead.data.transforms.objects import whole_object_picture
 from crosshead.data.transforms.pipeline import image_size
 from crosshead.models.detectors import Detector, build_detector
 from crosshead.models.pyramid import Maps
+from crosshead.models.weighted_classes import weigh_classes
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks.augmented import found_in_views
 from crosshead.tasks.dense_task import FOR_LABELS, DenseTask, refuse_augmentation
@@ -65,9 +66,8 @@ class DetectTask(DenseTask):
             (*FOR_LABELS, "scale_range"),
             "not for pictures with boxes; set them to 0 or null, as shared/detect does",
         )
-        if recipe.task.class_weights is not None:
-            raise ValueError("task.class_weights: a detector's losses take none; leave it out")
         super().__init__(recipe, info, recipe.model.detector)
+        self.weights = self.weights_by_name("objects")
         self.masked = self.settings.name == "mask_rcnn"
         if self.masked and recipe.task.suppression == "weighted":
             raise ValueError(
@@ -85,6 +85,8 @@ class DetectTask(DenseTask):
     def build_head(self, maps: Maps, classes: int) -> nn.Module:
         options = {"max_detections": max(_MOST, self.recipe.task.max_detections)} | self.settings.options
         detector = build_detector(self.settings.name, maps, classes, **options)
+        if self.weights is not None:
+            weigh_classes(detector, self.weights)
         if self.recipe.task.suppression != "nms":
             detector.leave_overlaps()
         return detector

@@ -1,7 +1,6 @@
 """Semantic segmentation: predictions are maps of classes, of each picture's own size."""
 
 import math
-from difflib import get_close_matches
 from itertools import groupby
 from typing import Any, ClassVar, Literal
 
@@ -50,7 +49,7 @@ class SegmentTask(DenseTask):
         if recipe.model.segmenter is None:
             raise ValueError(
                 "model.segmenter is not set, and task.name=segment needs one: model.segmenter.name=semantic_fpn, "
-                "upernet or linear"
+                "upernet, linear or queries"
             )
         refuse_augmentation(
             recipe,
@@ -60,7 +59,7 @@ class SegmentTask(DenseTask):
         super().__init__(recipe, info, recipe.model.segmenter)
         self.primary, self.metrics = chosen_metrics(recipe.task, METRICS, SegmentationOutputs)
         self.shown = (*self.shown, *(name for name in self.metrics if name not in METRICS))
-        self.weights = self._class_weights()
+        self.weights = self.weights_by_name("pixels")
         upernet = self.settings.name == "upernet"
         task = recipe.task
         self.region = None if task.region_loss is None else region_loss(task.region_loss, task.tversky_alpha)
@@ -72,18 +71,6 @@ class SegmentTask(DenseTask):
                 f"data.batch_size is {recipe.data.batch_size}: {self.settings.name} normalises over the batch and "
                 f"wants {self.smallest_batch} images or more"
             )
-
-    def _class_weights(self) -> Tensor | None:
-        given, names = self.recipe.task.class_weights or {}, self.info.class_names
-        if not isinstance(given, dict):
-            raise ValueError(
-                f"task.class_weights is {given!r}, and task.name segment: expected weights of pixels by class name"
-            )
-        for name in given:
-            if name not in names:
-                near = get_close_matches(name, names, n=1, cutoff=0.0)
-                raise ValueError(f"task.class_weights: no class {name!r}; the nearest is {near[0]!r}")
-        return torch.tensor([given.get(name, 1.0) for name in names]) if given else None
 
     def build_head(self, maps: Maps, classes: int) -> nn.Module:
         return build_segmenter(self.settings.name, maps, classes, **self.settings.options)

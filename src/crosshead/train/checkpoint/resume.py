@@ -40,7 +40,7 @@ from crosshead.train.run_folder.lock import FolderBusy, FolderLock, is_held
 # Sections and keys that say where and how a run is done, and not what it computes.
 _HARMLESS = {
     "name", "base", "notes", "output", "log", "checkpoint", "data.root", "data.num_workers", "data.eval_batch_size",
-    "train.device", "train.rank_timeout_s", "train.max_bad_steps",
+    "train.device", "train.rank_timeout_s", "train.max_bad_steps", "train.teacher.run", "train.teacher.weights",
 }  # fmt: skip
 _FIRST_WEIGHTS = {"model.init_from", "model.args.pretrained"}  # a checkpoint has others
 
@@ -253,6 +253,13 @@ def compare(state: dict[str, Any], context: dict[str, Any]) -> list[EventRecord]
             "far was chosen on the validation pictures of then"
         )
         events.append(EventRecord("data_changed", message, step))
+    before_it, now_it = state.get("teacher"), context.get("teacher")
+    if before_it is not None and now_it is not None and before_it != now_it:
+        message = (
+            f"the teacher has changed: its weights were sha256 {before_it[:16]}, are {now_it[:16]}, so this is not the "
+            "same run any more"
+        )
+        events.append(EventRecord("teacher_changed", message, step))
     if state["processes"] != context["processes"]:
         message = (
             f"{context['processes']} processes instead of {state['processes']}: weights and optimizer go on, the "

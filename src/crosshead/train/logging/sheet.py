@@ -59,7 +59,7 @@ def captions(targets: Any, names: Sequence[str], count: int) -> list[str]:
 
 def _counted(labels: Tensor, names: Sequence[str]) -> str:
     found = Counter(labels.tolist()).most_common()
-    return ", ".join(f"{count} {names[label]}" for label, count in found) or "no object"
+    return ", ".join(f"{count} x {names[label]}" for label, count in found) or "no object"
 
 
 def _of_pixels(classes: Tensor, count: int) -> list[float]:
@@ -81,12 +81,13 @@ def _picture(image: Tensor, target: Any, info: DatasetInfo) -> Image.Image:
     pixels = (image.float() * std + mean).clamp(0, 1).mul(255).round().byte()
     pixels = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     factor = -(-_SMALLEST // max(pixels.shape[-2:]))
-    drawn = _drawn(_enlarged(pixels, factor), target, factor)
+    drawn = _drawn(_enlarged(pixels, factor), target, factor, info.class_names)
     return Image.fromarray(drawn.permute(1, 2, 0).numpy())
 
 
-def _drawn(pixels: Tensor, target: Any, factor: int) -> Tensor:
-    """``pixels`` (3, H, W) with what ``target`` says of places, given before they were enlarged by ``factor``."""
+def _drawn(pixels: Tensor, target: Any, factor: int, names: Sequence[str]) -> Tensor:
+    """``pixels`` (3, H, W) with what ``target`` says of places, given before they were enlarged by ``factor``. A class
+    that is called background is left as it is: its colour would lie over nearly all."""
     if isinstance(target, dict):
         colours = [colour(label) for label in target["labels"].tolist()]
         if not colours:
@@ -96,9 +97,14 @@ def _drawn(pixels: Tensor, target: Any, factor: int) -> Tensor:
             whole = torch.zeros(len(masks), *pixels.shape[-2:], dtype=torch.bool)
             whole[:, : masks.shape[1], : masks.shape[2]] = masks  # beside them is padding
             pixels = draw_segmentation_masks(pixels, whole, alpha=_STRENGTH, colors=colours)
-        return draw_bounding_boxes(pixels, target["boxes"] * factor, colors=colours)
+        width = 1 + max(pixels.shape[-2:]) // 400
+        return draw_bounding_boxes(pixels, target["boxes"] * factor, colors=colours, width=width)
     if isinstance(target, Tensor) and target.ndim == 2:
-        there = [index for index in target.unique().tolist() if index != IGNORED]
+        there = [
+            index
+            for index in target.unique().tolist()
+            if index != IGNORED and names[index].lower() != "background"
+        ]
         if not there:
             return pixels
         masks = _enlarged(torch.stack([target == index for index in there]), factor)

@@ -17,6 +17,7 @@ from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.devices import grad_scaler
 from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.optim import build_optimizer, build_schedule, freeze, rate_scale
+from crosshead.train.loop.teaching import Teacher
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Training:
     set_rate: Callable[[int], float]
     world: World
     watchdog: Watchdog
+    teacher: Teacher | None = None
 
     @property
     def over(self) -> bool:
@@ -54,6 +56,7 @@ def build_training(
     device: torch.device,
     world: World,
     watchdog: Watchdog,
+    teacher: Teacher | None = None,
 ) -> Training:
     """``model`` where it computes, and all that steps of it need."""
     state = _build_state(model, recipe, device, world)
@@ -65,7 +68,7 @@ def build_training(
         scale=rate_scale(recipe.optimizer, lengths.step_samples),
     )
     network = _wrap(state.model, device, world)
-    return Training(recipe, task, lengths, state, network, set_rate, world, watchdog)
+    return Training(recipe, task, lengths, state, network, set_rate, world, watchdog, teacher)
 
 
 def place(model: nn.Module, train: TrainConfig, device: torch.device) -> None:

@@ -19,6 +19,7 @@ from crosshead.train.distributed.sharding import whole
 from crosshead.train.distributed.watchdog import Phase
 from crosshead.train.loop.build import Training
 from crosshead.train.loop.devices import autocast
+from crosshead.train.loop.teaching import Taught
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class TrainStep:
     def __init__(self, training: Training, part: Part = _unmarked) -> None:
         self.training, self.state = training, training.state
         self.task, self.recipe = training.task, training.recipe
+        if training.teacher is not None:
+            self.task = Taught(training.task, training.teacher)  # type: ignore[assignment]  # hands all else on
         self.part = part
         self.device = next(training.state.model.parameters()).device
         self.memory_format = (

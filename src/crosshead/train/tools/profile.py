@@ -6,7 +6,7 @@ Nothing is written, and the model is thrown away: the run that follows starts as
 import re
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count, islice
@@ -20,15 +20,17 @@ from crosshead.data.batching.loader import training_loader
 from crosshead.data.datasets.registry import open_splits
 from crosshead.recipe.schema import Recipe
 from crosshead.tasks import Task
+from crosshead.train.anchors import with_fitted_anchors
 from crosshead.train.distributed.groups import World
 from crosshead.train.distributed.watchdog import Watchdog
 from crosshead.train.loop.build import build_training
 from crosshead.train.loop.devices import choose_device, deterministic_algorithms, tune_allocator
 from crosshead.train.loop.lengths import TrainingLength
 from crosshead.train.loop.model import build_model
-from crosshead.train.loop.steps import PARTS, Part, Requests, TrainStep
+from crosshead.train.loop.steps import PARTS, Part, Requests, StepOutcome, TrainStep
 from crosshead.train.precheck import check_contents, precheck
 from crosshead.train.resolve import check_presumed_weights, resolve
+from crosshead.train.teacher import load_teacher
 
 STEP = "training step"
 _SIZES = ("giant", "huge", "large", "base", "medium", "small", "tiny", "mini", "micro")
@@ -37,13 +39,22 @@ _SIZES = ("giant", "huge", "large", "base", "medium", "small", "tiny", "mini", "
 class Trial:
     """A recipe's training as a run has it, in this process alone: the same model, step and batches."""
 
-    def __init__(self, recipe: Recipe, part: Part | None = None) -> None:
-        """``part(name)`` is entered around each of ``PARTS``, see ``TrainStep``."""
-        self.recipe = recipe = resolve(recipe)
+    def __init__(
+        self,
+        recipe: Recipe,
+        part: Part | None = None,
+        *,
+        from_weights: bool = False,
+        splits: Splits | None = None,
+    ) -> None:
+        """``part(name)`` is entered around each of ``PARTS``, see ``TrainStep``. Steps cost the same whatever the
+        weights: ``from_weights`` takes the recipe's first ones. ``splits`` are its data, if open."""
+        recipe = resolve(recipe)
         self.device = choose_device(recipe.train.device)
         if self.device.type == "cpu":
             tune_allocator()
-        self.splits: Splits = open_splits(recipe)
+        self.splits: Splits = open_splits(recipe) if splits is None else splits
+        self.recipe = recipe = with_fitted_anchors(recipe, self.splits)[0]
         self.task: Task = precheck(recipe, self.splits)
         check_contents(self.task, self.splits)
         self.lengths = TrainingLength.of(recipe, len(self.splits.train), 1)
@@ -51,14 +62,19 @@ class Trial:
         watchdog = Watchdog(
             world, recipe.train.rank_timeout_s
         )  # which looks at nothing where it is not entered
-        model = build_model(recipe, self.task, from_weights=False)
-        self.training = build_training(recipe, self.task, model, self.lengths, self.device, world, watchdog)
+        model = build_model(recipe, self.task, from_weights=from_weights)
+        teacher = load_teacher(recipe, self.task, self.splits.info, self.device)
+        self.training = build_training(
+            recipe, self.task, model, self.lengths, self.device, world, watchdog, teacher
+        )
         self.training.network.train()
         self.part = part or (lambda name: nullcontext())
         self.train_step = TrainStep(self.training, self.part)
+        self.outcome: StepOutcome | None = None  # of the last step
 
-    def steps(self) -> Iterator[int]:
-        """Takes steps without end, epoch after epoch; gives each one's number of images."""
+    def steps(self, rate: Callable[[], float] | None = None) -> Iterator[int]:
+        """Takes steps without end, epoch after epoch, at the recipe's rates or at ``rate()``; gives each one's number
+        of images."""
         progress = self.training.state.progress
         groups = self._groups()
         with deterministic_algorithms(self.recipe.train.deterministic):
@@ -67,9 +83,12 @@ class Trial:
                     with self.part("data"):
                         batches = next(groups)
                     self.training.set_rate(progress.step)
-                    outcome = self.train_step(batches, Requests)
+                    if rate is not None:
+                        for group in self.training.state.optimizer.param_groups:
+                            group["lr"] = rate() * group.get("lr_scale", 1.0)
+                    self.outcome = self.train_step(batches, Requests)
                     progress.step += 1
-                yield outcome.images
+                yield self.outcome.images
 
     def _groups(self) -> Iterator[list[Batch]]:
         """The batches of one step at a time."""
