@@ -50,4 +50,5 @@ def test_bad_input_is_one_line(sweep, tmp_path, fails):
     fake_run(sweep / "third", 0.9, overrides=["name=third", "optimizer.lr=0.9"])
     assert "third has 1 seed" in fails("compare", sweep)
     one, other = sweep / "plain" / "seed-0", sweep / "wide" / "seed-0"
+    assert "are one run; expected two" in fails("compare", one, sweep / "plain" / ".." / "plain" / "seed-0")
     assert "a page wants three seeds" in fails("compare", one, other, "--page", "x.html")

@@ -155,6 +155,36 @@ def test_folders_that_can_not_be_compared(sweep, tmp_path):
         compare_runs([sweep])
 
 
+BROKEN_RESULTS = [
+    {"test": None},
+    {"validation": [1]},
+    {"details": "x"},
+    {"shown": []},
+    {"images_per_second": None},
+    {"test": {"accuracy": "0.9"}},
+    {"weights": 3},
+]
+
+
+@pytest.mark.parametrize("change", BROKEN_RESULTS, ids=str)
+def test_a_result_that_training_does_not_write_is_named(sweep, change):
+    file = sweep / "wide" / "seed-1" / "result.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"result\.json: {[*change][0]}: expected") as refused:
+        compare_runs([sweep])
+    assert "leave the run out" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [{"tensors": 3}, {"tensors": {"a.weight": ""}}, {"test": []}, {"train": 1}])
+def test_a_record_of_a_design_that_is_broken_pairs_nothing(sweep, change):
+    file = sweep / "wide" / "seed-1" / "design.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    (sweep / "plain" / "seed-0" / "versions.json").write_text("null")
+    comparison = compare_runs([sweep])
+    assert comparison.against[0].unpaired == "how the runs began was not recorded"
+    assert any("no whole record of their test images" in note for note in comparison.notes)
+
+
 def test_memory_and_speed_stand_beside_quality_where_runs_have_them(tmp_path):
     assert "peak memory, MiB" not in rows_of(compare_runs([fake_sweep(tmp_path / "old", plain=A, wide=B)]))[0]
     for seed, (a, b) in enumerate(zip(A, B, strict=True)):

@@ -272,7 +272,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         said = ", ".join(f"{label} {steps}" for label, steps in lengths.items())
         notes.append(f"They were trained for other numbers of steps ({said}): the difference is of that too.")
     if any(run.design is None for group in groups for run in group.runs):
-        notes.append("Some runs are older than records of their test images; the count of these agrees.")
+        notes.append("Some runs have no whole record of their test images; the count of these agrees.")
     versions = [run.versions for group in groups for run in group.runs]
     other = {key for each in versions for key in each if each.get(key) != versions[0].get(key)}
     if other:

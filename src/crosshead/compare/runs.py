@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from crosshead.files import read_json
+from crosshead.formats import NewerFormat
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.train.events import RESULT_FILE, Result
 from crosshead.train.run_folder.design import read_design
@@ -129,17 +131,20 @@ def _read(folder: Path) -> FinishedRun:
         raise ValueError(
             f"{folder} is not finished ({RESULT_FILE} is missing); resume it, or leave it out"
         ) from None
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / RESULT_FILE} can't be read ({error}); leave the run out") from error
     except RecipeError as error:
         raise ValueError(f"{folder}: its recipe can't be read: {error}") from error
+    except NewerFormat:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / RESULT_FILE} can't be read ({error}); leave the run out") from error
     try:
-        versions = json.loads((folder / VERSIONS_FILE).read_text())
+        versions = read_json(folder / VERSIONS_FILE)
     except (OSError, ValueError):
-        versions = {}
+        versions = None
     settings = _flat(recipe.model_dump(mode="json"))
     kept = {key: value for key, value in settings.items() if not _is_left_out(key)}
-    return FinishedRun(folder, recipe, result, read_design(folder), versions, kept)
+    known = versions if isinstance(versions, dict) else {}
+    return FinishedRun(folder, recipe, result, read_design(folder), known, kept)
 
 
 def _is_left_out(key: str) -> bool:

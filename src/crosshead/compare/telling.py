@@ -125,7 +125,7 @@ def _recalls(group: Group) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for run in group.runs:
         for row in run.result.details.get("classes", []):
-            if isinstance(row.get("recall"), float):
+            if isinstance(row, dict) and isinstance(row.get("recall"), float):
                 found.setdefault(row["class"], []).append(row["recall"])
     return {name: fmean(values) for name, values in found.items() if len(values) == len(group.runs)}
 

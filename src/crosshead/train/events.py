@@ -166,14 +166,38 @@ class Result:
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
-        """Read ``result.json`` of a finished run; FileNotFoundError where there is none."""
+        """Read ``result.json`` of a finished run; FileNotFoundError where there is none, ValueError for another file."""
         file = folder / RESULT_FILE
         values = read_numbered(read_json(file), file, older_result)
+        _check_result(values, file)
         weights = values.pop("weights")
         for split in ("validation", "test"):
             values[split] = {name: _or_nan(value) for name, value in values[split].items()}
         values["shown"] = tuple(values["shown"])
         return cls(folder=folder, weights=None if weights is None else folder / weights, **values)
+
+
+_COUNTS = "step", "epoch", "selected_step", "parameters", "gmacs", "images_per_second", "seconds"
+
+
+def _check_result(values: dict[str, Any], file: Path) -> None:
+    """ValueError for what ``to_json`` does not write: a broken file is told here, not where it is used."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
+    def maps_numbers(value: Any) -> bool:
+        return isinstance(value, dict) and all(x is None or is_number(x) for x in value.values())
+
+    shown = values.get("shown")
+    wrong = [name for name in _COUNTS if not is_number(values.get(name))]
+    wrong += [name for name in ("validation", "test") if not maps_numbers(values.get(name))]
+    wrong += ["weights"] * (not isinstance(values.get("weights", 0), str | None))
+    wrong += ["details"] * (not isinstance(values.get("details"), dict))
+    wrong += ["shown"] * (not (isinstance(shown, list) and shown and all(isinstance(x, str) for x in shown)))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(f"{file}: {name}: expected what training writes, got {json.dumps(values.get(name))[:40]}")
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ def _two_checkpoints(a: Path, b: Path, args: argparse.Namespace) -> int:
         raise ValueError(
             "two runs are compared in accuracy, image by image; a page wants three seeds of each recipe"
         )
+    if a.resolve() == b.resolve():
+        raise ValueError(f"{a} and {b} are one run; expected two, or the folder of a sweep")
     group_runs(read_runs([a, b]))
     found = compare_selected(a, b, args.device)
     if args.json:

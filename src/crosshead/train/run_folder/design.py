@@ -52,14 +52,26 @@ def write_design(folder: Path, design: dict[str, Any]) -> None:
 
 
 def read_design(folder: Path) -> dict[str, Any] | None:
-    """None where a run has none, as those of before have not."""
+    """None where a run has none, as those of before have not, or none that is whole."""
     file = folder / DESIGN_FILE
     try:
-        return read_numbered(read_json(file), file)
+        found = read_numbered(read_json(file), file)
     except NewerFormat:
         raise
     except (OSError, ValueError):
         return None
+    return found if _is_whole(found) else None
+
+
+def _is_whole(design: dict[str, Any]) -> bool:
+    tensors, test = design.get("tensors"), design.get("test")
+    return (
+        all(key in design for key in ("seed", "order", "test"))
+        and isinstance(design.get("train"), dict)
+        and isinstance(tensors, dict)
+        and all(isinstance(each, str) and each.split() for each in tensors.values())
+        and (test is None or (isinstance(test, dict) and "names" in test))
+    )
 
 
 def _digest(tensor: torch.Tensor) -> str:
