@@ -15,7 +15,8 @@ import torch
 from .ledger import Ledger, Part
 
 PARTS = (
-    "claims", "pairing", "thin_heads", "recall_rule", "bandwidth", "pairs", "conversion", "conversion_real",
+    "claims", "pairing", "thin_heads", "recall_rule", "bandwidth", "pairs", "imhsa_pictures", "upcycling", "conversion",
+    "conversion_real",
 )  # fmt: skip
 
 

@@ -1,11 +1,16 @@
 """What is in the ledgers as Markdown tables, and a picture of every seed.
 
-    PYTHONPATH=benchmarks python -m evidence.tables
+    PYTHONPATH=benchmarks python -m evidence.tables [--write docs/evidence.md]
 
+With ``--write`` what stands in that file between ``<!-- table: NAME -->`` and ``<!-- end -->`` is written anew.
 Differences are paired by seed (Student's t on the pairs' differences), each beside the interval in which it lies 95
 times in 100; p is Holm's over all differences of a table.
 """
 
+import argparse
+import re
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -17,39 +22,90 @@ from .ledger import FOLDER, by_cell, read_runs
 
 Values = dict[str, dict[int, float]]
 
-# Table -> (part, the cells that are shown by their beginning, differences as (less, cell)).
-_THIN = "8/1800"
-DIFFERENCES: dict[str, list[tuple[str, str]]] = {
-    "thin_heads": [
-        (f"plain/{_THIN}", f"overlap/{_THIN}"),
-        (f"plain (equal parameters)/{_THIN}", f"overlap/{_THIN}"),
-        ("plain/8/2270", f"overlap/{_THIN}"),
-        (f"plain/{_THIN}", f"talking/{_THIN}"),
-        (f"plain/{_THIN}", "plain/8/2270"),
-    ],
-    "bandwidth": [
-        ("imhsa:4:interaction=false/16", "imhsa:4/16"),
-        ("apart (equal parameters)/16", "imhsa:4/16"),
-        ("apart (equal time)/16", "imhsa:4/16"),
-        ("plain/16", "imhsa:4/16"),
-        ("imhsa:4:interaction=false/8", "imhsa:4/8"),
-    ],
-    "recall_rule": [
-        (f"{task}/16/{control}/8", f"{task}/16/overlap:1/8")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of a part whose names match ``only``, and differences of them as (less, cell)."""
+
+    part: str
+    pairs: list[tuple[str, str]]
+    only: str = ""
+
+    def lines(self) -> list[str]:
+        """Nothing where none of its runs was made."""
+        values = by_cell(read_runs(self.part), "accuracy")
+        shown = {cell: seeds for cell, seeds in values.items() if re.search(self.only, cell)}
+        if not shown:
+            return ["*Not run yet.*"]
+        apart = differences_table(values, self.pairs)
+        return [*cells_table(shown), "", *apart] if len(apart) > 2 else cells_table(shown)
+
+
+def _thin(heads: int, steps: int, *more: tuple[str, str]) -> list[tuple[str, str]]:
+    at = f"{heads}/{steps}"
+    controls = [(f"{control}/{at}", f"overlap/{at}") for control in ("plain", "plain (equal parameters)")]
+    return [*controls, *more, (f"plain/{at}", f"talking/{at}")]
+
+
+def _recall(width: int) -> list[tuple[str, str]]:
+    return [
+        (f"{task}/{width}/{control}/{width // 2}", f"{task}/{width}/overlap:1/{width // 2}")
         for task in ("2/6", "4/3", "2/12", "4/5")
         for control in ("plain", "plain (equal parameters)")
-    ],
-    "pairs": [
-        ("plain/4", "talking/8"),
-        ("plain (time of talking)/4", "talking/8"),
-        ("plain/4", "overlap:1/8"),
-        ("plain (parameters of overlap:1)/4", "overlap:1/8"),
-        ("plain (time of overlap:1)/4", "overlap:1/8"),
-    ],
-    "pairing": [
-        ("by name/plain", "by name/plain (equal parameters)"),
-        ("in turn/plain", "in turn/plain (equal parameters)"),
-    ],
+    ]
+
+
+TABLES = {
+    "thin_heads": Table(
+        "thin_heads",
+        [
+            *_thin(8, 1800, ("plain/8/2270", "overlap/8/1800")),
+            ("plain/8/1800", "plain/8/2270"),
+        ],
+        "/8/(1800|2270)$",
+    ),
+    "thin_heads, longer": Table("thin_heads", _thin(8, 5400), "/8/5400$"),
+    "thin_heads, sixteen": Table("thin_heads", _thin(16, 1800, ("plain/16/2060", "overlap/16/1800")), "/16/"),
+    "thin_heads, four and two": Table("thin_heads", [*_thin(4, 1800), *_thin(2, 1800)], "/[24]/"),
+    "bandwidth": Table(
+        "bandwidth",
+        [
+            ("imhsa:4:interaction=false/16", "imhsa:4/16"),
+            ("apart (equal parameters)/16", "imhsa:4/16"),
+            ("apart (equal time)/16", "imhsa:4/16"),
+            ("plain/16", "imhsa:4/16"),
+            ("imhsa:4:interaction=false/8", "imhsa:4/8"),
+        ],
+    ),
+    "recall_rule": Table("recall_rule", _recall(16), "^[^/]*/[^/]*/16/"),
+    "recall_rule, wider": Table("recall_rule", [*_recall(32), *_recall(64)], "^[^/]*/[^/]*/(32|64)/"),
+    "pairs": Table(
+        "pairs",
+        [
+            ("plain/4", "talking/8"),
+            ("plain (time of talking)/4", "talking/8"),
+            ("plain/4", "overlap:1/8"),
+            ("plain (parameters of overlap:1)/4", "overlap:1/8"),
+            ("plain (time of overlap:1)/4", "overlap:1/8"),
+        ],
+    ),
+    "imhsa_pictures": Table(
+        "imhsa_pictures", [(f"{kind}/{n}", f"exchange/{n}") for n in (16, 8, 4) for kind in ("apart", "plain")]
+    ),
+    "upcycling": Table(
+        "upcycling",
+        [("plain", f"{kind} x {times}") for times in (1, 5) for kind in ("overlap", "talking")]
+        + [("plain (time of overlap)", "overlap x 1"), ("plain", "knocking x 1")],
+    ),
+    "pairing": Table(
+        "pairing",
+        [
+            (f"{drawn}/plain", f"{drawn}/{kind}")
+            for kind in ("plain (equal parameters)", "talking")
+            for drawn in ("by name", "in turn")
+        ],
+    ),
 }
 
 
@@ -105,10 +161,28 @@ def draw(parts: list[str]) -> None:
     figure.savefig(FOLDER / "seeds.png", dpi=110)
 
 
+def write(file: Path) -> None:
+    """The tables of a document from what the ledgers hold now; whatever else stands in it stays."""
+
+    def table(found: re.Match[str]) -> str:
+        return "\n".join([found[1], "", *TABLES[found[2]].lines(), "", "<!-- end -->"])
+
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        re.sub(r"(<!-- table: (.+?) -->)\n.*?<!-- end -->", table, text, flags=re.DOTALL), encoding="utf-8"
+    )
+
+
 def main() -> None:
-    for part, pairs in DIFFERENCES.items():
-        if values := by_cell(read_runs(part), "accuracy"):
-            print(f"\n## {part}\n", *cells_table(values), "", *differences_table(values, pairs), sep="\n")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a document whose tables are written anew")
+    file = parser.parse_args().write
+    for name, each in TABLES.items():
+        print(f"\n## {name}\n", *each.lines(), sep="\n")
+    if file is not None:
+        write(file)
     draw(["thin_heads", "bandwidth", "recall_rule", "pairs"])
 
 

@@ -31,6 +31,7 @@ SEEDS = range(2100, 2108)  # looked at by nobody before
 FEW, REST = SEEDS[:4], SEEDS[4:]  # longer runs and other numbers of heads: four seeds of all before more of any
 # Of plain heads, in the time of overlapped ones: timed in turn, before any of these runs (ratio 1.26).
 TIME_STEPS = 2270
+TIME_STEPS_OF_16 = 2060  # the same with sixteen heads (ratio 1.14), timed before any run with as many
 
 
 def build(kind: str, num_heads: int, seed: int) -> nn.Module:
@@ -117,6 +118,7 @@ def _planned() -> list[Job]:
     here = [f"{kind}/{HEADS}/{STEPS}" for kind in KINDS] + [f"plain/{HEADS}/{TIME_STEPS}"]
     longer = [f"{kind}/{HEADS}/{LONG}" for kind in KINDS[:3]]
     others = [f"{kind}/{heads}/{STEPS}" for heads in (16, 4, 2) for kind in KINDS]
+    others.insert(len(KINDS), f"plain/16/{TIME_STEPS_OF_16}")
     rounds = [(here, SEEDS), (longer, FEW), (others, FEW), (longer, REST), (others, REST)]
     return [Job(cell, seed) for cells, seeds in rounds for seed in seeds for cell in cells]
 
