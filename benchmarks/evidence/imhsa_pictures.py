@@ -1,7 +1,7 @@
 """iMHSA on real pictures: is its exchange between heads worth anything to a small ViT, by the number of heads?
 
-The model, the pictures and the training of ``thin_heads``, with attention through 4 x 4 landmarks of 7 x 7 patches: with
-the exchange and without it, beside plain heads, which are that part's.
+The model, the pictures and the training of ``thin_heads``, with attention through 4 x 4 landmarks of 7 x 7 patches:
+with the exchange and without, beside plain heads.
 """
 
 from typing import Any

@@ -23,7 +23,6 @@ from .ledger import FOLDER, by_cell, read_runs
 Values = dict[str, dict[int, float]]
 
 
-
 @dataclass(frozen=True)
 class Table:
     """Cells of a part whose names match ``only``, and differences of them as (less, cell)."""
@@ -91,7 +90,8 @@ TABLES = {
         ],
     ),
     "imhsa_pictures": Table(
-        "imhsa_pictures", [(f"{kind}/{n}", f"exchange/{n}") for n in (16, 8, 4) for kind in ("apart", "plain")]
+        "imhsa_pictures",
+        [(f"{kind}/{n}", f"exchange/{n}") for n in (16, 8, 4) for kind in ("apart", "plain")],
     ),
     "upcycling": Table(
         "upcycling",

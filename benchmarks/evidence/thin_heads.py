@@ -28,7 +28,10 @@ LR, WARM_UP, WEIGHT_DECAY = 3e-3, 200, 0.05
 KINDS = ("plain", "plain (equal parameters)", "overlap", "talking")
 HEADS = 8  # of four channels: what the question is about
 SEEDS = range(2100, 2108)  # looked at by nobody before
-FEW, REST = SEEDS[:4], SEEDS[4:]  # longer runs and other numbers of heads: four seeds of all before more of any
+FEW, REST = (
+    SEEDS[:4],
+    SEEDS[4:],
+)  # longer runs and other numbers of heads: four seeds of all before more of any
 # Of plain heads, in the time of overlapped ones: timed in turn, before any of these runs (ratio 1.26).
 TIME_STEPS = 2270
 TIME_STEPS_OF_16 = 2060  # the same with sixteen heads (ratio 1.14), timed before any run with as many

@@ -170,12 +170,14 @@ BROKEN_RESULTS = [
 def test_a_result_that_training_does_not_write_is_named(sweep, change):
     file = sweep / "wide" / "seed-1" / "result.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(ValueError, match=rf"result\.json: {[*change][0]}: expected") as refused:
+    with pytest.raises(ValueError, match=rf"result\.json: {next(iter(change))}: expected") as refused:
         compare_runs([sweep])
     assert "leave the run out" in str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("change", [{"tensors": 3}, {"tensors": {"a.weight": ""}}, {"test": []}, {"train": 1}])
+@pytest.mark.parametrize(
+    "change", [{"tensors": 3}, {"tensors": {"a.weight": ""}}, {"test": []}, {"train": 1}]
+)
 def test_a_record_of_a_design_that_is_broken_pairs_nothing(sweep, change):
     file = sweep / "wide" / "seed-1" / "design.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))

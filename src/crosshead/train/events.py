@@ -166,7 +166,7 @@ class Result:
 
     @classmethod
     def load(cls, folder: Path) -> "Result":
-        """Read ``result.json`` of a finished run; FileNotFoundError where there is none, ValueError for another file."""
+        """Read ``result.json`` of a finished run; FileNotFoundError without one, ValueError for a broken one."""
         file = folder / RESULT_FILE
         values = read_numbered(read_json(file), file, older_result)
         _check_result(values, file)
@@ -197,7 +197,9 @@ def _check_result(values: dict[str, Any], file: Path) -> None:
     wrong += ["shown"] * (not (isinstance(shown, list) and shown and all(isinstance(x, str) for x in shown)))
     if wrong:
         name = wrong[0]
-        raise ValueError(f"{file}: {name}: expected what training writes, got {json.dumps(values.get(name))[:40]}")
+        raise ValueError(
+            f"{file}: {name}: expected what training writes, got {json.dumps(values.get(name))[:40]}"
+        )
 
 
 @dataclass(frozen=True)
