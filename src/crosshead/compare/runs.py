@@ -7,8 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from crosshead.files import read_json
-from crosshead.formats import NewerFormat
 from crosshead.recipe import Recipe, RecipeError, load_recipe
 from crosshead.train.events import RESULT_FILE, Result
 from crosshead.train.run_folder.design import read_design
@@ -133,12 +131,10 @@ def _read(folder: Path) -> FinishedRun:
         ) from None
     except RecipeError as error:
         raise ValueError(f"{folder}: its recipe can't be read: {error}") from error
-    except NewerFormat:
-        raise
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / RESULT_FILE} can't be read ({error}); leave the run out") from error
     try:
-        versions = read_json(folder / VERSIONS_FILE)
+        versions = json.loads((folder / VERSIONS_FILE).read_text())
     except (OSError, ValueError):
         versions = None
     settings = _flat(recipe.model_dump(mode="json"))
