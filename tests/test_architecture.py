@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "swap": {"ops", "layers"},
     "models": {"files", "formats", "libraries", "ops", "layers", "swap"},
     "probes": {"layers", "swap"},
-    "pages": {"heads", "layers"},
+    "pages": {"heads", "layers", "swap"},
     "heads": {"ops", "layers", "swap", "models"},
     "hub": {"files", "swap", "models", "tasks", "train", "compare"},
     "saved": {"models", "train", "hub"},

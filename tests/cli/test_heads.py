@@ -116,7 +116,7 @@ def test_any_timm_model_with_weights(place, tmp_path, capsys):
         (["look", "{run}", "{ramp}", "--block", "9"], "no block 9; expected 0 to 1"),
         (["look", "{run}", "{ramp}", "--head", "5"], "no head 5 in block 0"),
         (["look", "{run}", "{ramp}", "--gradient", "zebra"], "no class 'zebra'"),
-        (["look", "no_such_run", "{ramp}"], "neither the folder of a run nor a model"),
+        (["look", "no_such_run", "{ramp}"], "neither the folder of a run or of a saved model"),
         (["look", "resnet10t", "{ramp}"], "resnet10t has no weights here"),
         (["heads", "{run}", "--images", "0"], "--images: expected at least 1"),
         (["heads", "{run}", "--split", "best"], "has no split 'best'"),

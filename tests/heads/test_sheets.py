@@ -34,7 +34,8 @@ def test_an_even_map_is_one_colour_in_the_middle_of_the_scale_against_even_atten
 
 def test_maps_that_are_no_attention_are_held_against_nothing(tmp_path):
     block = BlockMaps("rollout of all blocks", None, np.full((1, 2, 2), 0.2))
-    assert sheets._head_title(block, 0) == "up to 0.2"  # it is no head's
+    assert sheets._head_title(block, 0, 0.2) == "up to 20 % a patch"  # it is no head's
+    assert sheets._palettes([block], "head") == {"inferno": ("0", "", "highest")}
     with pytest.raises(ValueError, match="no shares of attention"):
         draw_sheet(tmp_path / "s.png", np.zeros((8, 8, 3), np.uint8), [block], title="t", scale="even")
 
@@ -57,3 +58,24 @@ def test_even_attention_is_that_of_all_keys_a_query_may_see():
     for found in attention_maps(swin, images(32, 1), (5, 5)):
         assert found.even.nansum().item() == pytest.approx(1)
         assert torch.equal(found.even.isnan(), found.maps[0].isnan())
+
+
+def test_maps_without_a_unit_are_told_as_a_share_of_the_strongest():
+    block = BlockMaps("block 0: plain attention", [3], np.array([[[0.0, 1e-5]]]))
+    assert sheets._head_title(block, 0, 4e-5) == "head 3: 25 % of the strongest"
+
+
+def test_the_bar_has_the_colours_of_the_maps_over_the_picture(tmp_path):
+    """A map is drawn over the picture, and so is the bar: its top over a light ground, its foot over a dark one."""
+    picture = np.full((40, 40, 3), 128, dtype=np.uint8)
+    block = BlockMaps("block 0", [0], np.array([[[1.0, 0.0]]]))
+    draw_sheet(tmp_path / "sheet.png", picture, [block], title="t")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    left, top = 2 * 14 + 240, 14 + 2 * 14
+    brightest, darkest = pixels[top + 84, left + 40], pixels[top + 84, left + 120]
+    below = pixels[14 + 240 + 30 :, 14 : 14 + 240]
+    bar = below[(below.max(-1) < 250).sum(-1) > 200]  # the rows of the bar
+    for column, colour in ((-2, brightest), (1, darkest)):
+        assert np.abs(bar[:, column] - colour).sum(-1).min() < 30
+        assert np.abs(np.diff(bar[[0, -1], column], axis=0)).sum() > 60

@@ -187,7 +187,7 @@ def test_swaps_that_cannot_be_leave_the_model_as_it_was(options, arguments, mess
 
 
 def test_model_without_a_grid_is_named():
-    with pytest.raises(ValueError, match=r"needs a patch embedding with grid_size.* got Sequential"):
+    with pytest.raises(ValueError, match=r"Sequential does not tell.*grid_size and dynamic_feat_size.*proj"):
         swap_attention(nn.Sequential(Attention(24, 3)), "imhsa", init="paper")
 
 

@@ -307,31 +307,6 @@ def test_a_compiled_model_is_saved_as_what_is_in_it(tmp_path):
     crosshead.save(model, tmp_path / "b")
 
 
-def test_wrapped_models_get_their_own_sentence(tmp_path):
-    class LoraModel(nn.Module):
-        """By its name, as peft.tuners has it."""
-
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-    class BaseTunerLayer:
-        pass
-
-    class Linear(nn.Linear, BaseTunerLayer):
-        pass
-
-    with pytest.raises(ValueError, match=r"is compiled .*model._orig_mod, and compile after"):
-        swap_attention(torch.compile(vit()))
-    adapted = vit()
-    adapted.blocks[0].attn.qkv = Linear(24, 72)
-    for act in (lambda: swap_attention(adapted), lambda: crosshead.save(adapted, tmp_path / "a")):
-        with pytest.raises(
-            ValueError, match=r"adapters of PEFT in it \(Linear\).*swap first.*merge_and_unload"
-        ):
-            act()
-
-
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_strange_folder_has_nothing_fetched_and_no_file_elsewhere_read(swapped, tmp_path, monkeypatch):
     import timm.models._builder as builder

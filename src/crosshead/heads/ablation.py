@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..swap import running_eagerly, unwrapped
 from .attention_layers import HeadLayer, head_layers, through_views
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -44,27 +45,31 @@ def ablate_heads(
     Raises:
         ValueError: no attention whose heads can be read.
     """
+    model = unwrapped(model)
     layers = head_layers(model, blocks)
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            whole = _mean_loss(model, batches, loss)
-        found = []
-        for layer in layers:
-            heads = range(layer.view.num_heads)
-            with torch.no_grad():
-                output = [_without(model, layer, head, batches, loss, source=False) - whole for head in heads]
-                source = None
-                if layer.inspected.exchanges(layer.view):
-                    source = [
-                        _without(model, layer, head, batches, loss, source=True) - whole for head in heads
-                    ]
-            importance = _importance(model, layer, batches, loss)
-            found.append(HeadAblation(layer.path, layer.block, output, source, importance))
-        return found
+        with running_eagerly(model):
+            return _ablated(model, layers, batches, loss)
     finally:
         model.train(was_training)
+
+
+def _ablated(model: nn.Module, layers: list[HeadLayer], batches: Batches, loss: Loss) -> list[HeadAblation]:
+    with torch.no_grad():
+        whole = _mean_loss(model, batches, loss)
+    found = []
+    for layer in layers:
+        heads = range(layer.view.num_heads)
+        with torch.no_grad():
+            output = [_without(model, layer, head, batches, loss, source=False) - whole for head in heads]
+            source = None
+            if layer.inspected.exchanges(layer.view):
+                source = [_without(model, layer, head, batches, loss, source=True) - whole for head in heads]
+        importance = _importance(model, layer, batches, loss)
+        found.append(HeadAblation(layer.path, layer.block, output, source, importance))
+    return found
 
 
 def _mean_loss(model: nn.Module, batches: Batches, loss: Loss) -> float:

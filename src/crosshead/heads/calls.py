@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.grid_sources import prefix_tokens
+from ..layers.grid_sources import prefix_of
 from ..layers.layer import Heads
-from ..models.pyramid import Maps
 from ..models.windowed_vit import WindowedViT
+from ..swap import running_eagerly
 from .attention_layers import HeadLayer, through_views
+from .pictures_given import Pictures
 from .places import Places, places_of, windowed_places
 
 
@@ -40,19 +41,15 @@ def reading(
     on_call: Callable[[Call], None],
     on_outputs: Callable[[HeadLayer, Tensor, int], None] | None = None,
 ) -> Iterator[None]:
-    """While the context lasts, every call of the layers is told.
+    """While the context lasts, every call of the layers is told; nothing that was compiled runs as a graph.
 
     Args:
-        model: the model whose ``forward`` takes the images first; of a detector or segmenter, or of a part with a
-            backbone for maps, what the backbone is given counts: the images with their padding.
+        model: what is called with the images, see ``Pictures``.
         on_call: told before a layer computes.
         on_outputs: told the heads' outputs (B, N, heads, width), with the number of images, before they are projected.
     """
-    images: list[Tensor] = []
-    maps = next((module for module in model.modules() if isinstance(module, Maps)), None)
-    taker, backbone = (model, model) if maps is None else (maps.body, maps.backbone)
-    prefix = prefix_tokens(backbone)
-    handles = [taker.register_forward_pre_hook(lambda _, args: _replace(images, args[0]))]
+    pictures = Pictures(model, layers)
+    handles = pictures.watch()
 
     block_grids: dict[str, tuple[int, int] | None] = {}
 
@@ -66,12 +63,13 @@ def reading(
             with torch.no_grad():
                 heads = layer.view.heads_of(*args, **kwargs)
                 batch, tokens = heads.q.shape[:2]
-                size = images[0].shape[-2], images[0].shape[-1]
+                count, size, taker = pictures.given(layer)
+                prefix = prefix_of(taker, layer.path.removeprefix(pictures.path_of(taker)))
                 grid = block_grids.get(layer.path)
-                if isinstance(taker, WindowedViT) and batch > len(images[0]):
+                if isinstance(taker, WindowedViT) and batch > count:
                     places = windowed_places((batch, tokens), size, prefix, taker)
                 else:
-                    places = places_of((batch, tokens), len(images[0]), size, prefix, heads.grid, block, grid)
+                    places = places_of((batch, tokens), count, size, prefix, heads.grid, block, grid)
                 on_call(Call(layer, heads, places))
 
         def projected(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -79,7 +77,7 @@ def reading(
             with torch.no_grad():
                 outputs = layer.view.by_head(args[0])
                 outputs = outputs.flatten(1, -3) if outputs.dim() > 4 else outputs
-                on_outputs(layer, outputs, len(images[0]))
+                on_outputs(layer, outputs, pictures.given(layer)[0])
 
         if block is not layer.module:
             handles.append(block.register_forward_pre_hook(entered))
@@ -90,7 +88,7 @@ def reading(
     try:
         for layer in layers:
             watch(layer)
-        with through_views(layers):
+        with through_views(layers), running_eagerly(model):
             yield
     finally:
         for handle in handles:
@@ -105,7 +103,3 @@ def _grid_given(args: tuple[Any, ...]) -> tuple[int, int] | None:
         rows, columns = args[1]
         return int(rows), int(columns)
     return None
-
-
-def _replace(kept: list[Tensor], value: Tensor) -> None:
-    kept[:] = [value]

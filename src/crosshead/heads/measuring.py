@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..layers.interactions.inspectable import Factored
 from ..ops.interactive import AttentionFactors
+from ..swap import unwrapped
 from .attention_layers import HeadLayer, head_layers
 from .calls import Call, reading
 from .measures.maps import MapMeasures, Means, Rows, map_products, row_sums
@@ -60,6 +61,7 @@ def measure_heads(
     Raises:
         ValueError: no attention that can be read, no images, or a block that isn't there.
     """
+    model = unwrapped(model)
     layers = head_layers(model, None if blocks is None else list(blocks))
     gathered = {layer.path: _Gathered(layer, queries) for layer in layers}
     mask: list[Tensor | None] = [None]

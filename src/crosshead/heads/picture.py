@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..swap import check_whole, unwrapped
 from .attention_layers import HeadLayer, head_layers
 from .calls import Call, reading
 from .places import Places
@@ -54,6 +55,7 @@ def attention_maps(
         ValueError: attention that can't be read, a block, head or query that isn't there.
     """
     _check_query(query, picture)
+    model = unwrapped(model)
     layers = head_layers(model, blocks)
     found: list[LayerMaps] = []
 
@@ -85,6 +87,8 @@ def gradient_maps(
         ValueError: as there, or a class that the model doesn't have.
     """
     _check_query(query, picture)
+    model = unwrapped(model)
+    check_whole(model, "gradient_maps")
     layers = head_layers(model, blocks)
     calls: list[Call] = []
     outputs: dict[str, Tensor] = {}
@@ -125,6 +129,7 @@ def rollout(model: nn.Module, picture: Tensor, query: Query = "cls") -> Tensor:
             product would mean nothing.
     """
     _check_query(query, picture)
+    model = unwrapped(model)
     layers = head_layers(model)
     joined: list[Tensor] = []
     last: list[Call] = []

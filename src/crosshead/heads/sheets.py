@@ -34,6 +34,7 @@ Scale = Literal["head", "block", "even"]
 MOST_TIMES = 16
 
 _DPI = 100
+_OPACITY = 0.68  # of a map over the picture
 _MARGIN, _GAP, _LINE, _CELL = 14, 8, 14, 168  # pixels
 _PICTURE = (240, 1024)  # the least and the most that the picture may be wide
 
@@ -79,14 +80,15 @@ def draw_sheet(
         2 * _MARGIN + max(left, row_height * len(blocks)),
     )
     page = _Page(size)
-    _draw_left(page, picture, (across, down), words, blocks, scale, query)
+    _draw_left(page, picture, (across, down), words, blocks, scale, query, _OPACITY if overlay else 1.0)
+    strongest = max(float(np.nanmax(np.abs(block.maps))) for block in blocks)
     for row, block in enumerate(blocks):
         top = _MARGIN + row * row_height
         page.text(2 * _MARGIN + across, top, block.label, bold=True)
         ends = _ends(block, block.maps, scale)
         for column, values in enumerate(block.maps):
             corner = 2 * _MARGIN + across + column * (cell[0] + _GAP), top + _LINE
-            page.text(*corner, _head_title(block, column))
+            page.text(*corner, _head_title(block, column, strongest))
             ax = page.axes(corner[0], corner[1] + _LINE, *cell)
             own = ends or _ends(block, values, "block")
             assert own is not None  # of a block there are always ends
@@ -128,8 +130,9 @@ def _draw_left(
     blocks: Sequence[BlockMaps],
     scale: Scale,
     query: Place | None,
+    opacity: float,
 ) -> None:
-    """The picture, what is said of it, and what the colours mean."""
+    """The picture, what is said of it, and what the colours mean: as they look over a dark picture and a light one."""
     ax = page.axes(_MARGIN, _MARGIN, *size)
     ax.imshow(picture, aspect="auto")  # antialiased where it is made smaller
     if query is not None:
@@ -140,14 +143,20 @@ def _draw_left(
     top += (len(words) + 1) * _LINE
     for i, (colours, ends) in enumerate(_palettes(blocks, scale).items()):
         bar = page.axes(_MARGIN, top + 4 * _LINE * i, size[0], _LINE)
-        bar.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect="auto")
+        extent = (0, 256, 0, 1)  # of both: the maps have the picture under them, so has the bar
+        bar.imshow(
+            np.linspace(0.9, 0.1, _LINE)[:, None], cmap="gray", vmin=0, vmax=1, aspect="auto", extent=extent
+        )
+        bar.imshow(np.linspace(0, 1, 256)[None], cmap=colours, aspect="auto", alpha=opacity, extent=extent)
         for place, end, where in zip((0, 0.5, 1), ends, ("left", "center", "right"), strict=True):
             bar.text(place, -0.3, end, transform=bar.transAxes, ha=where, va="top", fontsize=7.2)
 
 
 def _palettes(blocks: Sequence[BlockMaps], scale: Scale) -> dict[str, tuple[str, str, str]]:
     """The colours that the blocks are drawn in, and what their low end, middle and high end stand for."""
-    whose = "head's highest" if scale == "head" else "block's highest"
+    whose = "block's highest" if scale == "block" else "head's highest"
+    if all(block.heads is None for block in blocks):
+        whose = "highest"
     found = {}
     if scale == "even" and not all(block.signed for block in blocks):
         found["PuOr_r"] = (f"1/{MOST_TIMES} ×", "even", f"{MOST_TIMES} ×")
@@ -207,7 +216,7 @@ def _show_map(
         ax.imshow(picture.mean(-1), cmap="gray", vmin=0, vmax=255, aspect="auto")
     ax.imshow(
         np.ma.masked_invalid(values), cmap=colours, vmin=ends[0], vmax=ends[1], extent=extent, aspect="auto",
-        interpolation="nearest", alpha=0.68 if overlay else 1.0,
+        interpolation="nearest", alpha=_OPACITY if overlay else 1.0,
     )  # fmt: skip
     if outside.any():
         _hatch(ax, outside, height, width)
@@ -264,11 +273,14 @@ def _centred(query: Place, grid: Sequence[int], size: Sequence[int]) -> Place:
     return (column + 0.5) * size[1] / columns - 0.5, (row + 0.5) * size[0] / rows - 0.5
 
 
-def _head_title(block: BlockMaps, index: int) -> str:
+def _head_title(block: BlockMaps, index: int, strongest: float) -> str:
+    """What stands above a map. What has no unit is told as a share of the sheet's ``strongest``."""
     values = block.maps[index]
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    name = "" if block.heads is None else f"head {block.heads[index]}: "
+    if block.heads is None:
+        return f"up to {100 * high:.3g} % a patch"
+    name = f"head {block.heads[index]}: "
     if block.even is None:
-        return f"{name}up to {high:.2g}"
+        return f"{name}{100 * high / (strongest or 1.0):.0f} % of the strongest"
     span = f"{100 * low:.2g} to {100 * high:.3g} %" if low < 0 else f"{100 * high:.3g} %"
     return f"{name}{span}, {float(np.nanmax(np.abs(values) / block.even)):.1f} × even"

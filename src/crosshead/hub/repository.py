@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 PREFIX = "hf-hub:"
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, CARD = "config.json", "README.md"
+WEIGHTS = "model.safetensors", "crosshead.safetensors"  # one of them, see ``crosshead.models.saved``
 _NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 
 
@@ -43,9 +44,10 @@ def fetch(word: str) -> Path:
     repository = Repository.of(word)
     with told(repository):
         folder = snapshot_download(
-            repository.name, revision=repository.revision, allow_patterns=[CONFIG, WEIGHTS]
+            repository.name, revision=repository.revision, allow_patterns=[CONFIG, *WEIGHTS]
         )
-    missing = [name for name in (CONFIG, WEIGHTS) if not (Path(folder) / name).is_file()]
+    wanted = ((CONFIG,), WEIGHTS)
+    missing = [names[0] for names in wanted if not any((Path(folder) / name).is_file() for name in names)]
     if missing:
         raise ValueError(
             f"{word} has no {' and no '.join(missing)}: expected what crosshead.push_to_hub wrote; a model of timm's "

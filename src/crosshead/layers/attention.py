@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..ops.checks import check_indices
 from ..ops.modes import traceable_module
-from ..ops.private_torch import forget, own_names
+from ..ops.private_torch import forget, hooks_of, own_names
 from .capabilities import Capability, check_pair
 from .interactions.base import Interaction
 from .interactions.inspectable import inspectable
@@ -112,6 +112,11 @@ class InteractingAttention(Layer):
     def forward(self, *args: Any, grid: tuple[int, int] | None = None, **kwargs: Any) -> Any:
         """As the module in whose place this is; ``grid``: rows and columns of the tokens after the prefix."""
         heads = self.heads_of(*args, grid=grid, **kwargs)
+        drop = self._modules.get("attn_drop")
+        if drop is not None and hooks_of(
+            drop
+        ):  # timm's AttentionExtract reads the weights there, and others do
+            drop(self.weights_of(heads))
         return self.write(self.interaction.attend(self, heads), heads)
 
     def attention_weights(

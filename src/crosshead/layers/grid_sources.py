@@ -42,9 +42,14 @@ class GridSources:
                         "attention on a grid wants whole grids of tokens; build the model with patch_drop_rate=0"
                     )
                 return Where(self._grid(embedding), getattr(parent, "num_prefix_tokens", 0))  # type: ignore
-            if (patches := _patches(parent)) is not None:
+            if (patches := patches_of(parent)) is not None:
                 return Where(self._grid(patches[0], _result), patches[1])
-        return Where(TokenGrid(getattr(parents[-1], "patch_embed", parents[-1])), 0)  # says what is missing
+        embedding = next((p.patch_embed for p in parents if hasattr(p, "patch_embed")), parents[-1])
+        raise ValueError(
+            f"attention on a grid has to know where its tokens lie, and {type(embedding).__name__} does not tell: "
+            "expected a patch_embed with grid_size and dynamic_feat_size, as timm's has them, or one whose patches "
+            "come of a convolution that is called proj; or call the layers with grid=(rows, columns)"
+        )
 
     def _grid(self, module: nn.Module, read: Any = None, before: bool = False) -> TokenGrid:
         if module not in self._found:
@@ -52,14 +57,20 @@ class GridSources:
         return self._found[module]
 
 
-def prefix_tokens(model: nn.Module) -> int:
-    """The tokens before those on the grid, as a model or the first of its parts that tells of them says."""
-    for part in model.modules():
-        if isinstance(told := getattr(part, "num_prefix_tokens", None), int):
-            return told
-        if (patches := _patches(part)) is not None:
-            return patches[1]
-    return 0
+def prefix_of(model: nn.Module, path: str) -> int:
+    """The tokens before those on the grid, for the attention at ``path`` of a model: as the outermost module around it
+    says, or else the first part of the model that does."""
+    steps = path.split(".")[:-1]
+    around = [model.get_submodule(".".join(steps[:end])) for end in range(len(steps) + 1)]
+    told = (_told(part) for part in (*around, *model.modules()))
+    return next((count for count in told if count is not None), 0)
+
+
+def _told(part: nn.Module) -> int | None:
+    if isinstance(told := getattr(part, "num_prefix_tokens", None), int):
+        return told
+    patches = patches_of(part)
+    return None if patches is None else patches[1]
 
 
 # Tokens before the grid, as timm, torchvision and transformers call them, in the order in which they stand.
@@ -95,15 +106,31 @@ def _length(tokens: object) -> int:
     return tokens.shape[1] if tokens.dim() == 3 else 1
 
 
-def _patches(parent: nn.Module) -> tuple[nn.Module, int] | None:
-    """What makes a map of patches in a ViT of torchvision's or transformers', and the tokens before those of it."""
-    holder = parent if hasattr(parent, "conv_proj") else getattr(parent, "embeddings", None)
-    names = ("conv_proj", "patch_embeddings.projection", "patch_embeddings", "patch_embedding")
-    for name in names if isinstance(holder, nn.Module) else ():
-        module: Any = holder
-        for step in name.split("."):
+# Of torchvision's ViT, of transformers' models, and of the user's own that are written as most are.
+_PATCHES = (
+    "conv_proj",
+    "embeddings.patch_embeddings.projection",
+    "embeddings.patch_embeddings",
+    "embeddings.patch_embedding",
+    "patch_embed.proj",
+    "patch_embed",
+)
+
+
+def patches_of(parent: nn.Module) -> tuple[nn.Module, int] | None:
+    """What makes a map of patches in a ViT, and the tokens before those of it; None for timm's, which tell more."""
+    for name in _PATCHES:
+        steps = name.split(".")
+        if name.startswith("patch_embed") and hasattr(getattr(parent, "patch_embed", None), "grid_size"):
+            continue
+        module: Any = parent
+        for step in steps:
             module = getattr(module, step, None)
-        if isinstance(module, nn.Conv2d) or (name == "conv_proj" and isinstance(module, nn.Module)):
+        own_stem = name == "conv_proj" and isinstance(
+            module, nn.Module
+        )  # torchvision's may be several layers
+        if own_stem or (isinstance(module, nn.Conv2d) and module.kernel_size == module.stride):
+            holder = parent.embeddings if steps[0] == "embeddings" else parent
             return module, sum(_length(getattr(holder, each, None)) for each in _BEFORE_GRID)
     return None
 

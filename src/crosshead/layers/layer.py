@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .linear import weight_and_bias
+
 
 class Mixing(NamedTuple):
     """The talking heads of a host: shares (h, h) and biases (h,) before and after the softmax."""
@@ -21,9 +23,9 @@ class Mixing(NamedTuple):
     def of(cls, module: nn.Module) -> "Mixing | None":
         """That of ``proj_l`` and ``proj_w``, timm's names; None for a module without them."""
         pre, post = (getattr(module, name, None) for name in ("proj_l", "proj_w"))
-        if not isinstance(pre, nn.Linear) or not isinstance(post, nn.Linear):
+        if not isinstance(pre, nn.Module) or not isinstance(post, nn.Module):
             return None
-        return cls(pre.weight, pre.bias, post.weight, post.bias)
+        return cls(*weight_and_bias(pre), *weight_and_bias(post))
 
 
 @dataclass

@@ -36,11 +36,11 @@ class TokenGrid:
         *,
         before: bool = False,
     ) -> None:
-        missing = [name for name in ("grid_size", "dynamic_feat_size") if not hasattr(source, name)]
-        if read is None and missing:
+        wanted = "grid_size", "dynamic_feat_size"
+        if read is None and not all(hasattr(source, name) for name in wanted):
             raise ValueError(
-                f"attention on a grid needs a patch embedding with {missing[0]}, as timm's PatchEmbed has it, "
-                f"got {type(source).__name__}"
+                f"attention on a grid needs a patch embedding with {' and '.join(wanted)}, as timm's PatchEmbed has "
+                f"them, got {type(source).__name__}"
             )
         self._source, self._read, self._before = source, read or _of_images, before
         self._dynamic = read is not None or not getattr(source, "strict_img_size", True)

@@ -1,7 +1,8 @@
 """Models in folders: weights, and what is needed to build them again, swapped ones included.
 
     config.json          timm's format: architecture, arguments, classes, preparation of pictures
-    model.safetensors    the weights
+    model.safetensors    the weights; of swapped models of transformers' crosshead.safetensors, since transformers'
+                         from_pretrained would take them, build the model without the interactions and say little of it
 
 ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads such a folder too once ``crosshead`` is imported: a
 model that was swapped is an architecture of its own there, ``crosshead_swapped``, whose arguments name the model that
@@ -27,7 +28,15 @@ from torch import Tensor, nn
 from crosshead.files import read_json
 from crosshead.formats import NewerFormat, numbered, read_numbered
 
-from ..swap import SWAPPED, apply_interactions, check_no_adapters, interactions_of
+from ..swap import (
+    SWAPPED,
+    apply_interactions,
+    check_no_adapters,
+    check_whole,
+    interactions_of,
+    plain_path,
+    unwrapped,
+)
 from .transformers_models import built, described, is_named, is_theirs
 from .twins import compute_alike
 from .variants import own_arguments
@@ -35,7 +44,7 @@ from .weights import differences_of
 
 _logger = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, NOT_THEIRS = "config.json", "model.safetensors", "crosshead.safetensors"
 # What is kept of timm's configuration of a model: where it begins and ends, how its pictures are prepared.
 _KEPT = (
     "first_conv",
@@ -86,7 +95,8 @@ def save(
     ``crosshead.load`` gives it back.
 
     Args:
-        model: made by ``timm.create_model``, by a recipe or by a class of transformers'; compiled or not.
+        model: made by ``timm.create_model``, by a recipe or by a class of transformers'; compiled or not, with or
+            without DDP around it.
         folder: made where it is not there; its two files are replaced.
         args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``, where the model doesn't
             remember it: timm's do since 1.0.31, this library's always did.
@@ -97,17 +107,24 @@ def save(
     Raises:
         ValueError: where no model like this one can be built from what is known; the first difference is named. The
             model that is built again has to have the same names and shapes, and to compute the same on a picture.
+            PEFT's adapters and parameters that FSDP has sharded are refused, with what to call.
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile put around it is not the model
+    model = unwrapped(model)
     check_no_adapters(model)
+    check_whole(model, "save")
     config = _config(model, dict(args or {}), classes, preparation or {})
-    weights = {name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    weights = {
+        plain_path(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
+    }
     _check_twin(model, weights, config)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # The configuration last: a folder with one is whole.
-    _replace(folder / WEIGHTS, lambda path: save_file(weights, path))
+    kept = _weights_name(config)
+    _replace(folder / kept, lambda path: save_file(weights, path))
     _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(numbered(config), indent=2)))
+    for other in {WEIGHTS, NOT_THEIRS} - {kept}:  # of what was saved here before
+        (folder / other).unlink(missing_ok=True)
     return folder
 
 
@@ -157,7 +174,8 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
     folder = Path(folder)
     try:
         config = read_numbered(read_json(folder / CONFIG), folder / CONFIG)
-        weights = load_file(folder / WEIGHTS)
+        file = folder / _weights_name(config)
+        weights = load_file(file)
     except NewerFormat:
         raise
     except (OSError, ValueError, SafetensorError) as error:
@@ -178,7 +196,7 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
     ) as error:  # timm's, for arguments and for names that it doesn't know
         raise ValueError(f"{folder / CONFIG} can't be built: {error}") from error
     if differences := differences_of(model.state_dict(), weights):
-        raise ValueError(f"{folder / WEIGHTS} is not of {folder / CONFIG}: {'; '.join(differences[:3])}")
+        raise ValueError(f"{file} is not of {folder / CONFIG}: {'; '.join(differences[:3])}")
     widths = {t.dtype for t in weights.values() if t.is_floating_point()}
     if len(widths) == 1:  # a model in half precision comes back in half precision
         model.to(widths.pop())
@@ -187,6 +205,11 @@ def load_saved(folder: str | os.PathLike[str]) -> nn.Module:
     kept = {key: value for key, value in config["pretrained_cfg"].items() if key in _KEPT}
     model.pretrained_cfg = {**cfg, **kept}  # type: ignore[assignment]
     return model.eval()
+
+
+def _weights_name(config: Mapping[str, Any]) -> str:
+    theirs = is_named(str(config.get("architecture"))) and config["model_args"].get("interactions")
+    return NOT_THEIRS if theirs else WEIGHTS
 
 
 def _config(

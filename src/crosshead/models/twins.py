@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..swap import plain_path
+
 # Of the largest output. The same operations on the same device differ by rounding, other ones by far more.
 _TOLERANCE = {torch.float16: 5e-2, torch.bfloat16: 5e-2}
 
@@ -39,7 +41,9 @@ def compute_alike(model: nn.Module, twin: nn.Module, size: tuple[int, int, int])
             if all(output.isfinite().all() for output in found):
                 break
         try:
-            again = _outputs(functional_call(twin, weights, (picture,)))
+            again = _outputs(
+                functional_call(twin, {plain_path(n): t for n, t in weights.items()}, (picture,))
+            )
         except (RuntimeError, ValueError, TypeError, AssertionError):
             return False
     tolerance = _TOLERANCE.get(dtype, 1e-4)

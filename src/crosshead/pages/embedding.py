@@ -26,6 +26,7 @@ from ..layers.interactions.inspectable import (
     TokenMixing,
 )
 from ..layers.layer import Mixing
+from ..swap import unwrapped
 
 
 @torch.no_grad()
@@ -37,6 +38,7 @@ def embed_blocks(
     Raises:
         ValueError: no attention that can be read, a block that isn't there, or a kind that the page can't compute.
     """
+    model = unwrapped(model)
     layers = head_layers(model, blocks)
     found: dict[str, dict[str, Any]] = {}
     names = partial(prefix_names, model)

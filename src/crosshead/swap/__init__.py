@@ -3,7 +3,7 @@
 from .change import (
     SparedDecay,
     apply_interactions,
-    check_no_adapters,
+    interaction_parameters,
     interactions_of,
     restore_attention,
     supported,
@@ -12,6 +12,7 @@ from .change import (
 from .pretrained import SWAPPED
 from .report import Replacement, SwapReport
 from .sites import attention_modules
+from .wrappers import check_no_adapters, check_whole, plain_path, running_eagerly, unwrapped
 
 __all__ = [
     "SWAPPED",
@@ -21,8 +22,13 @@ __all__ = [
     "apply_interactions",
     "attention_modules",
     "check_no_adapters",
+    "check_whole",
+    "interaction_parameters",
     "interactions_of",
+    "plain_path",
     "restore_attention",
+    "running_eagerly",
     "supported",
     "swap_attention",
+    "unwrapped",
 ]

@@ -17,10 +17,7 @@ from ..layers.token_grid import TokenGrid
 from .pretrained import RefusedSaving, remember_swap
 from .report import Replacement, SwapReport
 from .sites import Site, attention_modules, find_sites, has_host, head_width, named, parents_of
-
-# By name: importing them takes longer than a swap.
-_WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
-_ADAPTED = {"PeftModel", "BaseTuner", "BaseTunerLayer"}
+from .wrappers import check_adapters_inside, check_free, check_whole, plain_path, unwrapped
 
 
 def swap_attention(
@@ -70,6 +67,7 @@ def swap_attention(
     if not sites:
         raise ValueError(_nothing_to_replace(model, others))
     chosen = _chosen_blocks(blocks, len(sites))
+    check_adapters_inside(model, [site for site in sites if site.block in chosen])
     plan = cls.plan([head_width(site.module) for site in sites], **options)
 
     with _same_random_numbers(model) if dry_run else nullcontext():
@@ -97,9 +95,17 @@ def restore_attention(model: nn.Module) -> int:
 
     Returns:
         How many modules were put back.
+
+    Raises:
+        ValueError: a model that is compiled or wrapped for several processes, or a projection that more than a linear
+            layer has become, such as one with an adapter. The model stays as it is.
     """
     sites = find_sites(model)
     interacting = [(s, s.module) for s in sites if isinstance(s.module, InteractingAttention)]
+    if interacting:
+        check_free(model, "restore")
+        check_adapters_inside(model, [site for site, _ in interacting])
+    parts = _remembering(model)
     restored = [(site, layer, layer.restored()) for site, layer in interacting]
     for site, layer, attn in restored:
         if layer.token_grid is not None:
@@ -108,8 +114,8 @@ def restore_attention(model: nn.Module) -> int:
             model.set_submodule(path, attn)
     SparedDecay.unwatch(model)
     RefusedSaving.unwatch(model)
-    if interacting:
-        remember_swap(model, [])
+    for part in parts:
+        remember_swap(part, [])
     vars(model).pop("swap_report", None)
     return len(restored)
 
@@ -118,8 +124,13 @@ def supported(model: nn.Module) -> tuple[str, ...]:
     """The kinds of interaction that all of the model's attention can carry, of ``crosshead.layers.INTERACTIONS``.
 
     What keeps another kind out is in the error of ``swap_attention(model, kind, init="paper", dry_run=True)``. The
-    model and the random numbers stay as they are.
+    model and the random numbers stay as they are. A model that is compiled or wrapped by DDP is asked inside.
+
+    Raises:
+        ValueError: for parameters that FSDP has sharded: ask before.
     """
+    model = unwrapped(model)
+    check_whole(model, "supported")
     for fault in INTERACTIONS.load_all().values():
         warnings.warn(fault, stacklevel=2)
     sites = [] if has_host(model) else find_sites(model)
@@ -144,12 +155,40 @@ def _fits(model: nn.Module, sites: Sequence[Site], interaction: Interaction) -> 
 
 
 def interactions_of(model: nn.Module) -> list[dict[str, Any]]:
-    """Every layer whose heads interact, as plain data: path, kind, init and options."""
+    """Every layer whose heads interact, as plain data: path, kind, init and options.
+
+    Paths are those in the model itself, without what ``torch.compile`` and DDP add to them.
+    """
+    model = unwrapped(model)
     return [
-        {"path": path, "kind": m.interaction.kind, "init": m.init, "options": m.interaction.options()}
+        {
+            "path": plain_path(path),
+            "kind": m.interaction.kind,
+            "init": m.init,
+            "options": m.interaction.options(),
+        }
         for path, m in model.named_modules()
         if isinstance(m, InteractingAttention)
     ]
+
+
+def interaction_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What interactions brought into a model and learn, by its name there: to unfreeze it, or give it another rate.
+
+    Columns of a projection that grew are parameters of the model's own, and not among them.
+    """
+    brought = {
+        f"{path}.{name}".removeprefix(".")
+        for path, layer in model.named_modules()
+        if isinstance(layer, InteractingAttention)
+        for name in layer.interaction.learned
+        if name not in layer.given
+    }
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if any(name == each or name.startswith(f"{each}.") for each in brought)
+    }
 
 
 def apply_interactions(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> None:
@@ -159,6 +198,7 @@ def apply_interactions(model: nn.Module, held: Sequence[Mapping[str, Any]]) -> N
     """
     if held == interactions_of(model):
         return
+    check_free(model, "swap")
     layers: dict[Site, InteractingAttention] = {}
     grids: dict[Site, TokenGrid] = {}
     sources = GridSources()
@@ -197,9 +237,19 @@ def _put(
         for path in (site.path, *site.also):
             model.set_submodule(path, layer)
     RefusedSaving.watch(model)
-    remember_swap(model, interactions_of(model))
+    for part in _remembering(model):
+        remember_swap(part, interactions_of(part))
     if any(layer.interaction.no_weight_decay for layer in layers.values()):
         SparedDecay.watch(model)
+
+
+def _remembering(model: nn.Module) -> list[nn.Module]:
+    """The model and its parts, a backbone in a module of the user's own say, that timm made and heads interact in."""
+    return [
+        part
+        for part in model.modules()
+        if "pretrained_cfg" in vars(part) and any(isinstance(m, InteractingAttention) for m in part.modules())
+    ]
 
 
 def _counts(model: nn.Module, layers: Mapping[Site, InteractingAttention]) -> tuple[int, int]:
@@ -247,28 +297,7 @@ def _check_bare(model: nn.Module) -> None:
             f"the model is itself attention ({named(model)}), which can't be replaced in place; use "
             "crosshead.layers.from_attention(attn, interaction)"
         )
-    if any(type(m).__name__ == "OptimizedModule" for m in model.modules()):
-        raise ValueError(
-            "the model is compiled (torch.compile put a module of its own around it); swap what is inside, "
-            "model._orig_mod, and compile after that"
-        )
-    check_no_adapters(model)
-    wrapped = [type(m).__name__ for m in model.modules() if _WRAPPERS & {c.__name__ for c in type(m).__mro__}]
-    if wrapped:
-        raise ValueError(
-            f"the model is wrapped for several processes ({wrapped[0]}), whose gradients are tied to the parameters of "
-            "now; swap first, then wrap, and make the optimizer after that"
-        )
-
-
-def check_no_adapters(model: nn.Module) -> None:
-    """ValueError for a model in which PEFT has put its adapters."""
-    for module in model.modules():
-        if _ADAPTED & {cls.__name__ for cls in type(module).__mro__}:
-            raise ValueError(
-                f"the model has adapters of PEFT in it ({type(module).__name__}), which belong to the layers of now: "
-                "swap first, then add adapters; to save it, take what model.merge_and_unload() gives"
-            )
+    check_free(model, "swap")
 
 
 def _layers(

@@ -39,14 +39,22 @@ def has_host(module: nn.Module) -> bool:
 
 
 def _with_host(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Modules that have a host, or are one; one at several paths comes with each."""
-    modules = [*model.named_modules(remove_duplicate=False)]
+    """Modules that have a host, or are one; one at several paths comes with each.
+
+    What PEFT's ``modules_to_save`` has set aside, and trains a copy of, is none.
+    """
+    modules = [each for each in model.named_modules(remove_duplicate=False) if not _set_aside(model, each[0])]
     hosts = hosts_of({type(module) for _, module in modules})
     return [
         (path, module)
         for path, module in modules
         if isinstance(module, InteractingAttention) or type(module) in hosts
     ]
+
+
+def _set_aside(model: nn.Module, path: str) -> bool:
+    outer, found, _ = f"{path}.".partition(".original_module.")
+    return bool(found) and hasattr(model.get_submodule(outer), "modules_to_save")
 
 
 def _attends_to_itself(model: nn.Module, path: str, attn: nn.Module) -> bool:

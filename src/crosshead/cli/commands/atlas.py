@@ -17,6 +17,7 @@ _EPILOG = """\
 examples:
   crosshead atlas runs/digits_mohsa seven.png             writes atlas.html; open it in a browser
   crosshead atlas runs/plain cat.jpg dog.jpg --beside runs/mohsa --output pets.html
+  crosshead atlas dinov2/ cat.jpg                         a folder of transformers' save_pretrained, or crosshead.save
 """
 _LIMIT_MB = 10.0
 
@@ -29,9 +30,7 @@ def register(commands: Commands) -> None:
         description="Writes one HTML file: every head of every block answers to the pointer. It needs no network.",
         epilog=_EPILOG,
     )
-    parser.add_argument(
-        "words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures"
-    )
+    parser.add_argument("words", nargs="*", metavar="RUN PICTURE ...", help="a run or a model, and pictures")
     parser.add_argument(
         "--beside", metavar="RUN", help="a second run, shown beside the first under one query"
     )
@@ -185,5 +184,5 @@ def _caption(inspected: InspectedRun, file: Path, tensor: "Tensor") -> str:
 
 def _describe(inspected: InspectedRun) -> str:
     if inspected.trained is None:
-        return "timm's, with weights of a file"
+        return inspected.about
     return f"{inspected.trained.recipe.model.name}, weights {inspected.trained.weights.parent.name}"

@@ -17,6 +17,8 @@ examples:
   crosshead heads runs/plain --against runs/mohsa               side by side, nothing tested
   crosshead heads runs/plain_s* --against runs/mohsa_s*         three seeds a side or more: what differs
   crosshead heads vit_small_patch16_224 --weights vit.safetensors --pictures photos/
+  crosshead heads torchvision/vit_b_16 --weights vit_b_16.pth --pictures photos/
+  crosshead heads dinov2/ --pictures photos/    a folder of transformers' save_pretrained, or of crosshead.save
 """
 HEADS_FILE = "heads.json"
 
@@ -29,7 +31,9 @@ def register(commands: Commands) -> None:
         description="Measures distance, entropy, similarity and diversity of a model's heads over its own images.",
         epilog=_EPILOG,
     )
-    parser.add_argument("words", nargs="*", metavar="RUN", help="the folder of a run, or a timm model")
+    parser.add_argument(
+        "words", nargs="*", metavar="RUN", help="the folder of a run or of a saved model, or a name"
+    )
     parser.add_argument("--images", type=int, default=256, metavar="N", help="how many images (default: 256)")
     parser.add_argument(
         "--split", metavar="S", help="of which split (default: test, or validation without one)"
@@ -81,7 +85,7 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
 
 
 def default_file(word: str) -> Path:
-    return Path(word) / HEADS_FILE if Path(word).is_dir() else Path(f"{word}.{HEADS_FILE}")
+    return Path(word) / HEADS_FILE if Path(word).is_dir() else Path(f"{Path(word).name}.{HEADS_FILE}")
 
 
 # Measure, heading, decimals. Lists are averaged over heads.

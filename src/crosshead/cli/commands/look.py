@@ -24,6 +24,8 @@ examples:
   crosshead look runs/pets cat.jpg --gradient "tabby cat"   what of it speaks for a class
   crosshead look runs/scenes street.jpg --detection 2       the box of the second best object that is found
   crosshead look vit_small_patch16_224 cat.jpg --weights vit.safetensors --query mean
+  crosshead look torchvision/vit_b_16 cat.jpg --weights vit_b_16.pth
+  crosshead look dinov2/ cat.jpg                            a folder of transformers' save_pretrained, or crosshead.save
 """
 _MOST_CELLS = 600  # of one sheet: more would be too small to see
 
@@ -36,9 +38,7 @@ def register(commands: Commands) -> None:
         description="Writes a PNG sheet a picture: a row a block, a column a head.",
         epilog=_EPILOG,
     )
-    parser.add_argument(
-        "words", nargs="*", metavar="RUN PICTURE ...", help="a run (or a timm model), and pictures"
-    )
+    parser.add_argument("words", nargs="*", metavar="RUN PICTURE ...", help="a run or a model, and pictures")
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument(
         "--query",
@@ -167,13 +167,16 @@ def _draw(
         raise ValueError(
             f"{cells} maps are too many for one sheet; choose with --block and --head (at most {_MOST_CELLS})"
         )
-    what = "attention" if target is None else f"what speaks for class {args.gradient}"
+    whose = asked or _named(query)
+    what = f"rollout from {whose}" if args.rollout else f"attention of {whose}"
+    if target is not None:
+        what += f" that speaks for class {args.gradient}"
     said = said_of(inspected, file, picture[0])
     draw_sheet(
         sheet,
         inspected.shown(picture[0]),
         blocks,
-        title=f"{inspected.name}, {file.name}: {'rollout' if args.rollout else what} of {asked or _named(query)}",
+        title=f"{inspected.name}, {file.name}: {what}",
         said=f"prediction: {said}" if said else "",
         query=None if isinstance(query, str) else query,
         overlay=not args.plain,

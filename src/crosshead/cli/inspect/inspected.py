@@ -1,4 +1,4 @@
-"""The model that a command looks into: a run's, or any of timm's with a file of weights."""
+"""The model that a command looks into: a run's, a saved one, or any by name with a file of weights."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from crosshead.cli.inspect.named_models import NamedModel
     from crosshead.data.decode.decoding import Decoding
     from crosshead.train.inference import LoadedRun
 
@@ -35,6 +36,7 @@ class InspectedRun:
     classes: Sequence[str] | None
     trained: "LoadedRun | None"
     decoding: "Decoding | None" = None  # a run's own
+    about: str = ""  # what it is, where it is of no run
 
     @property
     def device(self) -> Any:
@@ -76,16 +78,11 @@ _SAID = 3  # objects or segments of a picture, beside its name
 
 def said_of(inspected: InspectedRun, file: Path, prepared: "Tensor") -> str:
     """What a run says of a picture, (C, H, W) as its input: its class, or the most that it finds in it; or nothing."""
-    if inspected.classes is None or inspected.trained is None:
+    if inspected.classes is None:
         return ""
+    if inspected.trained is None or inspected.trained.task.answers == "classes":
+        return _best_class(inspected, prepared)
     task = inspected.trained.task
-    if task.answers == "classes":
-        import torch
-
-        with torch.inference_mode():
-            shares = inspected.model(prepared.unsqueeze(0)).float().softmax(-1)[0]
-        best = int(shares.argmax())
-        return f"{inspected.classes[best]} at {shares[best]:.0%}"
     if task.targets == "label":
         return ""
     answer, _ = found_in(inspected, file)
@@ -94,29 +91,46 @@ def said_of(inspected: InspectedRun, file: Path, prepared: "Tensor") -> str:
     return ", ".join(said[:_SAID]) or "nothing found"
 
 
+def _best_class(inspected: InspectedRun, prepared: "Tensor") -> str:
+    import torch
+
+    assert inspected.classes is not None
+    with torch.inference_mode():
+        found = inspected.model(prepared.unsqueeze(0))
+        logits = getattr(found, "logits", found)  # transformers' models give them by name
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, len(inspected.classes)):
+        return ""
+    shares = logits.float().softmax(-1)[0]
+    best = int(shares.argmax())
+    return f"{inspected.classes[best]} at {shares[best]:.0%}"
+
+
 def add_inspected(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights (safetensors or .pth) for a timm model that is named instead of RUN",
+        help="weights (safetensors or .pth) for a model of timm's or torchvision's that is named instead of RUN",
     )
     add_checkpoint(parser)
     add_device(parser)
 
 
 def open_inspected(word: str, args: argparse.Namespace) -> InspectedRun:
-    """The model that ``word`` names: the folder of a run, or a timm model with ``--weights``.
+    """The model that ``word`` names: the folder of a run or of a saved model, or a name with ``--weights``.
 
     Raises:
         ValueError: neither, or the weights are another model's.
     """
-    if Path(word).exists():
-        if args.weights is not None:
-            raise ValueError(
-                f"{word} is a run and has its own weights; leave --weights out, or name a timm model"
-            )
-        return _of_run(word, args)
-    return _of_timm(word, args)
+    from crosshead.cli.inspect.named_models import by_name, in_folder
+
+    if not Path(word).exists():
+        return _of_name(Path(word).name, by_name(word, args), args)
+    if args.weights is not None:
+        raise ValueError(
+            f"{word} has its own weights; leave --weights out, or name a model of timm's or torchvision's"
+        )
+    saved = in_folder(Path(word))
+    return _of_run(word, args) if saved is None else _of_name(Path(word).resolve().name, saved(), args)
 
 
 def _of_run(word: str, args: argparse.Namespace) -> InspectedRun:
@@ -151,21 +165,11 @@ def _of_run(word: str, args: argparse.Namespace) -> InspectedRun:
     )
 
 
-def _of_timm(word: str, args: argparse.Namespace) -> InspectedRun:
-    import timm
-    from timm.data import create_transform, resolve_model_data_config
-
-    from crosshead.models import load_weights
+def _of_name(word: str, opened: "NamedModel", args: argparse.Namespace) -> InspectedRun:
     from crosshead.train.loop.devices import choose_device
 
-    if not timm.is_model(word):
-        raise ValueError(f"{word} is neither the folder of a run nor a model of timm's")
-    if args.weights is None:
-        raise ValueError(f"{word} has no weights here; pass --weights FILE, or name the folder of a run")
-    model = timm.create_model(word, pretrained=False)
-    load_weights(model, args.weights, new_classifier=False)
-    config = resolve_model_data_config(model)
-    to_tensor = create_transform(**config, is_training=False)
-    model = model.to(choose_device(args.device or "auto", 0)).eval()
-    prepare: Any = lambda picture: to_tensor(picture.convert("RGB"))  # noqa: E731
-    return InspectedRun(word, model, prepare, config["mean"], config["std"], None, None)
+    model = opened.model.to(choose_device(args.device or "auto", 0)).eval()
+    prepare: Any = lambda picture: opened.prepare(picture.convert("RGB"))  # noqa: E731
+    return InspectedRun(
+        word, model, prepare, opened.mean, opened.std, opened.classes, None, about=opened.about
+    )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..attention import InteractingAttention
 from ..layer import Heads
+from ..linear import linear_with
 from ..registry import host_of
 from ..rotation import Rotation
 
@@ -72,7 +73,7 @@ def packed_with_biases(layer: nn.Module, x: Tensor) -> Tensor:
     if layer.qkv_bias_separate:
         out: Tensor = layer.qkv(x) + bias  # type: ignore[operator]
         return out
-    return F.linear(x, layer.qkv.weight, bias)  # type: ignore[union-attr, arg-type]
+    return linear_with(layer.qkv, x, bias)  # type: ignore[arg-type]
 
 
 def rotation(layer: Any, rope: Tensor | None) -> Rotation | None:

@@ -12,6 +12,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedW
 from ..attention import InteractingAttention
 from ..capabilities import Capability
 from ..layer import Heads
+from ..linear import linear_with
 
 
 class ShiftedWindowHost(InteractingAttention, ShiftedWindowAttention):  # type: ignore[misc]
@@ -118,7 +119,7 @@ class ShiftedWindowV2Host(ShiftedWindowHost, ShiftedWindowAttentionV2):  # type:
             bias = torch.cat(
                 [part if i != 1 else torch.zeros_like(part) for i, part in enumerate(bias.chunk(3))]
             )
-        qkv = F.linear(tokens, self.qkv.weight, bias).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = linear_with(self.qkv, tokens, bias).unflatten(-1, (3, self.num_heads, self.head_dim))
         q, k, v = qkv.unbind(2)
         scale = torch.clamp(self.logit_scale, max=math.log(100.0)).exp()
         q, k = F.normalize(q, dim=-1) * scale.view(-1, 1), F.normalize(k, dim=-1)

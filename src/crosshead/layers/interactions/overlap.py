@@ -27,6 +27,7 @@ from ...ops.talking import fast as talking
 from ...ops.talking import talking_heads_weights
 from ..capabilities import Capability
 from ..layer import Heads, Layer, Mixing
+from ..linear import own_weight
 from ..schedule import OverlapSchedule, ScheduleSpec
 from .base import Interaction
 from .inspectable import columns_at_zero, weights_apart
@@ -211,12 +212,11 @@ def overlapped_windows(
 @contextmanager
 def without_head_of(layer: Layer, head: int, overlap: int) -> Iterator[None]:
     """While the context lasts, ``head`` lends its neighbours nothing, and has no share in any mixing."""
-    mixing = Mixing.of(layer)
+    mixing: Any = [getattr(layer, name) for name in ("proj_l", "proj_w")] if Mixing.of(layer) else []
     with ExitStack() as parts:
         if overlap:
             parts.enter_context(_read_without(layer, head))
-        if mixing is not None:
-            parts.enter_context(columns_at_zero([mixing.pre_weight, mixing.post_weight], head))
+        parts.enter_context(columns_at_zero([own_weight(each) for each in mixing], head))
         yield
 
 

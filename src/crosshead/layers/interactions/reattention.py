@@ -15,6 +15,7 @@ from ...ops.private_torch import backward_is_running
 from ...ops.reattention import Statistics, reattention, reattention_weights
 from ..capabilities import Capability
 from ..layer import Heads, Layer
+from ..linear import own_weight, weight_and_bias
 from .base import Interaction
 from .inspectable import MapMixing, columns_at_zero, weights_apart
 
@@ -124,7 +125,7 @@ class Reattention(Interaction):
         return True
 
     def without_head(self, layer: Layer, head: int) -> AbstractContextManager[None]:
-        return columns_at_zero([layer.reattention_mix.weight.flatten(1)], head)  # type: ignore[union-attr, operator]
+        return columns_at_zero([own_weight(layer.reattention_mix)], head)  # type: ignore[arg-type]
 
 
 def _operands(layer: Layer, heads: Heads) -> dict[str, Any]:
@@ -133,11 +134,11 @@ def _operands(layer: Layer, heads: Heads) -> dict[str, Any]:
             "re-attention takes no mask: its norm gives a hidden key the weight of a mean one; pass only the tokens "
             "that take part, or use another interaction"
         )
-    mix: Any = layer.reattention_mix
+    mix, mix_bias = weight_and_bias(layer.reattention_mix)  # type: ignore[arg-type]
     norm: Any = layer.reattention_norm
     return {
-        "mix": mix.weight,
-        "mix_bias": mix.bias,
+        "mix": mix,
+        "mix_bias": mix_bias,
         "norm_weight": norm.weight,
         "norm_bias": norm.bias,
         "eps": norm.eps,

@@ -74,7 +74,7 @@ class Talking(Interaction):
         add_borrow_gain(layer, self.overlap, preserve)
         weight = layer.get_submodule(layer.projection).weight
         for name in ("proj_l", "proj_w"):
-            if isinstance(getattr(layer, name, None), nn.Linear):  # CaiT's own
+            if isinstance(getattr(layer, name, None), nn.Module):  # CaiT's own
                 continue
             mix = nn.Linear(layer.num_heads, layer.num_heads, device=weight.device, dtype=weight.dtype)
             nn.init.eye_(mix.weight)
