@@ -16,6 +16,7 @@ from crosshead.ops.paths import (
     Conditions,
     interactive_kernel_obstacles,
     interactive_path,
+    overlap_kernel_obstacles,
     padding,
     products_obstacles,
     sdpa_kernel,
@@ -82,6 +83,13 @@ def test_what_pytorch_makes_of_a_call(given, width, mask, aligned, kernel):
 )
 def test_talking_heads(given, heads, head_dim, dropout_p, path):
     assert talking_path(given, heads, head_dim, dropout_p) == path
+
+
+def test_fused_overlapped_heads():
+    assert not overlap_kernel_obstacles(cuda(BF16), 32, 8, 65_535, 49)
+    (said,) = overlap_kernel_obstacles(cuda(BF16), 32, 8, 65_536, 49)
+    assert said == "expected at most 65535 images or windows, got 65536"
+    assert len(overlap_kernel_obstacles(cuda(F32), 120, 8, 2, 50_000)) == 3
 
 
 def test_fused_talking_heads():

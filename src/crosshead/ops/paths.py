@@ -24,6 +24,8 @@ HALF = (torch.float16, torch.bfloat16)
 FLASH_WIDTH = 256
 # What a kernel of an NVIDIA GPU reads at once; rows that begin elsewhere have no kernel, or are copied.
 BYTES_AT_ONCE = 16
+# A GPU's grid of programs has no more rows; PyTorch, and the kernels of overlapped heads, give each image one.
+MAX_IMAGES = 65_535
 
 Mask = Literal["none", "given", "causal"]
 Kernel = Literal["cpu", "flash", "cudnn or flash", "efficient", "math", "none: misaligned"]
@@ -125,15 +127,16 @@ def window_products_obstacles(given: Conditions, dropout_p: float) -> list[str]:
 
 
 def overlap_kernel_obstacles(
-    given: Conditions, head_dim: int, overlap: int, tokens: int, *, interpreted: bool = False
+    given: Conditions, head_dim: int, overlap: int, batch: int, tokens: int, *, interpreted: bool = False
 ) -> list[str]:
     """Why the fused kernels can't compute overlapped heads. ``auto`` doesn't take them: no GPU has timed them yet."""
     found = _triton_obstacles(given, interpreted)
     width = head_dim + 2 * overlap
     if width > MAX_OVERLAPPED_WIDTH:
         found.append(f"expected overlapped heads of at most {MAX_OVERLAPPED_WIDTH} channels, got {width}")
-    if tokens > MAX_TOKENS:
-        found.append(f"expected at most {MAX_TOKENS} tokens, got {tokens}")
+    for what, got, most in (("images or windows", batch, MAX_IMAGES), ("tokens", tokens, MAX_TOKENS)):
+        if got > most:
+            found.append(f"expected at most {most} {what}, got {got}")
     return found
 
 

@@ -18,10 +18,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .modes import is_differentiated_again, plain_gradients
-from .paths import BYTES_AT_ONCE, HALF
+from .paths import BYTES_AT_ONCE, HALF, MAX_IMAGES
 
-# A GPU's grid of programs has no more rows; PyTorch gives each image one.
-MAX_IMAGES = 65_535
 _WITHOUT_CUDNN = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 

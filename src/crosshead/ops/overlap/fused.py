@@ -57,7 +57,7 @@ def attend_fused(
         ValueError: for a device, dtype or width that the kernels don't serve.
     """
     obstacles = overlap_kernel_obstacles(
-        Conditions.of(qkv), qkv.shape[4], overlap, qkv.shape[1], interpreted=INTERPRETED
+        Conditions.of(qkv), qkv.shape[4], overlap, *qkv.shape[:2], interpreted=INTERPRETED
     )
     if attn_mask is not None and attn_mask.requires_grad:
         obstacles.append("expected a mask that gets no gradient; one of (h, N, N) goes into attn_bias")

@@ -3,7 +3,7 @@
 
 A tile holds what ``h`` heads (rounded up to HEADS) have of some queries and some keys, (HEADS, QUERIES, KEYS) in
 float32; nothing of size N² leaves the registers. Products of half precision have float32 sums; logits and weights are
-mixed as float32, of 16 heads in TF32. UPCAST turns half-precision operands into float32 first, for Triton's
+mixed as float32, in TF32. UPCAST turns half-precision operands into float32 first, for Triton's
 interpreter, whose bfloat16 arithmetic is wrong.
 
     L_i = s Q_i K_i^T + B_i       X_g = sum_i pre[g, i] L_i + M       P_g = softmax(X_g)
@@ -34,30 +34,29 @@ def _heads(x, head, token, channel, x_h, x_n, heads, N, width, UPCAST: tl.conste
 
 @triton.jit
 def _mixing(weight, heads, HEADS: tl.constexpr, TURNED: tl.constexpr):
-    """An (h, h) matrix of shares, or its transpose; zero beyond the heads."""
-    to, of = tl.arange(0, HEADS)[:, None], tl.arange(0, HEADS)[None, :]
-    place = of * heads + to if TURNED else to * heads + of
-    return tl.load(weight + place, mask=(to < heads) & (of < heads), other=0.0).to(tl.float32)
+    """An (h, h) matrix of shares, or its transpose, as a product of 16 rows takes it: W ⊗ 1, zero beyond the heads.
+
+    A tile of fewer heads is read as 16 rows, ROWS for each head. A row is mixed with the same row of each other head.
+    """
+    ROWS: tl.constexpr = 16 // HEADS
+    to, of = tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
+    g, i = (of // ROWS, to // ROWS) if TURNED else (to // ROWS, of // ROWS)
+    there = (g < heads) & (i < heads) & (to % ROWS == of % ROWS)
+    return tl.load(weight + g * heads + i, mask=there, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _mix(shares, x, HEADS: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
     """sum_i shares[g, i] x[i] of a tile x (HEADS, A, B)."""
-    flat = tl.reshape(x, (HEADS, A * B))
-    if HEADS >= 16:
-        mixed = tl.dot(shares, flat, input_precision="tf32")
-    else:
-        mixed = tl.sum(shares[:, :, None] * flat[None, :, :], 1)
-    return tl.reshape(mixed, (HEADS, A, B))
+    rows = tl.reshape(x, (16, HEADS * A * B // 16))
+    return tl.reshape(tl.dot(shares, rows, input_precision="tf32"), (HEADS, A, B))
 
 
 @triton.jit
 def _shares(grad, x, HEADS: tl.constexpr, A: tl.constexpr, B: tl.constexpr):
-    """sum of grad[g] ∘ x[i], (HEADS, HEADS): the gradient of what ``x`` was mixed with."""
-    grad, x = tl.reshape(grad, (HEADS, A * B)), tl.reshape(x, (HEADS, A * B))
-    if HEADS >= 16:
-        return tl.dot(grad, tl.trans(x), input_precision="tf32")
-    return tl.sum(grad[:, None, :] * x[None, :, :], 2)
+    """The gradient (16, 16) of the product that mixed ``x``; that of W are its entries of equal rows."""
+    rows = tl.reshape(x, (16, HEADS * A * B // 16))
+    return tl.dot(tl.reshape(grad, (16, HEADS * A * B // 16)), tl.trans(rows), input_precision="tf32")
 
 
 @triton.jit
@@ -90,8 +89,9 @@ def _added(
 @triton.jit
 def _kept(seed, head, m, n, image, heads, N, p):
     """D: 0 for weights that are dropped, 1 / (1 - p) for the others."""
-    number = tl.rand(tl.load(seed) + image * heads + head, m * N + n)
-    return tl.where(number >= p, 1.0 / (1.0 - p), 0.0)
+    place = m * N + n
+    drawn, _, _, _ = tl.philox(tl.load(seed) + image, place, place * 0 + head, place * 0, place * 0)
+    return tl.where(tl.uint_to_uniform_float(drawn) >= p, 1.0 / (1.0 - p), 0.0)
 
 
 @triton.jit
@@ -102,13 +102,14 @@ def attend(
     DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One block of queries of one image: all heads' output (B, N, h, c) and log sums (B, h, N)."""
-    image = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(N, QUERIES)
+    block, image = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     h, c = tl.arange(0, HEADS), tl.arange(0, COLUMNS)
-    m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    m = block * QUERIES + tl.arange(0, QUERIES)
     head, row, channel = h[:, None, None], m[None, :, None], c[None, None, :]
     queries = _heads(q + image * q_b, head, row, channel, q_h, q_n, heads, N, width, UPCAST)
     before, after = _mixing(pre, heads, HEADS, False), _mixing(post, heads, HEADS, False)
-    end = tl.minimum(N, (tl.program_id(0) + 1) * QUERIES) if CAUSAL else N
+    end = tl.minimum(N, (block + 1) * QUERIES) if CAUSAL else N
 
     top = tl.full((HEADS, QUERIES), float("-inf"), tl.float32)
     total = tl.zeros((HEADS, QUERIES), tl.float32)
@@ -165,11 +166,12 @@ def grad_queries(
 ):  # fmt: skip
     """One block of queries: delta (B, h, N), dQ (B, N, h, c), and its part of the mixings' gradients.
 
-    ``grad_mixing`` (B, blocks, 2·HEADS + 1, HEADS): that of ``pre``, of ``post`` and of ``post_bias``.
+    ``grad_mixing`` (B, blocks, 33, 16): that of ``pre`` and of ``post``, as ``_shares`` has them, and of ``post_bias``.
     """
-    image = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(N, QUERIES)
+    block, image = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     h, c = tl.arange(0, HEADS), tl.arange(0, COLUMNS)
-    m = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    m = block * QUERIES + tl.arange(0, QUERIES)
     head, row, channel = h[:, None, None], m[None, :, None], c[None, None, :]
     queries = _heads(q + image * q_b, head, row, channel, q_h, q_n, heads, N, width, UPCAST)
     grads = _heads(
@@ -189,7 +191,7 @@ def grad_queries(
     inside = (h[:, None] < heads) & (m[None, :] < N)
     line = (image * heads + h[:, None]) * N + m[None, :]
     sums = tl.load(log_sums + line, mask=inside, other=float("inf"))[:, :, None]
-    end = tl.minimum(N, (tl.program_id(0) + 1) * QUERIES) if CAUSAL else N
+    end = tl.minimum(N, (block + 1) * QUERIES) if CAUSAL else N
 
     inner = tl.zeros((HEADS, QUERIES), tl.float32)
     for first in range(0, end, KEYS):
@@ -210,7 +212,7 @@ def grad_queries(
     tl.store(delta + line, inner, mask=inside)
 
     summed = tl.zeros((HEADS, QUERIES, COLUMNS), tl.float32)
-    grad_pre, grad_post = tl.zeros((HEADS, HEADS), tl.float32), tl.zeros((HEADS, HEADS), tl.float32)
+    grad_pre, grad_post = tl.zeros((16, 16), tl.float32), tl.zeros((16, 16), tl.float32)
     grad_bias = tl.zeros((HEADS,), tl.float32)
     for first in range(0, end, KEYS):
         n = first + tl.arange(0, KEYS)
@@ -238,11 +240,11 @@ def grad_queries(
     where = grad_q + ((image * N + row) * heads + head) * width + channel
     there = (head < heads) & (row < N) & (channel < width)
     tl.store(where, (summed * scale).to(grad_q.dtype.element_ty), mask=there)
-    part = grad_mixing + (image * tl.num_programs(0) + tl.program_id(0)) * (2 * HEADS + 1) * HEADS
-    square = h[:, None] * HEADS + h[None, :]
+    part = grad_mixing + tl.program_id(0).to(tl.int64) * 33 * 16
+    square = tl.arange(0, 16)[:, None] * 16 + tl.arange(0, 16)[None, :]
     tl.store(part + square, grad_pre)
-    tl.store(part + HEADS * HEADS + square, grad_post)
-    tl.store(part + 2 * HEADS * HEADS + h, grad_bias)
+    tl.store(part + 256 + square, grad_post)
+    tl.store(part + 512 + h, grad_bias)
 
 
 @triton.jit
@@ -253,9 +255,10 @@ def grad_keys(
     CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """dK and dV (B, N, h, c) of one block of keys; its tiles lie the other way round, (HEADS, KEYS, QUERIES)."""
-    image = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(N, KEYS)
+    block, image = tl.program_id(0) % blocks, (tl.program_id(0) // blocks).to(tl.int64)
     h, c = tl.arange(0, HEADS), tl.arange(0, COLUMNS)
-    n = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
+    n = block * KEYS + tl.arange(0, KEYS)
     head, column, channel = h[:, None, None], n[None, :, None], c[None, None, :]
     keys = _heads(k + image * k_b, head, column, channel, k_h, k_n, heads, N, width, UPCAST)
     values = _heads(v + image * v_b, head, column, channel, v_h, v_n, heads, N, width, UPCAST)
@@ -264,10 +267,12 @@ def grad_keys(
     added = tl.load(post_bias + h, mask=h < heads, other=0.0).to(tl.float32)[:, None, None]
     summed_k = tl.zeros((HEADS, KEYS, COLUMNS), tl.float32)
     summed_v = tl.zeros((HEADS, KEYS, COLUMNS), tl.float32)
-    begin = (tl.program_id(0) * KEYS // QUERIES) * QUERIES if CAUSAL else 0
+    begin = (block * KEYS // QUERIES) * QUERIES if CAUSAL else 0
     for first in range(begin, N, QUERIES):
         m = first + tl.arange(0, QUERIES)
         row = m[None, None, :]
+        if DROPOUT:  # first, where little else is in registers
+            kept = _kept(seed, head, row, column, image, heads, N, p)
         queries = _heads(q + image * q_b, head, row, c[None, :, None], q_h, q_n, heads, N, width, UPCAST)
         grads = _heads(
             grad_out + image * N * heads * width, head, row, c[None, :, None], width, heads * width, heads, N,
@@ -286,7 +291,6 @@ def grad_keys(
         weights = tl.exp2(mixed - sums)
         used = tl.where(shut, 0.0, _mix(after, weights, HEADS, KEYS, QUERIES) + added)
         if DROPOUT:
-            kept = _kept(seed, head, row, column, image, heads, N, p)
             used = used * kept
         summed_v = tl.dot(
             used.to(grads.dtype), tl.permute(grads, (0, 2, 1)), summed_v, input_precision="ieee"

@@ -149,8 +149,9 @@ def _attend(
     with _on_its_device(q):
         mixing = (pre_weight, post_weight, post_bias)
         call = _Launch(q, k, v, *mixing, bias, mask, seed, scale, is_causal, dropout_p)
-        grid = (call.blocks(call.queries), call.batch)
-        kernel.attend[grid](*call.given, out, log_sums, *call.sizes, **call.forms)
+        kernel.attend[(call.blocks(call.queries) * call.batch,)](
+            *call.given, out, log_sums, *call.sizes, **call.forms
+        )
     return out, log_sums
 
 
@@ -192,21 +193,28 @@ def _attend_backward(
         mixing = (pre_weight, post_weight, post_bias)
         call = _Launch(q, k, v, *mixing, bias, mask, seed, scale, is_causal, dropout_p)
         by_queries, by_keys = call.blocks(call.queries), call.blocks(call.keys)
-        heads, padded = call.heads, call.padded_heads
         known = (*call.given, grad_out, log_sums, delta)
-        parts = log_sums.new_empty(call.batch, by_queries, 2 * padded + 1, padded)
-        kernel.grad_queries[(by_queries, call.batch)](*known, grad_q, parts, *call.sizes, **call.forms)
-        kernel.grad_keys[(by_keys, call.batch)](*known, grad_k, grad_v, *call.sizes, **call.forms)
+        parts = log_sums.new_empty(call.batch, by_queries, 33, 16)
+        kernel.grad_queries[(by_queries * call.batch,)](*known, grad_q, parts, *call.sizes, **call.forms)
+        kernel.grad_keys[(by_keys * call.batch,)](*known, grad_k, grad_v, *call.sizes, **call.forms)
         if learns_bias:
             shares = max(1, min(call.batch, PROGRAMS // (by_queries * by_keys)))
             sums = log_sums.new_empty(shares, *grad_bias.shape)
             grid = (by_queries * by_keys, shares)
             kernel.grad_bias[grid](*known, sums, call.batch, *call.sizes, **call.forms)
             grad_bias = sums.sum(0).to(grad_bias.dtype)
-    whole = parts.sum((0, 1))[:, :heads]
-    grad_mixing = (whole[:heads], whole[padded : padded + heads], whole[2 * padded])
-    grad_pre, grad_post, grad_post_bias = (g.to(w.dtype) for g, w in zip(grad_mixing, mixing, strict=True))
-    return grad_q, grad_k, grad_v, grad_pre.clone(), grad_post.clone(), grad_post_bias.clone(), grad_bias
+    grad_pre, grad_post, grad_post_bias = (
+        g.to(w.dtype, copy=True) for g, w in zip(_of_heads(parts, call), mixing, strict=True)
+    )
+    return grad_q, grad_k, grad_v, grad_pre, grad_post, grad_post_bias, grad_bias
+
+
+def _of_heads(parts: Tensor, call: _Launch) -> tuple[Tensor, Tensor, Tensor]:
+    """The mixings' gradients, (h, h), (h, h) and (h,), of what the programs found of them."""
+    whole, heads, padded = parts.sum((0, 1)), call.heads, call.padded_heads
+    squares = whole[:32].view(2, padded, 16 // padded, padded, 16 // padded)
+    pre, post = squares.diagonal(dim1=2, dim2=4).sum(-1)[:, :heads, :heads]
+    return pre, post, whole[32, :heads]
 
 
 def _gradients(
