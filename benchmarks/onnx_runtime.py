@@ -156,14 +156,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--allocator", choices=["tuned", "default"], default="tuned")
-    parser.add_argument("--only", default="", help="models whose name holds this")
+    parser.add_argument("--only", default="", help="models whose name matches this")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--table", action="store_true", help="write the page and measure nothing")
     args = parser.parse_args()
     if not args.table:
         allocator = tune_allocator() if args.allocator == "tuned" else "default"
         for name in MODELS:
-            if args.only in name:
+            if re.search(args.only, name):
                 header = conditions(allocator) | {"onnxruntime": onnxruntime.__version__, "side": SIDE}
                 measured, apart = tables(name, args.rounds)
                 keep(name, header | apart, measured)

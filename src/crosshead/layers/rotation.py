@@ -44,8 +44,7 @@ class Rotation:
             self.angles[..., (row[:, None] * columns + column).flatten(), :]
             for row, column in zip(down, across, strict=True)
         )
-        both, width = at + to, self.angles.shape[-1] // 2
-        sines, cosines = both[..., :width], both[..., width:]  # not chunk, which ONNX's optimizer fails on
+        sines, cosines = (at + to).chunk(2, dim=-1)
         # Not torch.hypot, for which ONNX has nothing.
         length = (sines.square() + cosines.square()).sqrt().clamp(min=torch.finfo(at.dtype).tiny)
         return replace(self, angles=torch.cat([sines / length, cosines / length], dim=-1))

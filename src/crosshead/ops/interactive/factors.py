@@ -112,7 +112,10 @@ def added_factors(
         dtype = q.dtype  # which rotations in float32 would widen
         q, k = of_tokens(q).to(dtype), of_tokens(k).to(dtype)
         q_landmarks, k_landmarks = (
+            # One is not split: in ONNX that is an operation whose shapes its optimizer does not know.
             torch.cat([of_landmarks(part) for part in x.chunk(num_parts, dim=2)], dim=2).to(dtype)
+            if num_parts > 1
+            else of_landmarks(x).to(dtype)
             for x in (q_landmarks, k_landmarks)
         )
     to_landmarks, to_tokens = q @ (k_landmarks * scale).mT, (q_landmarks * scale) @ k.mT
