@@ -33,6 +33,14 @@ def test_a_loss_that_never_falls_suggests_nothing():
     assert tuning._read([1.0] * 60, noise, stopped=False).steepest is None
 
 
+def test_a_fall_within_the_noise_suggests_nothing_and_a_real_one_does():
+    draw, rates = np.random.default_rng(0), np.geomspace(1e-6, 1e-1, 48).tolist()
+    noise = draw.normal(0, 0.15, 48)
+    assert tuning._read(rates, (2.4 + noise).tolist(), stopped=False).steepest is None
+    falling = 2.4 - 0.8 * np.linspace(0, 1, 48) ** 2
+    assert tuning._read(rates, (falling + noise).tolist(), stopped=False).steepest is not None
+
+
 def test_smoothing_keeps_a_line_where_it_is():
     line = np.linspace(0, 1, 64)
     assert np.allclose(smoothed(line)[24:40], line[24:40], atol=1e-6)

@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
         "tune",
         help="a learning rate and a batch size to begin with, in about a minute",
         usage="crosshead tune RECIPE [KEY=VALUE ...] [options]",
-        description="Takes training steps at rates that rise from 1e-7 to 10 and prints the loss against them, then\n"
+        description="Takes training steps at rates that rise from 1e-6 to 10 and prints the loss against them, then\n"
         "tries batches twice as large each time; suggests keys of the recipe. In one process; writes nothing.",
         epilog="example:\n  crosshead tune finetune data.root=/data/pets model.init_from=weights.safetensors",
     )
@@ -51,8 +51,11 @@ def run_command(args: argparse.Namespace) -> int:
         print(json.dumps({**asdict(found), "overrides": found.overrides}, indent=1))
         return 0
     _print(found)
-    again = " ".join(["crosshead train", name, *overrides, *found.overrides])
-    print(f"\nsuggested: {' '.join(found.overrides) or 'nothing'}\n{again}" * bool(found.overrides))
+    rate, fits = found.rates.steepest, found.batches[-1].size if found.batches else None
+    if rate is not None:
+        print(f"\nsuggested with {found.batch_size} pictures a step: optimizer.lr={rate:.1e}")
+    if fits is not None:
+        print(f"the largest batch seen to fit: data.batch_size={fits}; tune again with it, for its own rate")
     print(f"\n{_UNKNOWN}")
     return 0
 

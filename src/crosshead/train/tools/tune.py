@@ -21,10 +21,11 @@ from crosshead.train.loop.optim import rate_scale
 from crosshead.train.resolve import check_presumed_weights, resolve
 from crosshead.train.tools.profile import Trial, synchronise
 
-LOWEST, HIGHEST = 1e-7, 10.0
+LOWEST, HIGHEST = 1e-6, 10.0
 _FEWEST, _MOST = 24, 240  # steps of a range test
 _BROKEN = 3.0  # times its lowest, from where on a loss is called broken
 _FELL = 0.98  # of what the loss began with: one that stays above it has not fallen
+_SURE = 4.0  # times its own error, by which a smoothed loss must have fallen: the lowest of many is low by chance too
 _ROOM = 0.8  # of the memory that is free, which a larger batch may be expected to take
 
 
@@ -128,17 +129,27 @@ def _read(rates: Sequence[float], losses: Sequence[float], *, stopped: bool) -> 
     if len(smooth) > 4:
         best = int(smooth.argmin())
         before = float(smooth[: max(len(smooth) // 8, 1)].mean())
-        if smooth[best] < _FELL * before and best > 1:
+        error = _error(np.asarray(losses)[: best + 1] - smooth[: best + 1], len(losses))
+        if smooth[best] < min(_FELL * before, before - _SURE * error) and best > 1:
             lowest = rates[best]
             steepest = rates[int(np.gradient(smooth[: best + 1]).argmin())]
     return RangeTest(tuple(rates), tuple(losses), tuple(smooth.tolist()), steepest, lowest, stopped)
+
+
+def _error(residuals: np.ndarray, steps: int) -> float:
+    """The standard error of a smoothed loss, from what single steps lie beside it."""
+    return float(residuals.std() / math.sqrt(2 * math.sqrt(math.pi) * _width(steps)))
+
+
+def _width(steps: int) -> float:
+    return max(steps / 16, 1.0)
 
 
 def smoothed(losses: Sequence[float]) -> np.ndarray:
     """The mean over neighbours, weighted by a Gaussian whose width is a sixteenth of the curve; (n,) -> (n,). A running
     mean would lag behind the rate."""
     values = np.asarray(losses, dtype=np.float64)
-    width = max(len(values) / 16, 1.0)
+    width = _width(len(values))
     places = np.arange(len(values))
     weights = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2)
     out: np.ndarray = weights @ values / np.maximum(weights.sum(1), 1e-12)
