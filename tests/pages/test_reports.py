@@ -132,6 +132,14 @@ def test_nobody_is_shut_out(opened, pages, name, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_a_chart_is_scrolled_and_not_shrunk_on_a_narrow_window(opened, pages):
+    page = opened(pages["compare"], viewport={"width": 360, "height": 800})
+    chart = page.get_by_role("img", name="test accuracy of every seed")
+    units = float(chart.get_attribute("viewBox").split()[2])
+    assert 12 * chart.bounding_box()["width"] / units > 10  # pixels of a letter: 12 in the chart's own units
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_charts_of_nothing_and_of_equal_values():
     assert "<svg" in draw_dots([Dots("one", [0.5])], str, "name")
     assert "<svg" in draw_dots([Dots("none", [])], str, "name")
