@@ -20,7 +20,7 @@ from crosshead.ops.interactive import fused as interactive_fused
 from crosshead.ops.interactive import kernel as interactive
 from crosshead.ops.overlap import fused
 from crosshead.ops.overlap import kernel as overlap
-from crosshead.ops.paths import talking_tile
+from crosshead.ops.paths import MAX_DROPPING_HEADS, talking_tile
 from crosshead.ops.talking import triton_kernels as talking
 from crosshead.ops.talking import triton_operator as talking_fused
 
@@ -151,13 +151,14 @@ def talking_heads(name: str, heads: int, width: int, sm: int, **forms: bool) -> 
     pointers |= dict.fromkeys(["log_sums", "delta", "grad_mixing", "grad"], "*fp32")
     optional = {"bias": (HALF, "BIAS"), "mask": (HALF, "MASK"), "seed": ("*i64", "DROPOUT")}
     pointers |= {argument: kind for argument, (kind, form) in optional.items() if on[form]}
+    pointers["order"] = "*i64"
     numbers = dict.fromkeys(["scale", "p"], "fp32")
     absent = set(sizes) | (set(optional) - set(pointers))
     types = {n: pointers.get(n) or numbers.get(n) or "i32" for n in kernel.arg_names if n not in absent}
     return compiled(kernel, types, {n: v for n, v in sizes.items() if n in kernel.arg_names}, warps, sm)
 
 
-TALKING_FORMS = {"": {}, "all": dict(BIAS=True, MASK=True, DROPOUT=True)}
+TALKING_FORMS = {"": {}, "bias, mask": dict(BIAS=True, MASK=True), "dropout": dict(DROPOUT=True)}
 
 FORMS = {
     "": {},
@@ -176,14 +177,7 @@ def table(sm: int):
                         f"overlap {name} d {head_dim} o {o} {title}",
                         overlapped(name, head_dim, o, sm, **forms),
                     )
-    for name in ("attend", "grad_queries", "grad_keys", "grad_bias"):
-        for heads, width in ((4, 48), (8, 48), (12, 16), (12, 26)):
-            for title, forms in TALKING_FORMS.items():
-                if name != "grad_bias" or title:
-                    yield (
-                        f"talking {name} h {heads} d {width} {title}",
-                        talking_heads(name, heads, width, sm, **forms),
-                    )
+    yield from talking_table(sm)
     names = (
         "sum_keys",
         "gather_context",
@@ -196,6 +190,17 @@ def table(sm: int):
     for name in names:
         for head_dim in (32, 64):
             yield f"interactive {name} d {head_dim}", interacting(name, head_dim, 8, sm)
+
+
+def talking_table(sm: int):
+    """Fused talking heads, with the heads of CaiT-XXS and CaiT-S, and with 12 of ViT-Tiny, overlapped too."""
+    for name in ("attend", "grad_queries", "grad_keys", "grad_bias"):
+        for heads, width in ((4, 48), (8, 48), (12, 16), (12, 26)):
+            for title, forms in TALKING_FORMS.items():
+                refused = title == "dropout" and heads > MAX_DROPPING_HEADS
+                if not refused and (name != "grad_bias" or "bias" in title):
+                    found = talking_heads(name, heads, width, sm, **forms)
+                    yield f"talking {name} h {heads} d {width} {title}", found
 
 
 if __name__ == "__main__":

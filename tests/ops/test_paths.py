@@ -95,7 +95,9 @@ def test_fused_overlapped_heads():
 def test_fused_talking_heads():
     assert not talking_kernel_obstacles(cuda(BF16), 12, 32, 197)
     assert not talking_kernel_obstacles(cuda(F16), 1, 64, 197)
+    assert not talking_kernel_obstacles(cuda(BF16), 8, 48, 197, 0.1)
     for given, *sizes in (
+        (cuda(BF16), 12, 16, 197, 0.1),
         (cuda(BF16), 12, 48, 197),  # 16 heads of 64 in a tile
         (cuda(BF16), 17, 16, 197),
         (cuda(BF16), 4, 48, 50_000),

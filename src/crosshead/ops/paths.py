@@ -177,6 +177,7 @@ def talking_path(given: Conditions, num_heads: int, head_dim: int, dropout_p: fl
 
 # Of the fused kernels' tiles, which hold all heads; more channels in all would not stay in the registers.
 MAX_TALKING_HEADS, MAX_TALKING_WIDTH, MAX_TALKING_CHANNELS = 16, 64, 512
+MAX_DROPPING_HEADS = 8  # with more, drawing what is dropped would push tiles out of the registers
 
 
 def talking_tile(num_heads: int, width: int) -> tuple[int, int]:
@@ -190,10 +191,18 @@ def _power_of_two(number: int) -> int:
 
 
 def talking_kernel_obstacles(
-    given: Conditions, num_heads: int, width: int, tokens: int, *, interpreted: bool = False
+    given: Conditions,
+    num_heads: int,
+    width: int,
+    tokens: int,
+    dropout_p: float = 0.0,
+    *,
+    interpreted: bool = False,
 ) -> list[str]:
     """Why the fused kernels can't compute talking heads. ``auto`` doesn't take them: no GPU has timed them yet."""
     found, channels = _triton_obstacles(given, interpreted), prod(talking_tile(num_heads, width))
+    if dropout_p > 0 and num_heads > MAX_DROPPING_HEADS:
+        found.append(f"expected no dropout with more than {MAX_DROPPING_HEADS} heads, got {dropout_p}")
     for what, got, most in (
         ("heads", num_heads, MAX_TALKING_HEADS),
         ("channels a head", width, MAX_TALKING_WIDTH),

@@ -312,14 +312,14 @@ def grad_keys(
 
 @triton.jit
 def grad_bias(
-    q, k, v, pre, post, post_bias, bias, mask, seed, grad_out, log_sums, delta, grad, batch, q_b, q_h, q_n, k_b, k_h,
-    k_n, v_b, v_h, v_n, mask_b, mask_m, mask_n, images, heads, N, width, scale, p, HEADS: tl.constexpr,
+    q, k, v, pre, post, post_bias, bias, mask, seed, grad_out, log_sums, delta, grad, order, batch, q_b, q_h, q_n,
+    k_b, k_h, k_n, v_b, v_h, v_n, mask_b, mask_m, mask_n, images, heads, N, width, scale, p, HEADS: tl.constexpr,
     COLUMNS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, BIAS: tl.constexpr, MASK: tl.constexpr,
     CAUSAL: tl.constexpr, DROPOUT: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """One block of the gradient of the bias (h, N, N), summed over a share of the images in their order.
 
-    ``grad`` (shares, h, N, N): a program takes the images of its share, every ``shares``-th one.
+    ``grad`` (shares, h, N, N): a program takes the images of its share, every ``shares``-th one of ``order`` (B,).
     """
     blocks = tl.cdiv(N, KEYS)
     share, shares = tl.program_id(1), tl.num_programs(1)
@@ -331,8 +331,9 @@ def grad_bias(
     before_turned, after_turned = _mixing(pre, heads, HEADS, True), _mixing(post, heads, HEADS, True)
     inside = (h[:, None] < heads) & (m[None, :] < N)
     total = tl.zeros((HEADS, QUERIES, KEYS), tl.float32)
-    image = share.to(tl.int64)
-    for _ in range(share, batch, shares):
+    for place in range(share, batch, shares):
+        # Read, not counted: else the compiler keeps every address of the loop in registers of its own.
+        image = tl.load(order + place).to(tl.int64)
         queries = _heads(q + image * q_b, head, row, channel, q_h, q_n, heads, N, width, UPCAST)
         grads = _heads(
             grad_out + image * N * heads * width,
@@ -362,7 +363,6 @@ def grad_bias(
             grad_weights = grad_weights * _kept(seed, head, row, column, image, heads, N, p)
         grad_mixed = tl.exp2(mixed - sums) * (_mix(after_turned, grad_weights, HEADS, QUERIES, KEYS) - inner)
         total += _mix(before_turned, grad_mixed, HEADS, QUERIES, KEYS)
-        image += shares
     there = (head < heads) & (row < N) & (column < N)
     tl.store(grad + ((share * heads + head) * N + row.to(tl.int64)) * N + column, total, mask=there)
 

@@ -28,7 +28,7 @@ class Tile(NamedTuple):
 def tile(heads: int, columns: int) -> Tile:
     """For so many heads and columns: what compiles for sm_80 and sm_90 with few registers spilt or none
     (tests/ops/offline.py)."""
-    return Tile(32 if heads * columns <= 256 else 16, 16, 8)
+    return Tile(32 if heads <= 8 and heads * columns <= 256 else 16, 16, 8)
 
 
 def attend_fused(
@@ -56,7 +56,9 @@ def attend_fused(
         ValueError: for what the kernels don't serve.
     """
     num_heads, tokens, width = q.shape[1:]
-    obstacles = talking_kernel_obstacles(Conditions.of(q), num_heads, width, tokens, interpreted=INTERPRETED)
+    obstacles = talking_kernel_obstacles(
+        Conditions.of(q), num_heads, width, tokens, dropout_p, interpreted=INTERPRETED
+    )
     if attn_mask is not None and attn_mask.requires_grad:
         obstacles.append("expected a mask that gets no gradient; what heads learn goes into attn_bias")
     if attn_bias is not None and attn_bias.dim() == 4 and attn_bias.shape[0] > 1:
@@ -200,8 +202,8 @@ def _attend_backward(
         if learns_bias:
             shares = max(1, min(call.batch, PROGRAMS // (by_queries * by_keys)))
             sums = log_sums.new_empty(shares, *grad_bias.shape)
-            grid = (by_queries * by_keys, shares)
-            kernel.grad_bias[grid](*known, sums, call.batch, *call.sizes, **call.forms)
+            grid, order = (by_queries * by_keys, shares), torch.arange(call.batch, device=q.device)
+            kernel.grad_bias[grid](*known, sums, order, call.batch, *call.sizes, **call.forms)
             grad_bias = sums.sum(0).to(grad_bias.dtype)
     grad_pre, grad_post, grad_post_bias = (
         g.to(w.dtype, copy=True) for g, w in zip(_of_heads(parts, call), mixing, strict=True)
