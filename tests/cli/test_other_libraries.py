@@ -71,7 +71,7 @@ def test_classes_of_a_folder_are_told(picture, tmp_path):
     assert any(f"one.png ({name} at " in page for name in model.config.id2label.values())
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_v2_t"])
+@pytest.mark.parametrize("name", ["swin_v2_t", pytest.param("vit_b_32", marks=pytest.mark.soak)])
 def test_a_model_of_torchvision_by_name(name, picture, tmp_path):
     from torchvision.models import get_model
 
@@ -100,6 +100,7 @@ def test_folders_that_are_not_whole(change, message, picture, tmp_path, capsys):
     create("ViT").save_pretrained(tmp_path)
     processor().save_pretrained(tmp_path)
     change(tmp_path)
+    capsys.readouterr()
     assert main(["look", str(tmp_path), str(picture), "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -24,7 +24,9 @@ def described(model: nn.Module) -> dict[str, Any]:
     """The architecture and the arguments from which ``built`` makes it again, as ``config.json`` has them."""
     config: Any = model.config
     arguments = {"config": config.to_dict(), "interactions": interactions_of(model)}
-    side, channels = getattr(config, "image_size", None), getattr(config, "num_channels", 3)
+    of_timm = getattr(getattr(model, "timm_model", None), "patch_embed", None)  # in transformers' wrapper
+    side = getattr(config, "image_size", None) or getattr(of_timm, "img_size", None)
+    channels = getattr(config, "num_channels", 3)
     sides = [side, side] if isinstance(side, int) else side
     return {
         "architecture": f"{_PREFIX}{type(model).__name__}",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosshead.files import read_json
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
@@ -28,8 +30,6 @@ class NamedModel:
 
 def in_folder(folder: Path) -> Callable[[], NamedModel] | None:
     """What opens the model that a folder holds, as ``crosshead.save``, timm or transformers left it; or None."""
-    from crosshead.files import read_json
-
     if not (folder / _CONFIG).is_file():
         return None
     config = read_json(folder / _CONFIG)
@@ -116,13 +116,13 @@ def _of_timms_hub(folder: Path) -> NamedModel:
 
 def _of_transformers(folder: Path, config: dict[str, Any]) -> NamedModel:
     """Of ``save_pretrained``: the class that the folder names, of transformers alone, and its safetensors."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ValueError(f"{folder} is a model of transformers, which is not installed") from error
+    from safetensors import SafetensorError
+
+    transformers = _quietly()
     name = (config.get("architectures") or ["none"])[0]
     cls: Any = getattr(transformers, name, None)
-    if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
+    known = isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)
+    if not known:
         raise ValueError(
             f"transformers {transformers.__version__} has no model {name!r}, which {folder} names"
         )
@@ -132,8 +132,8 @@ def _of_transformers(folder: Path, config: dict[str, Any]) -> NamedModel:
             f"processor.save_pretrained({str(folder)!r})"
         )
     try:
-        model = cls.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        model: Any = cls.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: transformers can't load what is in it: {str(error).splitlines()[0]}"
         ) from error
@@ -145,13 +145,32 @@ def _of_transformers(folder: Path, config: dict[str, Any]) -> NamedModel:
     return _prepared_by_transformers(model, folder, f"transformers' {type(model).__name__}", classes)
 
 
+def _quietly() -> Any:
+    """transformers, of which nothing but its errors is heard: a command says what it has to say in a line."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise ValueError(
+            "this is a model of transformers, which is not installed: pip install transformers"
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
 def _prepared_by_transformers(
     model: "nn.Module", folder: Path, about: str, classes: Sequence[str] | None
 ) -> NamedModel:
-    from transformers import AutoImageProcessor
-
+    transformers = _quietly()
+    kind = read_json(folder / _PREPARATION).get("image_processor_type", "none")
+    cls: Any = getattr(transformers, kind, None)  # not by config.json, which may be ours
+    known = isinstance(cls, type) and issubclass(cls, transformers.ImageProcessingMixin)
+    if not known:
+        raise ValueError(
+            f"transformers {transformers.__version__} has no image processor {kind!r}, which {folder} names"
+        )
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        processor: Any = cls.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ValueError(f"{folder / _PREPARATION}: {str(error).splitlines()[0]}") from error
 
@@ -163,8 +182,9 @@ def _prepared_by_transformers(
             )
         return found
 
-    normal = getattr(processor, "do_normalize", True)
-    mean, std = (processor.image_mean, processor.image_std) if normal else (3 * [0.0], 3 * [1.0])
+    mean, std = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    if mean is None or std is None or not getattr(processor, "do_normalize", True):
+        mean, std = 3 * [0.0], 3 * [1.0]
     return NamedModel(model, prepare, mean, std, about, classes)
 
 
