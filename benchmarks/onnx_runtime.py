@@ -15,6 +15,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,36 +66,35 @@ def session(file: Path, threads: int) -> Callable[[Tensor], list[Tensor]]:
     return lambda images: [torch.from_numpy(each) for each in opened.run(None, {"images": images.numpy()})]
 
 
-def competitors(
-    name: str, images: Tensor, folder: Path
-) -> tuple[dict[str, Callable[[Tensor], Any]], dict[str, float]]:
-    """What computes a model, PyTorch first, each checked against it; and how far int8 is from it."""
+def competitors(name: str, folder: Path) -> dict[str, Callable[[Tensor], Any]]:
+    """What computes a model; PyTorch first."""
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     about = About(size=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3, crop="none")
-    threads = torch.get_num_threads()
-    runs: dict[str, Callable[[Tensor], Any]] = {}
-    for precision in ("fp32", "int8"):
-        file = folder / f"{precision}.onnx"
-        export_onnx(model, file, about, precision=precision)  # type: ignore[arg-type]
-        runs[f"ONNX Runtime, {precision}"] = session(file, threads)
     plain = whole(model).eval()
     found: dict[str, Callable[[Tensor], Any]] = {
         "PyTorch": plain,
         "PyTorch, compiled": torch.compile(plain, dynamic=False),
     }
-    found |= runs
-    apart = {}
-    with torch.inference_mode():
-        want = outputs(plain(images))
-        for label, run in list(found.items())[1:]:
-            for got, expected in zip(outputs(run(images)), want, strict=True):
-                int8 = label.endswith("int8")
-                require_close(got, expected, INT8_APART if int8 else 1e-4, f"{label}, {name}")
-                if int8:
-                    error = float((got - expected).abs().max() / expected.abs().max())
-                    apart[name] = max(apart.get(name, 0.0), error)
-    return found, apart
+    for precision in ("fp32", "int8"):
+        file = folder / f"{precision}.onnx"
+        export_onnx(model, file, about, precision=precision)
+        found[f"ONNX Runtime, {precision}"] = session(file, torch.get_num_threads())
+    return found
+
+
+@torch.inference_mode()
+def check(name: str, found: dict[str, Callable[[Tensor], Any]], images: Tensor) -> float:
+    """Each against PyTorch as it is; how far int8 is from it, of the largest output."""
+    want = outputs(found["PyTorch"](images))
+    apart = 0.0
+    for label, run in list(found.items())[1:]:
+        for got, expected in zip(outputs(run(images)), want, strict=True):
+            int8 = label.endswith("int8")
+            require_close(got, expected, INT8_APART if int8 else 1e-4, f"{label}, {name}")
+            if int8:
+                apart = max(apart, float((got - expected).abs().max() / expected.abs().max()))
+    return apart
 
 
 def outputs(result: Any) -> list[Tensor]:
@@ -102,20 +102,21 @@ def outputs(result: Any) -> list[Tensor]:
 
 
 def tables(name: str, rounds: int) -> tuple[dict[str, list[Timing]], dict[str, float]]:
-    found, apart = {}, {}
-    for batch in BATCHES:
-        images = torch.randn(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(batch))
-        with tempfile.TemporaryDirectory() as folder:
-            runs, difference = competitors(name, images, Path(folder))
+    measured, apart = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        found = competitors(name, Path(folder))
+        for batch in BATCHES:
+            images = torch.randn(batch, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(batch))
+            apart[f"int8 apart, batch {batch}"] = check(name, found, images)
+            calls = {label: partial(_quietly, run, images) for label, run in found.items()}
+            measured[f"batch {batch}"] = compare(calls, rounds if batch > 1 else 3 * rounds)
+    torch.compiler.reset()
+    return measured, apart
 
-            def timed(run: Callable[[Tensor], Any], images: Tensor = images) -> Callable[[], object]:
-                return torch.inference_mode()(lambda: run(images))
 
-            calls = {label: timed(run) for label, run in runs.items()}
-            found[f"batch {batch}"] = compare(calls, rounds if batch > 1 else 3 * rounds)
-        apart |= {f"int8 apart, batch {batch}": each for each in difference.values()}
-        torch.compiler.reset()
-    return found, apart
+@torch.inference_mode()
+def _quietly(run: Callable[[Tensor], Any], images: Tensor) -> object:
+    return run(images)
 
 
 def keep(name: str, header: dict[str, Any], measured: dict[str, list[Timing]]) -> None:
@@ -146,9 +147,13 @@ def page() -> str:
 
 
 def _cell(timing: dict[str, Any]) -> str:
-    middle = f"{timing['low_ms']:.3g} to {timing['high_ms']:.3g}"
+    middle, low, high = (_shown(timing[f"{name}_ms"]) for name in ("median", "low", "high"))
     ratio = "" if timing["name"] == "PyTorch" else f" × {timing['ratio']:.2f}"
-    return f"{timing['median_ms']:.3g} ({middle}){ratio}"
+    return f"{middle} ({low} to {high}){ratio}"
+
+
+def _shown(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def main() -> None:
