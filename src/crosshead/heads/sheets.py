@@ -71,7 +71,8 @@ def draw_sheet(
     across = min(times * width, _PICTURE[1])
     down = across * height // width
     cell = _CELL, max(_CELL * height // width, 1)
-    words = _wrapped([title, said, *_yardsticks(blocks)], across)
+    words = [(line, True) for line in _wrapped([title], across)]
+    words += [(line, False) for line in _wrapped([said, *_yardsticks(blocks)], across)]
     left = down + _LINE * (len(words) + 1) + 4 * _LINE * len(_palettes(blocks, scale))
     row_height = cell[1] + 2 * _LINE + _GAP
     columns = max(len(block.maps) for block in blocks)
@@ -126,7 +127,7 @@ def _draw_left(
     page: _Page,
     picture: NDArray[np.uint8],
     size: tuple[int, int],
-    words: Sequence[str],
+    words: Sequence[tuple[str, bool]],
     blocks: Sequence[BlockMaps],
     scale: Scale,
     query: Place | None,
@@ -138,8 +139,8 @@ def _draw_left(
     if query is not None:
         _mark(ax, _centred(query, blocks[0].maps.shape[1:], picture.shape[:2]))
     top = _MARGIN + size[1] + _LINE // 2
-    for i, line in enumerate(words):
-        page.text(_MARGIN, top + i * _LINE, line, bold=i == 0)
+    for i, (line, bold) in enumerate(words):
+        page.text(_MARGIN, top + i * _LINE, line, bold=bold)
     top += (len(words) + 1) * _LINE
     for i, (colours, ends) in enumerate(_palettes(blocks, scale).items()):
         bar = page.axes(_MARGIN, top + 4 * _LINE * i, size[0], _LINE)

@@ -170,7 +170,7 @@ def _draw(
     whose = asked or _named(query)
     what = f"rollout from {whose}" if args.rollout else f"attention of {whose}"
     if target is not None:
-        what += f" that speaks for class {args.gradient}"
+        what = f"what speaks for class {args.gradient} in the {what}"
     said = said_of(inspected, file, picture[0])
     draw_sheet(
         sheet,
