@@ -136,7 +136,9 @@ def test_an_option_that_is_none_is_named_with_the_options():
         ValueError, match=r"'overlap' has no option 'overlp'; did you mean 'overlap'\? it takes overlap"
     ):
         swap_attention(model, overlp=2)
-    with pytest.raises(ValueError, match="mode must be one of auto, chunked, full_width, triton, math, got 'fast'"):
+    with pytest.raises(
+        ValueError, match="mode must be one of auto, chunked, full_width, triton, math, got 'fast'"
+    ):
         swap_attention(model, "talking", mode="fast")
 
 

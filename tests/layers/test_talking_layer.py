@@ -98,7 +98,10 @@ def test_autocast():
         (dict(dim=24, num_heads=5), "24 does not split into 5 equal heads"),
         (dict(dim=24, num_heads=3, overlap=9), "between 0 and the head width 8, got 9"),
         (dict(dim=24, num_heads=3, proj_drop=1.5), r"\[0, 1\), got 1.5"),
-        (dict(dim=24, num_heads=3, mode="fast"), "one of auto, chunked, full_width, triton, math, got 'fast'"),
+        (
+            dict(dim=24, num_heads=3, mode="fast"),
+            "one of auto, chunked, full_width, triton, math, got 'fast'",
+        ),
     ],
 )
 def test_bad_input_is_named(arguments, message):
