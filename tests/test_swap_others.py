@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torchvision
 import transformers as hf
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -201,9 +202,33 @@ def test_what_transformers_would_save_without_the_interactions_is_refused(tmp_pa
     assert torch.equal(outputs(hf.ViTForImageClassification.from_pretrained(tmp_path)), outputs(model))
 
 
-def test_a_model_of_torchvision_is_refused_with_what_to_call(tmp_path):
-    with pytest.raises(ValueError, match="apply_interactions"):
-        crosshead.save(create("torchvision's ViT"), tmp_path)
+def test_a_model_of_torchvision_is_saved_by_its_name(tmp_path):
+    model = torchvision.models.swin_t(weights=None, num_classes=5).eval()
+    swap_attention(model, overlap=2, blocks=[0, 3])
+    crosshead.save(model, tmp_path / "a", name="torchvision/swin_t", classes=list("abcde"))
+    loaded = crosshead.load(tmp_path / "a")
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.pretrained_cfg["label_names"] == list("abcde")
+    assert loaded.pretrained_cfg["crop_pct"] == 224 / 232 and loaded.pretrained_cfg["mean"][0] == 0.485
+    crosshead.save(loaded, tmp_path / "b")
+    assert (tmp_path / "b" / "config.json").read_text() == (tmp_path / "a" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (lambda: create("torchvision's ViT"), None, "name='torchvision/vit_b_16'"),
+        (lambda: create("torchvision's ViT"), "torchvision/vit_b_99", "no classifier 'vit_b_99'"),
+        (lambda: create("torchvision's ViT"), "torchvision/vit_b_32", "is another model"),
+        (lambda: create("ViT"), "torchvision/vit_b_32", "none of them"),
+        (lambda: torch.nn.Sequential(torch.nn.Linear(3, 3)), None, "apply_interactions"),
+    ],
+)
+def test_a_name_that_is_not_the_models_is_refused(make, name, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        crosshead.save(make(), tmp_path, name=name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "TimmWrapper"])  # whose model gives none

@@ -37,6 +37,7 @@ from ..swap import (
     plain_path,
     unwrapped,
 )
+from .torchvision_models import built_by_torchvision, described_by, is_torchvisions, names_torchvisions
 from .transformers_models import built, described, is_named, is_theirs
 from .twins import compute_alike
 from .variants import own_arguments
@@ -86,20 +87,22 @@ def save(
     model: nn.Module,
     folder: str | os.PathLike[str],
     *,
+    name: str | None = None,
     args: Mapping[str, Any] | None = None,
     classes: Sequence[str] | None = None,
     preparation: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a model of timm's registry or of transformers, swapped or not, to a folder.
+    """Writes a model of timm's registry, of transformers or of torchvision, swapped or not, to a folder.
 
     ``crosshead.load`` gives it back.
 
     Args:
-        model: made by ``timm.create_model``, by a recipe or by a class of transformers'; compiled or not, with or
-            without DDP around it.
+        model: made by ``timm.create_model``, by a recipe, by a class of transformers' or by ``torchvision.models``;
+            compiled or not, with or without DDP around it.
         folder: made where it is not there; its two files are replaced.
-        args: what ``timm.create_model`` was given beside ``num_classes`` and ``in_chans``, where the model doesn't
-            remember it: timm's do since 1.0.31, this library's always did.
+        name: of torchvision's models alone, which don't know theirs: ``"torchvision/vit_b_16"``.
+        args: what the model was created with beside ``num_classes``, ``in_chans`` and ``image_size``, where it doesn't
+            remember it: timm's do since 1.0.31, this library's always did, torchvision's never.
         classes: names, in the order of the outputs.
         preparation: of pictures, over what timm knows of the model: ``mean``, ``std``, ``input_size``,
             ``interpolation``, ``crop_pct``.
@@ -112,7 +115,7 @@ def save(
     model = unwrapped(model)
     check_no_adapters(model)
     check_whole(model, "save")
-    config = _config(model, dict(args or {}), classes, preparation or {})
+    config = _config(model, name, dict(args or {}), classes, preparation or {})
     weights = {
         plain_path(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()
     }
@@ -131,7 +134,7 @@ def save(
 def _check_twin(model: nn.Module, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """ValueError where what ``load_saved`` would build from ``config`` is not ``model``."""
     name, args = config["architecture"], config["model_args"]
-    remedy = "give save(..., args=...) what timm.create_model was given"
+    remedy = "give save(..., args=...) what it was created with"
     with torch.random.fork_rng(devices=[]):
         try:
             twin = _create(name, args)
@@ -213,9 +216,21 @@ def _weights_name(config: Mapping[str, Any]) -> str:
 
 
 def _config(
-    model: nn.Module, args: dict[str, Any], classes: Sequence[str] | None, preparation: Mapping[str, Any]
+    model: nn.Module,
+    called: str | None,
+    args: dict[str, Any],
+    classes: Sequence[str] | None,
+    preparation: Mapping[str, Any],
 ) -> dict[str, Any]:
     cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", None) or {})
+    if is_torchvisions(model):
+        config = described_by(_torchvisions_name(model, called or cfg.get("architecture")), model)
+        config["model_args"] |= args
+        return _with_preparation(config, config["pretrained_cfg"] | cfg, classes, preparation)
+    if called is not None:
+        raise ValueError(
+            f"name={called!r} is for torchvision's models; {type(model).__name__} is none of them"
+        )
     if is_theirs(model):
         config = described(model)
         cfg = config["pretrained_cfg"] | cfg
@@ -230,6 +245,15 @@ def _config(
         swapped = {"name": name, **given, "interactions": interactions}
         config |= {"architecture": SWAPPED, "model_args": swapped}
     return _with_preparation(config, cfg, classes, preparation)
+
+
+def _torchvisions_name(model: nn.Module, called: str | None) -> str:
+    if called is None or not names_torchvisions(called):
+        raise ValueError(
+            f"expected the name by which torchvision's {type(model).__name__} can be built again, got {called!r}; call "
+            "save(..., name='torchvision/vit_b_16'), with args= for what else torchvision.models.get_model was given"
+        )
+    return called
 
 
 def _with_preparation(
@@ -250,9 +274,9 @@ def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, An
     name = cfg.get("architecture")
     if not name or not timm.is_model(name):
         raise ValueError(
-            f"{type(model).__name__} is not a model of timm's registry or of transformers, and so can't be built again "
-            "by name; save its state_dict with safetensors and crosshead.swap.interactions_of(model) as JSON, and call "
-            "apply_interactions(model, held) and load_state_dict on one that you build"
+            f"{type(model).__name__} is not a model of timm's registry, of transformers or of torchvision, and so can't "
+            "be built again by name; save its state_dict with safetensors and crosshead.swap.interactions_of(model) as "
+            "JSON, and call apply_interactions(model, held) and load_state_dict on one that you build"
         )
     remembered = {**getattr(model, "created_with", {}), **getattr(model, "_model_args", {})}
     given = own_arguments(remembered)
@@ -288,6 +312,8 @@ def _create(name: str, args: Mapping[str, Any]) -> nn.Module:
     """The model without weights. What a folder says is data: no name that is an address, and nothing to fetch."""
     if is_named(name):
         return built(name, args)
+    if names_torchvisions(name):
+        return built_by_torchvision(name, args)
     if not timm.is_model(name):
         raise RuntimeError(f"Unknown model {name!r}; expected a name of timm's registry")
     return timm.create_model(name, **own_arguments(args), pretrained=False)
