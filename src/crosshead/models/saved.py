@@ -274,9 +274,9 @@ def _origin(model: nn.Module, cfg: Mapping[str, Any]) -> tuple[str, dict[str, An
     name = cfg.get("architecture")
     if not name or not timm.is_model(name):
         raise ValueError(
-            f"{type(model).__name__} is not a model of timm's registry, of transformers or of torchvision, and so can't "
-            "be built again by name; save its state_dict with safetensors and crosshead.swap.interactions_of(model) as "
-            "JSON, and call apply_interactions(model, held) and load_state_dict on one that you build"
+            f"{type(model).__name__} is not a model of timm's registry, of transformers or of torchvision, and so "
+            "can't be built again by name; save its state_dict and crosshead.swap.interactions_of(model) as JSON, "
+            "and call apply_interactions(model, held) and load_state_dict on one that you build"
         )
     remembered = {**getattr(model, "created_with", {}), **getattr(model, "_model_args", {})}
     given = own_arguments(remembered)
