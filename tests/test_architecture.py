@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "compare": {"recipe", "tasks", "train"},
     "conversion": {"data", "swap", "tasks", "train"},
     "judging": {"files", "formats", "data", "tasks", "train"},
-    "export": {"data", "models", "tasks", "train"},
+    "export": {"libraries", "data", "models", "tasks", "train"},
     "cli": {
         "files",
         "libraries",
@@ -61,7 +61,8 @@ INSIDE = {
     "prepare run tools",
     "conversion": "objectives distilling costs outcome of_run of_pictures",
     "hub": "repository card run_card publish",
-    "export": "about answers prepare runtime graphs mends programs precision checks onnx_file sources",
+    "export": "about answers objects prepare runtime anchors regions two_stage graphs mends programs precision checks "
+    "two_stage_checks onnx_file sources",
 }
 
 

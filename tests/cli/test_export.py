@@ -1,6 +1,7 @@
 """``crosshead export`` to ONNX, and ``crosshead predict`` on such a file where there is no PyTorch."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 import crosshead
 import crosshead.data.datasets.scenes as scenes
 from crosshead.cli import main
+from crosshead.data.coco.rle import decode, parse
 from map_files import map_folder
 
 # What a machine that runs exported files need not have.
@@ -32,6 +34,7 @@ import sys
 sys.argv = ["crosshead", *{[str(word) for word in words]}]
 sys.modules |= dict.fromkeys({ABSENT})
 from crosshead.cli import main
+from crosshead.data.coco.rle import decode, parse
 code = main(sys.argv[1:])
 assert not any(name.partition(".")[0] in {ABSENT} and module for name, module in sys.modules.items())
 sys.exit(code)
@@ -145,6 +148,32 @@ def test_a_dense_detectors_file_finds_the_runs_objects(tmp_path, capsys, monkeyp
     assert main(["export", str(run), "--out", str(tmp_path / "i.onnx"), "--precision", "int8"]) == 0
     told = capsys.readouterr().out
     assert "on the validation pictures: box AP " in told and "% in int8" in told, told
+
+
+@pytest.mark.soak
+def test_a_two_stage_detectors_file_finds_the_runs_objects_and_masks(tmp_path, capsys, monkeypatch, fails):
+    monkeypatch.setattr(scenes, "LENGTHS", {"train": 8, "validation": 3, "test": 4})
+    words = [*TINY, "data.batch_size=4", "task.score_threshold=0", "model.detector.pyramid.width=8"]
+    words += ["model.detector.score_threshold=0.0", "model.detector.mask_layers=[8]"]
+    assert main(["train", "scenes_mask_rcnn", *words, "--output", str(tmp_path)]) == 0
+    run, file = tmp_path / "scenes_mask_rcnn", tmp_path / "d.onnx"
+    scene, _ = scenes.Scenes("test", (96, 96), 0).scene(0)
+    scene.save(tmp_path / "a.png")
+    scene.resize((96, 84)).save(tmp_path / "b.png")
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    want = answers(capsys, run, *pictures, "--top", "20")
+    assert "images of one size" in fails("export", run, "--out", file, "--dynamic", "batch,size")
+    assert main(["export", str(run), "--out", str(file)]) == 0
+    assert re.search(r"the same [1-9][\d,]* objects", capsys.readouterr().out)
+    code, out, said = without_torch("predict", file, *pictures, "--json", "--top", "20")
+    assert code == 0, said
+    for got, expected in zip(json.loads(out), want, strict=True):
+        assert got["size"] == expected["size"] and len(got["objects"]) == len(expected["objects"]) > 0
+        for one, other in zip(got["objects"], expected["objects"], strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+            assert one["bbox"] == pytest.approx(other["bbox"], abs=0.01)
+            masks = [decode(parse(each["segmentation"], tuple(got["size"]))) for each in (one, other)]
+            assert (masks[0] != masks[1]).sum() <= 2
 
 
 def test_what_does_not_go_is_one_line(run, digits, tmp_path, fails, capsys):

@@ -50,7 +50,7 @@ class File:
         self.module, self.about = DenseAnchors(model), told
 
     @torch.no_grad()
-    def run(self, images):
+    def run(self, images, sizes=None):
         return [each.numpy() for each in self.module(torch.from_numpy(images))]
 
 
@@ -72,7 +72,7 @@ def test_kept_boxes_are_the_detectors(name, varying):
 
 def test_a_file_of_one_size_judges_no_other():
     told = About(size=(96, 64), answers="segments", classes=("a", "b"))
-    file = SimpleNamespace(about=told, run=lambda images: [images])
+    file = SimpleNamespace(about=told, run=lambda images, sizes: [images])
     assert Ran(file)(torch.zeros(2, 3, 96, 64)).shape == (2, 3, 96, 64)
     with pytest.raises(
         ValueError, match=r"not all 96 x 64 pixels.*one batch is 64 x 64.*--dynamic batch,size"

@@ -116,13 +116,17 @@ def test_a_segmenter_takes_pictures_of_any_size(tmp_path):
     same(tmp_path / "s.onnx", model, [(1, 3, 64, 112), (3, 3, 96, 80)], written.about)
 
 
-def test_of_detectors_dense_ones_go_whole_and_others_in_parts(tmp_path):
+def test_of_detectors_those_of_two_stages_have_one_size_and_float32(tmp_path):
     model = build_detector("retinanet", small_maps(), 4, pyramid={"width": 8})
     written = export_onnx(model, tmp_path / "d.onnx", about(64, 64, crop="none"))
     assert [len(shape) for shape in written.outputs] == [3, 3] and written.outputs[1][-1] == 4
     staged = build_detector("faster_rcnn", small_maps(), 4, pyramid={"width": 8}, box_width=8)
-    with pytest.raises(ValueError, match=r"can't be exported whole: how many boxes.*--backbone.*retinanet"):
-        export_onnx(staged, tmp_path / "r.onnx", about(64, 64))
+    for options, said in (
+        ({"varying": ("batch", "size")}, r"takes images of one size.*--dynamic batch.*--pyramid"),
+        ({"precision": "int8"}, r"is fp32: in int8 its first stage.*--pyramid"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            export_onnx(staged, tmp_path / "r.onnx", about(64, 64), **options)
     assert export_onnx(staged, tmp_path / "p.onnx", about(64, 64), part="pyramid").inputs[0] == "batch"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["d.onnx", "p.onnx"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crosshead.data.base import Splits
 from crosshead.export.about import About
-from crosshead.export.answers import kept_boxes
+from crosshead.export.objects import kept
 from crosshead.export.prepare import normalised, resized
 from crosshead.export.runtime import OnnxModel
 from crosshead.tasks import METRICS
@@ -27,10 +27,13 @@ Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 
 @dataclass
 class Compared:
-    """The largest ``difference`` over an output's largest entry, and the (batch, height, width) that it is over."""
+    """The largest ``difference`` over an output's largest entry, and the (batch, height, width) that it is over; of
+    the ``objects`` that were found by how many model and file decided another way where both ways are as good."""
 
     difference: float = 0.0
     shapes: list[tuple[int, int, int]] = field(default_factory=list)
+    objects: int = 0
+    ties: int = 0
 
 
 class Images:
@@ -118,7 +121,9 @@ class Ran(nn.Module):
         self.file, self.stride, self.num_classes = file, file.about.stride, len(file.about.classes)
         self.on = nn.Parameter(torch.zeros(()))  # asked for its device
 
-    def outputs(self, images: Tensor) -> tuple[list[NDArray[Any]], tuple[int, int]]:
+    def outputs(
+        self, images: Tensor, sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[list[NDArray[Any]], tuple[int, int]]:
         """All that the file gives, and the (height, width) that it took."""
         about = self.file.about
         given: Any = images.numpy()
@@ -135,8 +140,9 @@ class Ran(nn.Module):
         if about.input == "pixels":
             mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (about.mean, about.std))
             given = np.rint((given * std + mean) * 255).clip(0, 255).astype(np.uint8)
-        parts = [given] if "batch" in about.varying else [image[None] for image in given]
-        found = [self.file.run(part) for part in parts]
+        at_once = len(given) if "batch" in about.varying else 1
+        parts = [slice(i, i + at_once) for i in range(0, len(given), at_once)]
+        found = [self.file.run(given[part], None if sizes is None else sizes[part]) for part in parts]
         return [np.concatenate(each) for each in zip(*found, strict=True)], given.shape[2:]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -158,17 +164,14 @@ class RanDetector(Ran):
         )
 
     def forward(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:  # type: ignore[override]
-        outputs, given = self.outputs(images)
-        return [
-            dict(
-                zip(
-                    ("boxes", "scores", "labels"),
-                    map(torch.from_numpy, kept_boxes(of_one, given, seen, self.file.about)),
-                    strict=True,
-                )
-            )
-            for seen, *of_one in zip(sizes, *outputs, strict=True)
-        ]
+        outputs, given = self.outputs(images, sizes)
+        answers = []
+        for seen, *of_one in zip(sizes, *outputs, strict=True):
+            found = map(torch.from_numpy, kept(of_one, given, seen, self.file.about))
+            answers.append(dict(zip(("boxes", "scores", "labels", "masks"), found, strict=False)))
+            if "masks" in answers[-1]:
+                answers[-1]["masks"] = answers[-1]["masks"][:, None]
+        return answers
 
 
 def judge(trained: LoadedRun, splits: Splits, file: OnnxModel | None = None) -> str:

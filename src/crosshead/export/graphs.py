@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crosshead.export.anchors import anchors_of, moved, stretched
+from crosshead.export.two_stage import TwoStages
 from crosshead.models.detectors import FCOS, RCNN, Detector, RetinaNet
 from crosshead.models.pyramid import Maps
 
@@ -51,55 +53,19 @@ class DenseAnchors(nn.Module):
         net: Any = self.model.net
         levels = self.model.pyramid(images)
         outputs = net.head(levels)
-        anchors = torch.cat([self._anchors(level, i) for i, level in enumerate(levels)])
+        anchors = torch.cat([anchors_of(net.anchor_generator, level, i) for i, level in enumerate(levels)])
         deltas = outputs["bbox_regression"]
         if isinstance(self.model, FCOS):
-            return outputs["cls_logits"], _stretched(anchors, deltas), outputs["bbox_ctrness"]
-        return outputs["cls_logits"], _moved(anchors, deltas, net.box_coder)
-
-    def _anchors(self, level: Tensor, i: int) -> Tensor:
-        """(h * w * per location, 4) of one level; in torchvision's order."""
-        generator: Any = self.model.net.anchor_generator
-        base = generator.generator.cell_anchors[i].to(level)
-        stride = generator.strides[i]
-        rows = torch.arange(level.shape[-2], dtype=torch.float32)[:, None, None] * stride
-        columns = torch.arange(level.shape[-1], dtype=torch.float32)[None, :, None] * stride
-        # Sums, not broadcast_tensors: that asks while tracing whether a side is 1.
-        everywhere = torch.zeros(level.shape[-2], level.shape[-1], 1)
-        rows, columns = rows + everywhere, columns + everywhere
-        at = torch.stack([columns, rows, columns, rows], -1)
-        return (at + base).reshape(-1, 4)
-
-
-def _moved(anchors: Tensor, deltas: Tensor, coder: Any) -> Tensor:
-    """torchvision's ``BoxCoder.decode_single``, of a batch."""
-    sides = anchors[:, 2:] - anchors[:, :2]
-    centers = anchors[:, :2] + 0.5 * sides
-    weights = deltas.new_tensor(coder.weights)
-    deltas = deltas / weights
-    centers = deltas[..., :2] * sides + centers
-    half = 0.5 * deltas[..., 2:].clamp(max=coder.bbox_xform_clip).exp() * sides
-    return torch.cat([centers - half, centers + half], -1)
-
-
-def _stretched(points: Tensor, distances: Tensor) -> Tensor:
-    """torchvision's ``BoxLinearCoder.decode``, of a batch."""
-    sides = points[:, 2:] - points[:, :2]
-    centers = 0.5 * (points[:, :2] + points[:, 2:])
-    distances = distances * torch.cat([sides, sides], -1)
-    return torch.cat([centers - distances[..., :2], centers + distances[..., 2:]], -1)
+            return outputs["cls_logits"], stretched(anchors, deltas), outputs["bbox_ctrness"]
+        return outputs["cls_logits"], moved(anchors, deltas, net.box_coder)
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """What of a model is exported as "whole"; ValueError for one that can't be."""
+    """What of a model is exported as "whole"."""
     if isinstance(model, RetinaNet | FCOS):
         return DenseAnchors(model)
     if isinstance(model, RCNN):
-        raise ValueError(
-            f"{type(model).__name__} can't be exported whole: how many boxes go from its first stage to its second "
-            "depends on the picture, and a graph has no such shapes; export its backbone (--backbone), or backbone "
-            "and pyramid (--pyramid), and run the heads in PyTorch; of the detectors retinanet and fcos go whole"
-        )
+        return TwoStages(model)
     return model
 
 
@@ -109,6 +75,8 @@ def output_names(model: nn.Module, part: str) -> list[str] | None:
         return None
     if isinstance(model, FCOS):
         return ["logits", "boxes", "centerness"]
+    if isinstance(model, RCNN):
+        return ["boxes", "scores", "labels", *(["masks"] if model.net.roi_heads.has_mask() else [])]
     return ["logits", "boxes"] if isinstance(model, Detector) else ["logits"]
 
 

@@ -23,7 +23,10 @@ from crosshead.export.graphs import Pixels, Probabilities, output_names, periods
 from crosshead.export.mends import sizes_stay_free
 from crosshead.export.precision import Precision, write_in
 from crosshead.export.programs import Part, part_of
-from crosshead.export.runtime import open_session
+from crosshead.export.regions import translations
+from crosshead.export.runtime import open_session, run_session
+from crosshead.export.two_stage import TwoStages
+from crosshead.export.two_stage_checks import check_options, compare_found
 
 MOST = 2**31 - 1  # bytes, that one file can hold
 
@@ -32,7 +35,8 @@ MOST = 2**31 - 1  # bytes, that one file can hold
 class Written:
     """A file that computes what the model does. ``difference`` is the largest over an output's largest entry, of the
     float32 graph and (``of_precision``) of the file where that has another precision; ``shapes`` are the
-    (batch, height, width) that it is over, of ``real`` pictures, or of noise where that is 0."""
+    (batch, height, width) that it is over, of ``real`` pictures, or of noise where that is 0. ``objects`` and
+    ``ties``: of a two-stage detector, see ``Compared``."""
 
     file: Path
     about: About
@@ -42,6 +46,8 @@ class Written:
     shapes: tuple[tuple[int, int, int], ...]
     real: int
     of_precision: float | None = None
+    objects: int | None = None
+    ties: int = 0
 
 
 def export_onnx(
@@ -74,6 +80,8 @@ def export_onnx(
         raise ValueError(f"{file}: the name of an ONNX file must end in .onnx")
     plain = part_of(model, part)
     plain.train(False)
+    if isinstance(plain, TwoStages):
+        check_options(about, varying, precision)
     if about.outputs == "probabilities":
         plain = Probabilities(plain, about.answers == "labels")
     tracing = _Tracing(plain, about, tuple(each for each in ("batch", "size") if each in varying))
@@ -101,6 +109,8 @@ def export_onnx(
         tuple(compared.shapes),
         len(images.pictures),
         apart,
+        compared.objects if isinstance(plain, TwoStages) else None,
+        compared.ties,
     )
 
 
@@ -116,7 +126,10 @@ def _checked(
     """Writes the graph in float32, compares it, then writes it as it shall be, and compares that."""
     write_in("fp32", proto, aside)
     run = _run(aside)
-    compared = compare(plain, run, images, tracing.shapes())
+    if isinstance(plain, TwoStages):
+        compared = compare_found(plain.model, run, images, tracing.shapes())
+    else:
+        compared = compare(plain, run, images, tracing.shapes())
     if "size" in about.varying:
         about = replace(about, smallest=tracing.smallest(run, images))
     _describe(proto, about)
@@ -131,8 +144,7 @@ def _checked(
 
 def _run(file: Path) -> Any:
     session = open_session(file)
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})
+    return lambda images, sizes=None: run_session(session, images, sizes)
 
 
 def _describe(proto: Any, about: About) -> None:
@@ -199,15 +211,26 @@ class _Tracing:
             images = images.to(torch.uint8)
         if "size" in about.varying:
             self._check_takes(height, width)
+        two_stages = isinstance(self.plain, TwoStages)
+        sizes = torch.tensor([[height, width]] * batch, dtype=torch.float32)
+        given, names_in = ((images, sizes), ["images", "sizes"]) if two_stages else ((images,), ["images"])
         errors = []
         for free in self._free():
             try:
                 with _silence(), sizes_stay_free():
                     traced = torch.export.export(
-                        module.eval(), (images,), dynamic_shapes=(free,) if free else None, strict=False
+                        module.eval(),
+                        given,
+                        dynamic_shapes=(free,) * len(given) if free else None,
+                        strict=False,
                     )
                     program = torch.onnx.export(
-                        traced, dynamo=True, verbose=False, input_names=["images"], output_names=names
+                        traced,
+                        dynamo=True,
+                        verbose=False,
+                        input_names=names_in,
+                        output_names=names,
+                        custom_translation_table=translations() if two_stages else None,
                     )
             except Exception as error:  # torch.export has no one kind for what it can't follow
                 errors.append(error)

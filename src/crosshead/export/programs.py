@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from crosshead.export.graphs import whole
+from crosshead.export.two_stage import TwoStages
 from crosshead.models.pyramid import Maps, Pyramid
 
 Part = Literal["whole", "backbone", "pyramid"]
@@ -71,6 +72,12 @@ def export_model(
     if file.suffix != ".pt2":
         raise ValueError(f"{file}: the name of an exported program must end in .pt2")
     module = part_of(model, part).eval()
+    if isinstance(module, TwoStages):
+        raise ValueError(
+            f"{type(model).__name__} can't be exported whole as a program of PyTorch: how many boxes go from its first "
+            "stage to its second depends on the picture, and it would run with this library's operators only; write an "
+            "ONNX file (--to onnx), or export its backbone (--backbone), or backbone and pyramid (--pyramid)"
+        )
     shapes = _Shapes(module, part, size, channels)
     with torch.no_grad():
         shapes.check_size()

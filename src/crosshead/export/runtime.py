@@ -12,7 +12,8 @@ from PIL import Image
 
 from crosshead.data.decode.decoding import Decoding
 from crosshead.export.about import About
-from crosshead.export.answers import NOT_FINITE, found_objects, labelled, lines, segmented
+from crosshead.export.answers import NOT_FINITE, labelled, lines, segmented
+from crosshead.export.objects import found_objects
 from crosshead.export.prepare import decoding_of, padded, prepared
 
 
@@ -58,10 +59,11 @@ class OnnxModel:
             alike = list(group)
             stacked = np.stack([each.image for each in alike])
             self._check_size(stacked.shape[-2:])
+            seen = [each.seen for each in alike]
             if "batch" in self.about.varying:
-                outputs = self.run(stacked)
+                outputs = self.run(stacked, seen)
             else:
-                parts = [self.run(image[None]) for image in stacked]
+                parts = [self.run(image[None], [its]) for image, its in zip(stacked, seen, strict=True)]
                 outputs = [np.concatenate(each) for each in zip(*parts, strict=True)]
             found += [
                 answer if fine else {"predictions": [], "fault": NOT_FINITE}
@@ -69,10 +71,9 @@ class OnnxModel:
             ]
         return found
 
-    def run(self, images: NDArray[Any]) -> list[NDArray[Any]]:
-        """All outputs for images (B, C, H, W)."""
-        out: list[NDArray[Any]] = self.session.run(None, {self.session.get_inputs()[0].name: images})
-        return out
+    def run(self, images: NDArray[Any], sizes: Sequence[tuple[int, int]] | None = None) -> list[NDArray[Any]]:
+        """All outputs for images (B, C, H, W), each a picture of its (height, width) in ``sizes`` and padding."""
+        return run_session(self.session, images, sizes)
 
     def _read(
         self, outputs: list[NDArray[Any]], pictures: list[Prepared], top: int | None
@@ -115,6 +116,18 @@ def _finite(outputs: list[NDArray[Any]]) -> list[bool]:
     rows = [np.isfinite(each).reshape(len(each), -1).all(1) for each in outputs]
     found: list[bool] = np.logical_and.reduce(rows).tolist()
     return found
+
+
+def run_session(
+    session: Any, images: NDArray[Any], sizes: Sequence[tuple[int, int]] | None = None
+) -> list[NDArray[Any]]:
+    """All outputs; ``sizes`` (the images' own, unless given) go to a graph that takes them."""
+    names = [each.name for each in session.get_inputs()]
+    given = {names[0]: images}
+    if len(names) > 1:
+        given[names[1]] = np.asarray(sizes or [images.shape[2:]] * len(images), np.float32)
+    out: list[NDArray[Any]] = session.run(None, given)
+    return out
 
 
 def open_session(file: str | Path) -> Any:

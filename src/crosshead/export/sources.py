@@ -19,7 +19,7 @@ from crosshead.data.transforms.pipeline import image_size
 from crosshead.export.about import About
 from crosshead.export.graphs import step_of
 from crosshead.export.prepare import channels_of
-from crosshead.models.detectors import FCOS, RetinaNet
+from crosshead.models.detectors import FCOS, RCNN, RetinaNet
 from crosshead.models.saved import CONFIG, load_saved
 from crosshead.tasks.detect.matching import score_thresholds
 from crosshead.train.inference import LoadedRun, load_run
@@ -126,21 +126,25 @@ def _about_run(trained: LoadedRun) -> About:
 
 
 def _detector(trained: LoadedRun) -> dict[str, Any] | None:
-    if not isinstance(trained.model, RetinaNet | FCOS):
+    if not isinstance(trained.model, RetinaNet | FCOS | RCNN):
         return None
     net: Any = trained.model.net
     shown = trained.recipe.task.score_threshold
-    return {
-        "strides": list(trained.model.pyramid.strides),
-        "per_location": net.anchor_generator.per_location,
-        "candidates": net.topk_candidates,
-        "score_threshold": net.score_thresh,
-        "nms_threshold": net.nms_thresh,
-        "max_detections": net.detections_per_img,
+    told = {
+        "nms_threshold": trained.model.nms_threshold,
+        "max_detections": trained.model.max_detections,
         "shown_threshold": shown
         if isinstance(shown, float)
         else score_thresholds(shown, trained.info.class_names),
         "class_ids": None if trained.info.class_ids is None else list(trained.info.class_ids),
+    }
+    if isinstance(trained.model, RCNN):  # whose graph decides itself what is kept
+        return told
+    return told | {
+        "strides": list(trained.model.pyramid.strides),
+        "per_location": net.anchor_generator.per_location,
+        "candidates": net.topk_candidates,
+        "score_threshold": net.score_thresh,
     }
 
 

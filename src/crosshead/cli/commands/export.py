@@ -32,8 +32,8 @@ def register(commands: Commands) -> None:
         usage="crosshead export RUN|MODEL [--out FILE] [options]",
         description="Writes a model as an ONNX file (or, --to pt2, a torch.export program), runs it, and compares it\n"
         "with the model, on the run's validation pictures, before it reports success. A file that computes something\n"
-        "else is not left behind. A classifier, a segmenter, RetinaNet or FCOS goes whole; of other detectors the\n"
-        "backbone, or backbone and pyramid. Classes, mean, deviation and sizes go into the file.",
+        "else is not left behind. Classifiers, segmenters and detectors go whole, or their backbone, or backbone and\n"
+        "pyramid; Faster and Mask R-CNN whole only to ONNX. Classes, mean, deviation and sizes go into the file.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -204,8 +204,18 @@ def _print_onnx(written: "Written", without: str | None) -> None:
         f"  ONNX Runtime against PyTorch: {written.difference:.1e} of the largest output apart at most, on {on}, in "
         f"batches of {', '.join(map(str, batches))} and {len({s[1:] for s in shapes})} size(s)"
     )
+    if written.objects is not None:
+        print(f"  {_objects(written.objects, written.ties)}")
     if written.of_precision is not None:
         print(f"  in {about.precision}: {written.of_precision:.1e} apart")
+
+
+def _objects(found: int, ties: int) -> str:
+    """What a two-stage detector's file was compared on."""
+    if not found:
+        return "the model finds nothing on them, and neither does the file: more than that was not compared"
+    decided = f", {ties:,} of them by a tie that the file decides another way" if ties else ""
+    return f"the same {found:,} objects{decided}"
 
 
 def _program(args: argparse.Namespace, out: Path, source: "Source", size: tuple[int, int] | None) -> int:
