@@ -80,6 +80,11 @@ def test_the_graph_finds_what_the_detector_finds(name, options, varying):
             assert torch.allclose(found[key], expected[key], atol=1e-4, rtol=0), key
 
 
+def test_pictures_of_another_size_want_a_file_of_theirs():
+    with pytest.raises(ValueError, match="one batch is 96 x 96; export with --size HxW"):
+        RanDetector(File(detector("faster_rcnn")))(torch.zeros(1, 3, 96, 96), [(96, 96)])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("where", ["rpn.head.bbox_pred", "roi_heads.box_predictor.cls_score"])
 def test_what_is_not_finite_is_not_passed_over(where):

@@ -14,7 +14,7 @@ from crosshead.data.base import Splits
 from crosshead.export.about import About
 from crosshead.export.objects import kept
 from crosshead.export.prepare import normalised, resized
-from crosshead.export.runtime import OnnxModel
+from crosshead.export.runtime import OnnxModel, for_sizes
 from crosshead.tasks import METRICS
 from crosshead.train.inference import LoadedRun, evaluate_on
 
@@ -135,7 +135,7 @@ class Ran(nn.Module):
             height, width = given.shape[2:]
             raise ValueError(
                 f"they are not all {about.size[0]} x {about.size[1]} pixels, as the file takes them: one batch is "
-                f"{height} x {width}; export with --dynamic batch,size"
+                f"{height} x {width}; export with {for_sizes(about)}"
             )
         if about.input == "pixels":
             mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (about.mean, about.std))

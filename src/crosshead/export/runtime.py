@@ -97,7 +97,7 @@ class OnnxModel:
         if "size" not in self.about.varying and tuple(size) != self.about.size:
             raise ValueError(
                 f"{self.name} takes pictures that are {' x '.join(map(str, self.about.size))} pixels (height x width) "
-                f"when prepared, and this one is {' x '.join(map(str, size))}: export with --dynamic batch,size"
+                f"when prepared, and this one is {' x '.join(map(str, size))}: export with {for_sizes(self.about)}"
             )
         if "size" in self.about.varying and min(size) < self.about.smallest:
             raise ValueError(
@@ -109,6 +109,12 @@ class OnnxModel:
         """An answer as a person reads it."""
         threshold = self.about.detector["shown_threshold"] if self.about.detector else 0.0
         return lines(answer, min(threshold) if isinstance(threshold, list) else threshold)
+
+
+def for_sizes(about: About) -> str:
+    """The option of ``crosshead export`` that pictures of another size than the file's want."""
+    two_stages = about.detector is not None and "strides" not in about.detector
+    return "--size HxW, a file for each size" if two_stages else "--dynamic batch,size"
 
 
 def _finite(outputs: list[NDArray[Any]]) -> list[bool]:
