@@ -103,6 +103,7 @@ def segmented(tmp_path_factory):
     return folder / "own", root / "images"
 
 
+@pytest.mark.soak
 def test_a_segmenters_file_gives_the_runs_maps_of_any_size(segmented, tmp_path, capsys, fails):
     run, images = segmented
     (more := tmp_path / "more").mkdir()
@@ -125,6 +126,7 @@ def test_a_segmenters_file_gives_the_runs_maps_of_any_size(segmented, tmp_path, 
     assert "--softmax is for classifiers" in fails("export", run, "--out", tmp_path / "n.onnx", "--softmax")
 
 
+@pytest.mark.soak
 def test_a_dense_detectors_file_finds_the_runs_objects(tmp_path, capsys, monkeypatch, fails):
     monkeypatch.setattr(scenes, "LENGTHS", {"train": 8, "validation": 3, "test": 4})
     words = [*TINY, "data.batch_size=4", "task.score_threshold=0", "model.detector.pyramid.width=8"]

@@ -109,6 +109,7 @@ def test_what_does_not_fit_together_is_one_line(segmented, run, tmp_path, fails)
     )
 
 
+@pytest.mark.soak
 def test_export_writes_the_whole_segmenter(segmented, run, tmp_path, capsys, fails):
     out = tmp_path / "whole.pt2"
     capsys.readouterr()

@@ -21,14 +21,17 @@ def test_any_number_of_images(name):
     assert found["difference"] <= OUTPUT[torch.float32] and found["shapes"] == 3, found
 
 
+LONG = [pytest.param(name, marks=pytest.mark.soak) for name in ("upernet on iViT", "MaxViT, plain")]
+
+
 # Pooling, DINOv3's positions and landmarks of rotations once knew the traced size alone; windows want whole ones.
-@pytest.mark.parametrize("name", ["upernet on iViT", "rotary ViT, half-split, imhsa", "MaxViT, plain"])
+@pytest.mark.parametrize("name", ["rotary ViT, half-split, imhsa", *LONG])
 def test_any_number_and_size(name):
     found = measure(dict(cases())[name], MODES["any number and size"])
     assert found.get("difference", 1) <= OUTPUT[torch.float32] and found["shapes"] >= 6, found
 
 
-@pytest.mark.parametrize("kind", ["overlap", "dcmha"])
+@pytest.mark.parametrize("kind", ["overlap", pytest.param("dcmha", marks=pytest.mark.soak)])
 def test_torchs_own_export_gives_the_same(kind, tmp_path):
     model, shape, _ = on_host("ViT", kind)
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))

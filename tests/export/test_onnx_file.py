@@ -88,7 +88,7 @@ def test_the_file_tells_of_itself_and_not_of_this_machine(tmp_path):
     assert b".py" not in (tmp_path / "v.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("landmarks", [3, 4])
+@pytest.mark.parametrize("landmarks", [3, pytest.param(4, marks=pytest.mark.soak)])
 def test_landmarks_and_padding_are_those_of_every_size(tmp_path, landmarks):
     """Sizes of every remainder by the landmarks a side."""
     torch.manual_seed(0)
@@ -99,7 +99,7 @@ def test_landmarks_and_padding_are_those_of_every_size(tmp_path, landmarks):
     same(tmp_path / "i.onnx", model, [(1, 3, side, sides[-i]) for i, side in enumerate(sides)], written.about)
 
 
-@pytest.mark.parametrize("kind", ["talking", "dcmha"])
+@pytest.mark.parametrize("kind", ["talking", pytest.param("dcmha", marks=pytest.mark.soak)])
 def test_shifted_windows_take_any_number_of_pictures(kind, tmp_path):
     torch.manual_seed(0)
     model = timm.create_model(

@@ -31,6 +31,7 @@ def differs(file, module, *shapes):
                 assert_close(one, other, OUTPUT[torch.float32], str(shape))
 
 
+@pytest.mark.soak
 def test_a_backbone_takes_any_number_and_size_of_images(tmp_path):
     maps = small_maps(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))
     exported = export_model(
@@ -53,6 +54,7 @@ def test_a_segmenter_takes_any_number_of_images_of_one_size(tmp_path):
     differs(tmp_path / "s.pt2", model, (1, 3, 41, 57), (4, 3, 41, 57))
 
 
+@pytest.mark.soak
 def test_dense_detectors_go_whole_and_of_others_backbone_and_pyramid(tmp_path):
     staged = build_detector("faster_rcnn", small_maps(), 4, pyramid={"width": 8}, box_width=8)
     with pytest.raises(ValueError, match=r"can't be exported whole as a program.*--to onnx.*--backbone"):
@@ -108,7 +110,10 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatc
     assert kept.read_bytes() == b"before" and [each.name for each in tmp_path.iterdir()] == ["kept.pt2"]
 
 
-@pytest.mark.parametrize("kind", ["talking", "dcmha", "overlap", "knocking"])
+@pytest.mark.parametrize(
+    "kind",
+    ["talking", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("dcmha", "overlap", "knocking"))],
+)
 def test_any_number_of_images_goes_through_windows(kind, tmp_path):
     """Shifted windows, whose mask is repeated over the images."""
     model = timm.create_model(
@@ -120,6 +125,7 @@ def test_any_number_of_images_goes_through_windows(kind, tmp_path):
     differs(tmp_path / "swin.pt2", model, (1, 3, 32, 32), (5, 3, 32, 32))
 
 
+@pytest.mark.soak
 def test_landmarks_are_those_of_every_size(tmp_path):
     """Sizes of every remainder by the landmarks a side; a graph without its guards, as other formats keep none."""
     maps = small_maps(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))

@@ -43,7 +43,12 @@ def images(name, channels=3, height=None, width=None):
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=[*NAMES, *FORMS])
+def marked(name):
+    """Small and base models are tiny ones with other numbers: they are part of ``make soak``."""
+    return pytest.param(name, marks=pytest.mark.soak) if "_small_" in name or "_base" in name else name
+
+
+@pytest.fixture(scope="module", params=[marked(name) for name in (*NAMES, *FORMS)])
 def name(request):
     return request.param
 

@@ -172,7 +172,8 @@ def test_second_derivatives_of_bfloat16_products():
     assert_close(got[0], want[0], GRADIENT[torch.bfloat16])
 
 
-def test_second_derivatives_under_dropout():
+@pytest.mark.parametrize("fast_mode", [True, pytest.param(False, marks=pytest.mark.soak)])
+def test_second_derivatives_under_dropout(fast_mode):
     """With its masks held still, the backward pass that is differentiated again must draw the same ones."""
     operands = [x.requires_grad_() for x in draw(TALKING[:-1])]
 
@@ -180,7 +181,7 @@ def test_second_derivatives_under_dropout():
         torch.manual_seed(3)
         return talking_heads_attention(*tensors, overlap=O, dropout_p=0.4)
 
-    assert torch.autograd.gradgradcheck(same_masks, operands)
+    assert torch.autograd.gradgradcheck(same_masks, operands, fast_mode=fast_mode)
 
 
 @every_form

@@ -29,6 +29,7 @@ def test_killed_with_workers_and_stopped_and_resumed_it_ends_the_same(tmp_path, 
     assert_same_ending(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("task", TASKS)
 def test_killing_one_of_two_processes_resumes_and_ends_the_same(tmp_path, task):
     recipe = for_two(task)

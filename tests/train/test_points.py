@@ -22,7 +22,7 @@ from crosshead.train.files import verify
 from crosshead.train.loop import finish as outcome
 from crosshead.train.loop.trainer import Trainer
 
-LEAN, ALL = 6, pytest.mark.soak
+LEAN, ALL = 4, pytest.mark.soak
 
 
 @pytest.fixture(autouse=True)

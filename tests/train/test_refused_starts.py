@@ -49,6 +49,7 @@ def test_data_check_says_what_training_refuses(tmp_path, capsys):
     root = coco_folder(tmp_path)
     (tmp_path / "my.yaml").write_text("base: shared/detect\n")
     words = [str(tmp_path / "my.yaml"), "data.name=coco-folder", f"data.root={root}", "data.validation=0.4"]
+    words += ["model.name=ivit_micro_stride2_32"]
     assert main(["data", "check", *words, "model.detector.name=retinanet"]) == 0
     assert "refuse" not in capsys.readouterr().err
     assert main(["data", "check", *words, "model.detector.name=retinanet", "data.image_size=512"]) == 1

@@ -60,6 +60,7 @@ def test_a_killed_run_resumes_and_ends_the_same(tmp_path, pictures):
     assert_same_ending(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.soak
 def test_killing_one_of_two_processes_resumes_and_ends_the_same(tmp_path, pictures):
     recipe = upernet_recipe(pictures, data={"batch_size": 2})
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]
@@ -149,7 +150,7 @@ def test_a_segmenter_starts_from_a_classifiers_run(tmp_path, pictures, caplog):
 SMALL = ("train.device=cpu", "train.precision=fp32", "log.tensorboard=false", "data.num_workers=0")
 
 
-@pytest.mark.parametrize("size", ["tiny", "small"])
+@pytest.mark.parametrize("size", ["tiny", pytest.param("small", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("head", ["semantic_fpn_80k", "upernet_160k"])
 def test_recipes_of_ade20k_run_from_end_to_end(tmp_path, head, size):
     root = ade20k(tmp_path / "data", train=4, size=(40, 36))
