@@ -215,6 +215,14 @@ def test_a_model_of_torchvision_is_saved_by_its_name(tmp_path):
     assert (tmp_path / "b" / "config.json").read_text() == (tmp_path / "a" / "config.json").read_text()
 
 
+def test_a_classifier_without_a_linear_layer_is_saved_too(tmp_path):
+    model = torchvision.models.squeezenet1_1(weights=None).eval()
+    crosshead.save(model, tmp_path, name="torchvision/squeezenet1_1")
+    assert torch.equal(
+        crosshead.load(tmp_path)(images().repeat(1, 1, 2, 2)), model(images().repeat(1, 1, 2, 2))
+    )
+
+
 @pytest.mark.parametrize(
     ("make", "name", "message"),
     [

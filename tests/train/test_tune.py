@@ -70,7 +70,7 @@ def test_a_minutes_look_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = tune(tiny_recipe(), seconds=1)
     assert found.batch_size == 24 and found.batches[0].size == 12
-    assert found.overrides[-1] == f"data.batch_size={found.batches[-1].size}"
+    assert not any("batch_size" in key for key in found.overrides)  # whose rate would be another
     assert not list(tmp_path.iterdir())
 
 

@@ -25,13 +25,14 @@ def names_torchvisions(name: str) -> bool:
 def described_by(name: str, model: nn.Module) -> dict[str, Any]:
     """The architecture and the arguments from which ``built_by_torchvision`` makes it again, and how its weights'
     pictures are prepared, as ``config.json`` has them."""
-    classes = [m.out_features for m in model.modules() if isinstance(m, nn.Linear)][-1]
-    given = {"num_classes": classes, "interactions": interactions_of(model)}
+    given: dict[str, Any] = {"interactions": interactions_of(model)}
+    if layers := [m for m in model.modules() if isinstance(m, nn.Linear)]:  # SqueezeNet's classifier is none
+        given["num_classes"] = layers[-1].out_features
     if isinstance(side := getattr(model, "image_size", None), int):
         given["image_size"] = side
     return {
         "architecture": name,
-        "num_classes": classes,
+        "num_classes": given.get("num_classes"),
         "model_args": given,
         "pretrained_cfg": _preparation(name) | ({"input_size": [3, side, side]} if side else {}),
     }
@@ -52,9 +53,14 @@ def _preparation(name: str) -> dict[str, Any]:
     }
 
 
-def _check_name(name: str) -> None:
+def is_classifier(name: str) -> bool:
+    """Whether torchvision has a classifier of this name, with or without its prefix."""
     models = need("torchvision.models")
-    if name.removeprefix(_PREFIX) not in models.list_models(module=models):
+    return name.removeprefix(_PREFIX) in models.list_models(module=models)
+
+
+def _check_name(name: str) -> None:
+    if not is_classifier(name):
         raise ValueError(
             f"torchvision has no classifier {name.removeprefix(_PREFIX)!r}; torchvision.models.list_models() has all"
         )

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _CONFIG, _PREPARATION = "config.json", "preprocessor_config.json"
-_TORCHVISION = "torchvision/"
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,10 @@ def by_name(word: str, args: argparse.Namespace) -> NamedModel:
     import timm
 
     from crosshead.models import load_weights
+    from crosshead.models.torchvision_models import built_by_torchvision, is_classifier
 
     of_timm = timm.is_model(word)
-    name = word.removeprefix(_TORCHVISION)
-    if not of_timm and not _is_torchvisions(name):
+    if not of_timm and not is_classifier(word):
         raise ValueError(
             f"{word} is neither the folder of a run or of a saved model nor a model of timm's or torchvision's"
         )
@@ -67,22 +66,17 @@ def by_name(word: str, args: argparse.Namespace) -> NamedModel:
         model = timm.create_model(word, pretrained=False)
         load_weights(model, args.weights, new_classifier=False)
         return _prepared_by_timm(model, "timm's, with weights of a file")
-    from torchvision.models import get_model, get_model_weights
+    from torchvision.models import get_model_weights
 
-    model = get_model(name, weights=None)
+    model = built_by_torchvision(word, {})
     load_weights(model, args.weights, new_classifier=False)
-    known: Any = list(get_model_weights(name))[-1]  # how pictures are prepared; nothing is fetched
+    # Of its weights, which are not fetched: how pictures are prepared, and what the classes are called.
+    known: Any = list(get_model_weights(word.removeprefix("torchvision/")))[-1]
     transform = known.transforms()
     classes = known.meta["categories"]
     return NamedModel(
         model, transform, transform.mean, transform.std, "torchvision's, with weights of a file", classes
     )
-
-
-def _is_torchvisions(name: str) -> bool:
-    import torchvision
-
-    return name in torchvision.models.list_models(module=torchvision.models)
 
 
 def _saved(folder: Path) -> NamedModel:

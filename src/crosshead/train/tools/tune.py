@@ -65,9 +65,8 @@ class Tuned:
 
     @property
     def overrides(self) -> list[str]:
-        """What is suggested, as a recipe's keys."""
-        out = [] if self.rates.steepest is None else [f"optimizer.lr={self.rates.steepest:.1e}"]
-        return out + ([f"data.batch_size={self.batches[-1].size}"] if self.batches else [])
+        """What is suggested, as a recipe's keys: no batch, since the rate is that of ``batch_size`` pictures a step."""
+        return [] if self.rates.steepest is None else [f"optimizer.lr={self.rates.steepest:.1e}"]
 
 
 def tune(recipe: Recipe, *, seconds: float = 60.0) -> Tuned:
