@@ -1,12 +1,14 @@
 """Every host with every interaction: preserved, learning, reducing to plain attention, or refused by name."""
 
+import copy
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from every_pair import CASES, SETTINGS, create, inputs, output, table, why_not
+from every_pair import CASES, DIM, HEADS, SETTINGS, bias, create, inputs, output, table, why_not
+from timm.models import hiera, hieradet_sam2, maxxvit
 from torch import nn
 
 from crosshead.layers import HOSTS, Capability, Interactive, Overlap, Talking, from_attention
@@ -121,6 +123,29 @@ def test_without_a_head_the_others_get_nothing_of_it(name, interaction):
     assert_close(others[True, True], others[False, True], OUTPUT[torch.float32])
     gives = (others[True, False] - others[False, False]).abs().max() > 1e-4
     assert gives == layer.interaction.exchanges(layer)
+
+
+WIDENING = {
+    "MaxViT": lambda: maxxvit.AttentionCl(DIM, 2 * DIM, dim_head=8, rel_pos_cls=bias),
+    "CoAtNet": lambda: maxxvit.Attention2d(DIM, 2 * DIM, dim_head=8, rel_pos_cls=bias),
+    "Hiera": lambda: hiera.MaskUnitAttention(DIM, 2 * DIM, HEADS),
+    "SAM 2": lambda: hieradet_sam2.MultiScaleAttention(DIM, 2 * DIM, HEADS),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "interaction"), [(n, i) for n, i in FITTING if n in WIDENING], ids=identify)
+def test_what_leaves_may_be_wider_than_what_enters(name, interaction):
+    """As where stages begin. What tokens themselves are asked is as wide as these."""
+    attn = WIDENING[name]().eval()
+    init = "paper" if interaction.changes_outputs else "preserve"
+    got, want = (
+        from_attention(copy.deepcopy(attn), interaction, init=init)(*inputs(name)),
+        attn(*inputs(name)),
+    )
+    assert got.shape == want.shape and got.shape != inputs(name)[0].shape
+    if not interaction.changes_outputs:
+        assert_close(got, want, OUTPUT[torch.float32])
 
 
 # Without something between the heads and the projection: a norm, a residual, windows put together again.

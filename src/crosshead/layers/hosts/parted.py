@@ -27,6 +27,9 @@ class PartitionHost(InteractingAttention, maxxvit.AttentionCl):
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
         return attn.num_heads, attn.dim_head  # type: ignore[return-value]
 
+    def token_width(self) -> int:
+        return self.qkv.in_features  # type: ignore[no-any-return]
+
     def read(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Heads:
         tokens = x.flatten(1, -2)
         axis, order = (3, (self.num_heads, 3)) if self.head_first else (2, (3, self.num_heads))
@@ -136,6 +139,9 @@ class HieraHost(InteractingAttention, hiera.MaskUnitAttention):
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
         return attn.heads, attn.head_dim  # type: ignore[return-value]
 
+    def token_width(self) -> int:
+        return self.qkv.in_features  # type: ignore[no-any-return]
+
     def read(self, x: Tensor) -> Heads:
         units = x.shape[1] // (self.q_stride * self.window_size) if self.use_mask_unit_attn else 1
         tokens, qkv = (
@@ -168,6 +174,9 @@ class HieraDetHost(InteractingAttention, hieradet_sam2.MultiScaleAttention):
     @classmethod
     def sizes(cls, attn: nn.Module) -> tuple[int, int]:
         return attn.num_heads, attn.dim_out // attn.num_heads  # type: ignore
+
+    def token_width(self) -> int:
+        return self.qkv.in_features  # type: ignore[no-any-return]
 
     def read(self, x: Tensor) -> Heads:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))

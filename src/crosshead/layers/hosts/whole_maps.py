@@ -60,6 +60,9 @@ class MapHost(OfMaps):
     qkv: nn.Conv2d
     attn_drop: nn.Dropout
 
+    def token_width(self) -> int:
+        return self.qkv.in_channels
+
     def _heads(self, x: Tensor, by_head: bool, **more: Any) -> Heads:
         """``by_head``: whether the channels of ``qkv`` are head by head, each with its queries, keys and values."""
         axis, order = (3, (self.num_heads, 3)) if by_head else (2, (3, self.num_heads))
