@@ -28,7 +28,7 @@ class PartitionHost(InteractingAttention, maxxvit.AttentionCl):
         return attn.num_heads, attn.dim_head  # type: ignore[return-value]
 
     def token_width(self) -> int:
-        return self.qkv.in_features  # type: ignore[no-any-return]
+        return self.qkv.in_features
 
     def read(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Heads:
         tokens = x.flatten(1, -2)
@@ -140,7 +140,7 @@ class HieraHost(InteractingAttention, hiera.MaskUnitAttention):
         return attn.heads, attn.head_dim  # type: ignore[return-value]
 
     def token_width(self) -> int:
-        return self.qkv.in_features  # type: ignore[no-any-return]
+        return self.qkv.in_features
 
     def read(self, x: Tensor) -> Heads:
         units = x.shape[1] // (self.q_stride * self.window_size) if self.use_mask_unit_attn else 1
@@ -176,7 +176,7 @@ class HieraDetHost(InteractingAttention, hieradet_sam2.MultiScaleAttention):
         return attn.num_heads, attn.dim_out // attn.num_heads  # type: ignore
 
     def token_width(self) -> int:
-        return self.qkv.in_features  # type: ignore[no-any-return]
+        return self.qkv.in_features
 
     def read(self, x: Tensor) -> Heads:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
