@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from crosshead.export.anchors import anchors_of, moved, stretched
 from crosshead.export.two_stage import TwoStages
+from crosshead.layers.grid_sources import patches_of
 from crosshead.models.detectors import FCOS, RCNN, Detector, RetinaNet
 from crosshead.models.pyramid import Maps
 
@@ -91,7 +92,8 @@ def step_of(module: nn.Module) -> int:
         info = getattr(each, "feature_info", None)
         if info:
             return max(int(stage["reduction"]) for stage in info) * max(windows, default=1)
-    return 1
+    patches = [found[0] for each in module.modules() if (found := patches_of(each)) is not None]
+    return max((max(each.stride) for each in patches if isinstance(each, nn.Conv2d)), default=1)
 
 
 def periods_of(module: nn.Module) -> int:

@@ -1,36 +1,55 @@
-"""What of other libraries a tracer would freeze to the sizes that it traces with, written so that it does not."""
+"""What of other libraries a tracer would freeze to the sizes that it traces with, or makes another graph of than the
+model computes, written so that it does not."""
 
 import contextlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import pos_embed_sincos
 from torch import Tensor
 
-_GRID = "_build_grid"  # of timm, where rotary positions come from
+_MASKS = "transformers.masking_utils"
 
 
 @contextlib.contextmanager
-def sizes_stay_free() -> Iterator[None]:
-    """While a model is traced with sizes that vary. timm's DINOv3 divides places by ``float(side)``, a number of the
-    example's; here by the side itself."""
-    grid: Any = getattr(pos_embed_sincos, _GRID, None)
-    if grid is None:  # another version of timm, whose files are compared as all are
-        yield
-        return
+def followed() -> Iterator[None]:
+    """While a model is traced.
 
+    - timm's DINOv3 divides places by ``float(side)``, a number of the example's; here by the side itself.
+    - transformers makes an integer of a side by ``int()``, which is the example's; here it stays what it is.
+    - transformers hands attention a mask that hides nothing while it is exported, and none else; here none.
+    - ONNX's attention takes four axes alone; more in front of them (timm's Twins, Hiera) are put together here.
+    """
+    with contextlib.ExitStack() as changes:
+        for module, name, changed in _changes():
+            before = getattr(module, name, None)
+            if before is not None:  # else another version, whose files are compared as all are
+                setattr(module, name, changed(before))
+                changes.callback(setattr, module, name, before)
+        yield
+
+
+def _changes() -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+    yield pos_embed_sincos, "_build_grid", _free_grid
+    yield F, "scaled_dot_product_attention", _of_four_axes
+    if _MASKS in sys.modules:  # loaded by whoever made the model
+        yield sys.modules[_MASKS], "_ignore_bidirectional_mask_sdpa", _without_empty_masks
+    for name, module in list(sys.modules.items()):
+        if name.startswith("transformers.models.") and "torch_int" in vars(module):
+            yield module, "torch_int", _free_integer
+
+
+def _free_grid(grid: Any) -> Any:
     def build_grid(feat_shape: Any, grid_type: str, *args: Any, **options: Any) -> Tensor:
         asked = (options.get("normalize_coords", "separate"), options.get("grid_indexing", "ij"))
         if args or grid_type != "centered" or asked != ("separate", "ij"):
             return grid(feat_shape, grid_type, *args, **options)  # type: ignore[no-any-return]
         return _centered(feat_shape, options.get("grid_offset", 0.0), options.get("device"))
 
-    setattr(pos_embed_sincos, _GRID, build_grid)
-    try:
-        yield
-    finally:
-        setattr(pos_embed_sincos, _GRID, grid)
+    return build_grid
 
 
 def _centered(sides: Any, offset: float, device: torch.device | None) -> Tensor:
@@ -40,3 +59,29 @@ def _centered(sides: Any, offset: float, device: torch.device | None) -> Tensor:
         for side in sides
     ]
     return torch.stack(torch.meshgrid(*places, indexing="ij"), dim=-1)
+
+
+def _without_empty_masks(ignored: Any) -> Any:
+    def may_be_ignored(padding_mask: Any, kv_length: Any, local_attention_size: Any = None) -> bool:
+        if padding_mask is None and local_attention_size is None:
+            return True
+        return bool(ignored(padding_mask, kv_length, local_attention_size))
+
+    return may_be_ignored
+
+
+def _free_integer(integer: Any) -> Any:
+    return lambda x: x if isinstance(x, torch.SymInt) else integer(x)
+
+
+def _of_four_axes(attention: Any) -> Any:
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **options: Any
+    ) -> Tensor:
+        if query.dim() <= 4 or attn_mask is not None:
+            return attention(query, key, value, attn_mask, *args, **options)  # type: ignore[no-any-return]
+        four = (each.flatten(0, -4) for each in (query, key, value))
+        found: Tensor = attention(*four, None, *args, **options)
+        return found.unflatten(0, query.shape[:-3])
+
+    return attend

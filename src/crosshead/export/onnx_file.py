@@ -20,7 +20,7 @@ from torch.export import Dim
 from crosshead.export.about import About
 from crosshead.export.checks import BATCHES, Images, compare, first_line, outputs_of
 from crosshead.export.graphs import Pixels, Probabilities, output_names, periods_of, step_of
-from crosshead.export.mends import sizes_stay_free
+from crosshead.export.mends import followed
 from crosshead.export.precision import Precision, write_in
 from crosshead.export.programs import Part, part_of
 from crosshead.export.regions import translations
@@ -217,7 +217,7 @@ class _Tracing:
         errors = []
         for free in self._free():
             try:
-                with _silence(), sizes_stay_free():
+                with _silence(), followed():
                     traced = torch.export.export(
                         module.eval(),
                         given,

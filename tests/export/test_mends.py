@@ -1,0 +1,78 @@
+"""What is written otherwise while a model is traced: the same numbers, free sizes, and nothing left behind."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers as hf
+from torch import nn
+from transformers import masking_utils
+from transformers.models.dinov2_with_registers import modeling_dinov2_with_registers as registers
+
+import test_swap_others as others
+from crosshead.export.graphs import step_of
+from crosshead.export.mends import followed
+from export.export_cases import MODES, measure, on_host
+from tolerances import OUTPUT, assert_close
+
+
+def test_attention_of_more_axes_is_that_of_four(monkeypatch):
+    theirs, seen = F.scaled_dot_product_attention, []
+
+    def of_four(*args, **options):
+        seen.append(args[0].dim())
+        return theirs(*args, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", of_four)
+    q, k, v = torch.randn(3, 2, 5, 3, 4, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
+    with followed():
+        got = F.scaled_dot_product_attention(q, k, v, scale=0.5)
+        flat = F.scaled_dot_product_attention(q[:, 0], k[:, 0], v[:, 0], scale=0.5)
+    assert seen == [4, 4] and F.scaled_dot_product_attention is of_four
+    assert_close(got, theirs(q, k, v, scale=0.5), OUTPUT[torch.float32])
+    assert torch.equal(flat, theirs(q[:, 0], k[:, 0], v[:, 0], scale=0.5))
+
+
+def test_a_mask_that_hides_nothing_is_none_while_exporting_too(monkeypatch):
+    """Attention that takes no mask, as re-attention, once was refused in transformers' models."""
+    monkeypatch.setattr(masking_utils, "is_torchdynamo_exporting", lambda: True)
+    config = hf.Dinov2Config(**others.VIT, attn_implementation="sdpa")
+    tokens, shown = torch.zeros(2, 5, 32), torch.tensor([[1, 1, 1, 1, 0]] * 2)
+    make = masking_utils.create_bidirectional_mask
+    assert make(config, tokens, None) is not None
+    with followed():
+        assert make(config, tokens, None) is None
+        assert torch.equal(make(config, tokens, shown), make(config, tokens, shown.bool()))
+        assert not make(config, tokens, shown)[..., -1].any()
+
+
+class Half(nn.Module):
+    def forward(self, x):
+        return torch.ones(registers.torch_int(x.shape[0]), 2) + x.sum()
+
+
+def test_a_side_made_an_integer_stays_free():
+    free = ({0: torch.export.Dim("side", min=2)},)
+    with followed():
+        program = torch.export.export(Half(), (torch.ones(4),), dynamic_shapes=free, strict=False)
+    assert program.module()(torch.ones(6)).shape == (6, 2)
+    assert registers.torch_int(3.0) == 3
+
+
+@pytest.mark.parametrize("name", ["torchvision's ViT", "DINOv2", "CLIP"])
+def test_sides_go_in_steps_of_patches(name):
+    """In steps of a pixel the sizes that a file is compared on had one grid of patches alone."""
+    assert step_of(others.MODELS[name]()) == others.VIT["patch_size"]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("transformers' DINOv2, registers", "imhsa"),
+        ("transformers' DINOv2", "reattention"),
+        ("Twins, grouped", None),
+    ],
+)
+def test_whole(host, kind):
+    found = measure(lambda: on_host(host, kind), MODES["any number and size"])
+    assert found.get("difference", 1) <= OUTPUT[torch.float32], found
