@@ -16,8 +16,9 @@ from typing import Any
 
 from crosshead.compare.designs import correlation
 from crosshead.compare.differences import paired
-from crosshead.compare.recipes import holm
+from crosshead.compare.recipes import against_control, holm
 
+from . import diversity
 from .ledger import FOLDER, by_cell, read_runs
 
 Values = dict[str, dict[int, float]]
@@ -30,6 +31,7 @@ class Table:
     part: str
     pairs: list[tuple[str, str]]
     only: str = ""
+    control: str = ""  # with which all shown cells are compared, by Dunnett's test, where it is named
 
     def lines(self) -> list[str]:
         """Nothing where none of its runs was made."""
@@ -37,8 +39,19 @@ class Table:
         shown = {cell: seeds for cell, seeds in values.items() if re.search(self.only, cell)}
         if not shown:
             return ["*Not run yet.*"]
-        apart = differences_table(values, self.pairs)
+        apart = against_table(self.control, shown) if self.control else differences_table(values, self.pairs)
         return [*cells_table(shown), "", *apart] if len(apart) > 2 else cells_table(shown)
+
+
+@dataclass(frozen=True)
+class Correlations:
+    """Of accuracy with the heads' measures that a part keeps (``diversity``)."""
+
+    part: str
+
+    def lines(self) -> list[str]:
+        runs = read_runs(self.part)
+        return diversity.lines(runs) if runs else ["*Not run yet.*"]
 
 
 def _thin(heads: int, steps: int, *more: tuple[str, str]) -> list[tuple[str, str]]:
@@ -55,7 +68,7 @@ def _recall(width: int) -> list[tuple[str, str]]:
     ]
 
 
-TABLES = {
+TABLES: dict[str, Table | Correlations] = {
     "thin_heads": Table(
         "thin_heads",
         [
@@ -93,11 +106,32 @@ TABLES = {
         "imhsa_pictures",
         [(f"{kind}/{n}", f"exchange/{n}") for n in (16, 8, 4) for kind in ("apart", "plain")],
     ),
+    "imhsa_size": Table(
+        "imhsa_size",
+        [
+            (f"{kind}/{patch}", f"exchange/{patch}")
+            for patch in (4, 2)
+            for kind in ("apart", "plain", "xca", "agent")
+        ],
+    ),
     "upcycling": Table(
         "upcycling",
         [("plain", f"{kind} x {times}") for times in (1, 5) for kind in ("overlap", "talking")]
         + [("plain (time of overlap)", "overlap x 1"), ("plain", "knocking x 1")],
     ),
+    "mohsa_pictures": Table(
+        "mohsa_pictures",
+        [
+            (f"{family}/{control}", f"{family}/index")
+            for family in ("vit", "cait", "swin")
+            for control in ("plain", "plain (equal parameters)", "plain (equal time)")
+        ],
+        "/(plain.*|index)$",
+    ),
+    "mohsa_pictures, paradigms": Table(
+        "mohsa_pictures", [], "^vit/(plain|index.*|reversed.*)$", control="vit/plain"
+    ),
+    "diversity": Correlations("mohsa_pictures"),
     "pairing": Table(
         "pairing",
         [
@@ -136,6 +170,23 @@ def differences_table(values: Values, pairs: list[tuple[str, str]]) -> list[str]
         lines.append(
             f"| {cell} | {less} | {100 * each.difference:+.2f} | {interval} | {each.seeds[0]} | {p:.2g} | {shown} |"
         )
+    return lines
+
+
+def against_table(control: str, values: Values) -> list[str]:
+    """Cells of three seeds or more less the control: Dunnett's test, or Welch's with Holm's adjustment."""
+    known = {cell: list(seeds.values()) for cell, seeds in values.items() if len(seeds) >= 3}
+    lines = [
+        "| cell | less | points | 95 % | seeds | p | test |",
+        "| --- | --- | ---: | --- | ---: | ---: | --- |",
+    ]
+    if control not in known or len(known) < 2:
+        return lines
+    for cell, each in against_control(known.pop(control), known).items():
+        shown = f"| {cell} | {control} | {100 * each.difference:+.2f} "
+        interval = f"{100 * each.low:+.2f} to {100 * each.high:+.2f}"
+        p = each.p_adjusted
+        lines.append(f"{shown}| {interval} | {len(known[cell])} | {p:.2g} | {each.method} |")
     return lines
 
 

@@ -54,13 +54,20 @@ def started(kind: str, num_heads: int) -> nn.Module:
         swap_attention(model, "overlap", overlap=f"constant:{WIDTH // num_heads // 2}", init="paper")
     elif kind == "talking":
         swap_attention(model, "talking", init="paper")
+    start(model)
+    return model
+
+
+def start(model: nn.Module) -> None:
+    """Linear layers from Xavier's uniform distribution, positions and class token, where there are any, N(0, .3)."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    nn.init.normal_(model.pos_embed, std=0.3)
-    nn.init.normal_(model.cls_token, std=0.3)
-    return model
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name in ("pos_embed", "cls_token"):
+        if (embedding := getattr(model, name, None)) is not None:
+            nn.init.normal_(embedding, std=0.3)
 
 
 @functools.cache
@@ -74,7 +81,7 @@ def pictures() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return tuple(found)
 
 
-def train(model: nn.Module, seed: int, steps: int) -> list[float]:
+def train(model: nn.Module, seed: int, steps: int, lr: float = LR, warm_up: int = WARM_UP) -> list[float]:
     """Trains it; the mean loss of every tenth part of the steps, each on pictures before they are learned from."""
     x, y, *_ = pictures()
     passes = -(-steps * BATCH // len(x))
@@ -82,10 +89,10 @@ def train(model: nn.Module, seed: int, steps: int) -> list[float]:
     decayed = [p for p in model.parameters() if p.ndim > 1]
     rest = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, LR, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr, fused=True)
     losses = []
     for step in range(steps):
-        rate = LR * min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rate = lr * min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = torch.from_numpy(order[step * BATCH : (step + 1) * BATCH])

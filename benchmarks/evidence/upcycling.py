@@ -1,9 +1,9 @@
 """Real pretrained weights given heads that interact, and fine-tuned: is anything gained over plain fine-tuning?
 
-The last four of DINOv2 ViT-S/14's twelve blocks learn to name kinds of stamps at 112 pixels, half of the pictures for
-learning and half for judging; the first eight stay as they are, so their tokens are computed once. Interactions are
-preserved at the start: all kinds begin from the same function. Their new parameters learn at the rate of all others, or
-at five times that.
+The last two of DINOv2 ViT-S/14's twelve blocks learn to name kinds of stamps at 112 pixels, half of the pictures for
+learning and half for judging; the first ten stay as they are, so their tokens are computed once. The classifier
+starts from nothing, at ten times the rate. Interactions are preserved at the start: all kinds begin from the same
+function. Their new parameters learn at the rate of the blocks, or at five times that.
 """
 
 import copy
@@ -23,16 +23,18 @@ from .conversion_real import tensors
 from .ledger import Job, Part
 from .real_weights import dinov2
 
-SIZE, TRAINED, BATCH, WEIGHT_DECAY = 112, 4, 8, 0.05
-STEPS = 48  # twice through the pictures
-LR = 3e-4  # of 3e-5, 1e-4 and 3e-4, with plain heads, on a third of the learning pictures, kept back for that
-SEEDS = range(10100, 10108)
+SIZE, TRAINED, BATCH, WEIGHT_DECAY = 112, 2, 8, 0.05
+STEPS = 120  # five times through the pictures
+# Of 1e-4, 3e-4 and 1e-3, with plain heads, on two thirds of the learning pictures by turns kept back (``choose_rate``):
+# 60, 58 and 52 % right, loss 1.49, 2.05 and 2.39.
+LR, HEAD_TIMES = 1e-4, 10.0
+SEEDS = range(13100, 13108)
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {}, "overlap": {"overlap": "constant:32"}, "talking": {}, "knocking": {},
 }  # fmt: skip
-# Of plain heads in the time of STEPS overlapped ones: timed in turn, before any of the runs (ratio 1.09). Steps of
-# talking (0.95) and knocking heads (0.91) took no longer.
-TIME_STEPS = 53
+# Of plain heads in the time of STEPS overlapped ones: timed in turn, before any of the runs (ratio 1.18). Steps of
+# talking heads took 1.17 times as long as plain ones, of knocking heads 1.14 times, within what a busy machine tells.
+TIME_STEPS = 142
 
 
 class Tail(nn.Module):
@@ -89,12 +91,13 @@ def train(model: Tail, seed: int, steps: int, lr: float, times: float, chosen: T
     """AdamW with warm-up and cosine over the pictures that ``chosen`` numbers, mirrored by chance."""
     held, kinds, _ = features(True)
     new = model.new()
-    fresh, rest = nn.ParameterDict(), nn.ParameterDict()
+    parts: dict[float, nn.ParameterDict] = {}
     for name, parameter in model.named_parameters():
-        (fresh if name in new else rest)[name.replace(".", "/")] = parameter
+        factor = times if name in new else HEAD_TIMES if name.startswith("head.") else 1.0
+        parts.setdefault(factor, nn.ParameterDict())[name.replace(".", "/")] = parameter
     groups = [
         {**group, "times": factor}
-        for each, factor in ((rest, 1.0), (fresh, times))
+        for factor, each in parts.items()
         for group in param_groups_weight_decay(each, WEIGHT_DECAY)
         if group["params"]
     ]
@@ -116,15 +119,33 @@ def train(model: Tail, seed: int, steps: int, lr: float, times: float, chosen: T
 
 
 @torch.inference_mode()
-def judged(model: Tail, tokens: Tensor, kinds: Tensor) -> dict[str, float]:
+def judged(model: Tail, tokens: Tensor, kinds: Tensor) -> dict[str, Any]:
+    """Accuracy, loss, and which pictures are named rightly, as a row of 0 and 1."""
     logits = torch.cat([model.eval()(x) for x in tokens.split(16)])
+    right = logits.argmax(-1) == kinds
     return {
-        "accuracy": (logits.argmax(-1) == kinds).float().mean().item(),
+        "accuracy": right.float().mean().item(),
         "loss": F.cross_entropy(logits, kinds).item(),
+        "right": "".join(str(int(each)) for each in right),
     }
 
 
+@torch.inference_mode()
+def nearest() -> dict[str, Any]:
+    """What the weights tell as they are: the commonest kind of the ten nearest learning pictures, by the cosine of the
+    class tokens."""
+    model, places = Tail("plain", 1), []
+    model.head = nn.Identity()
+    for training in (True, False):
+        tokens = features(training)[0][0]
+        places.append(F.normalize(torch.cat([model.eval()(x) for x in tokens.split(16)]), dim=-1))
+    near = features(True)[1][(places[1] @ places[0].T).topk(10, -1).indices]
+    return {"accuracy": (near.mode(-1).values == features(False)[1]).float().mean().item()}
+
+
 def run(cell: str, seed: int) -> dict[str, Any]:
+    if cell == NEAREST:
+        return nearest()
     kind, times = cell.split(" x ") if " x " in cell else (cell, "1")
     steps = STEPS
     if kind == "plain (time of overlap)":
@@ -137,26 +158,35 @@ def run(cell: str, seed: int) -> dict[str, Any]:
 
 
 def choose_rate() -> None:
-    """The rate of plain heads: two thirds of the learning pictures teach, the last third judges."""
+    """The rate of plain heads: two thirds of the learning pictures teach, the others judge; once and again by turns."""
     held, kinds, classes = features(True)
-    learned = torch.tensor([i for i in range(len(kinds)) if i % 3])
-    others = torch.arange(0, len(kinds), 3)
-    for lr in (3e-5, 1e-4, 3e-4):
-        model = Tail("plain", classes)
-        train(model, 10099, STEPS, lr, 1.0, learned)
-        print(lr, judged(model, held[0][others], kinds[others]))
+    for lr in (1e-4, 3e-4, 1e-3):
+        for fold in (0, 1):
+            learned = torch.tensor([i for i in range(len(kinds)) if i % 3 != fold])
+            others = torch.arange(fold, len(kinds), 3)
+            model = Tail("plain", classes)
+            train(model, 10099, STEPS, lr, 1.0, learned)
+            print(lr, fold, judged(model, held[0][others], kinds[others]))
 
 
-CELLS = (
-    "plain", "overlap x 1", "talking x 1", "plain (time of overlap)", "overlap x 5", "talking x 5", "knocking x 1",
-)  # fmt: skip
+NEAREST = "ten nearest, nothing learned"
+FIRST = ("plain", "overlap x 1", "talking x 1", "plain (time of overlap)")
+SECOND = ("overlap x 5", "talking x 5")
+THIRD = ("knocking x 1",)
 PART = Part(
     "upcycling",
-    "last four blocks of DINOv2 ViT-S/14 fine-tuned to kinds of stamps; accuracy of the other half, by kind x rate",
+    "last two blocks of DINOv2 ViT-S/14 fine-tuned to kinds of stamps; accuracy of the other half, by kind x rate",
     {
-        "size": SIZE, "blocks": TRAINED, "steps": STEPS, "batch": BATCH, "lr": LR, "weight_decay": WEIGHT_DECAY,
-        "overlap": 32,
+        "size": SIZE, "blocks": TRAINED, "steps": STEPS, "batch": BATCH, "lr": LR, "head": HEAD_TIMES,
+        "weight_decay": WEIGHT_DECAY, "overlap": 32,
     },
-    [Job(cell, seed) for seed in SEEDS for cell in CELLS],
+    [
+        Job(cell, seed)
+        for seeds in (SEEDS[:4], SEEDS[4:])  # four seeds of all before more of any
+        for cells in (FIRST, SECOND, THIRD)
+        for seed in seeds
+        for cell in cells
+    ]
+    + [Job(NEAREST, 0)],
     run,
 )  # fmt: skip

@@ -1,0 +1,91 @@
+"""Do runs with more diverse heads name more pictures rightly? Of the runs of ``mohsa_pictures``, by correlation.
+
+*Within kinds*: each run less the mean of its family and kind, over all runs. *Between kinds*: the kinds' means, of the
+kinds of ViT. *Gains*: of overlapped heads over plain ones by seed, in the measure against in
+accuracy, each less its family's mean. Pearson's r with Fisher's interval; measures are means over blocks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import correlation, fmean
+from typing import Any
+
+# Measure -> how it is called in the table. The first was named beforehand as what is asked; the others describe.
+ASKED = {
+    "effective_heads_cka": "effective heads (CKA) a head",
+    "output_variance": "variance of outputs over heads",
+    "map_divergence": "divergence of maps",
+}
+PICTURES = {"heads": "the same 256", "heads on right pictures": "rightly named"}
+_Z = 1.959964
+
+
+def lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A Markdown table; a dash where too few runs are through."""
+    found = [
+        "| measure | pictures | within kinds | runs | between kinds of ViT | kinds | gains of pairs | pairs |",
+        "| --- | --- | --- | ---: | --- | ---: | --- | ---: |",
+    ]
+    for measure, name in ASKED.items():
+        for pictures, which in PICTURES.items():
+            points = [
+                (run["cell"], run["seed"], fmean(run[pictures][measure]), run["accuracy"])
+                for run in runs
+                if measure in run[pictures]
+            ]
+            kinds, gains, between = _by_cell(points), _gains(points), _between(points)
+            told = [
+                f"{_shown(_centred(kinds), len(kinds))} | {sum(map(len, kinds.values()))}",
+                f"{_shown(between, 1)} | {len(between)}",
+                f"{_shown(_centred(gains), len(gains))} | {sum(map(len, gains.values()))}",
+            ]
+            found.append(" | ".join([f"| {name}", which, *told]) + " |")
+    return found
+
+
+Pairs = list[tuple[float, float]]
+Points = list[tuple[str, int, float, float]]  # cell, seed, measure, accuracy
+
+
+def _by_cell(points: Points) -> dict[str, Pairs]:
+    found: dict[str, Pairs] = {}
+    for cell, _, x, y in points:
+        found.setdefault(cell, []).append((x, y))
+    return {cell: pairs for cell, pairs in found.items() if len(pairs) > 2}
+
+
+def _centred(groups: Mapping[str, Pairs]) -> Pairs:
+    """Each pair less its group's mean."""
+    found = []
+    for pairs in groups.values():
+        mean = [fmean(side) for side in zip(*pairs, strict=True)]
+        found += [(x - mean[0], y - mean[1]) for x, y in pairs]
+    return found
+
+
+def _between(points: Points) -> Pairs:
+    """Of the kinds of ViT that were trained for equally many steps."""
+    cells = {cell: pairs for cell, pairs in _by_cell(points).items() if cell.startswith("vit/")}
+    cells.pop("vit/plain (equal time)", None)
+    return [(fmean(x for x, _ in pairs), fmean(y for _, y in pairs)) for pairs in cells.values()]
+
+
+def _gains(points: Points) -> dict[str, Pairs]:
+    """By family: overlapped (``index``) less plain of the same seed."""
+    held = {(cell, seed): (x, y) for cell, seed, x, y in points}
+    found: dict[str, Pairs] = {}
+    for (cell, seed), (x, y) in held.items():
+        family, kind = cell.split("/", 1)
+        if kind == "index" and (plain := held.get((f"{family}/plain", seed))):
+            found.setdefault(family, []).append((x - plain[0], y - plain[1]))
+    return found
+
+
+def _shown(pairs: Pairs, groups: int) -> str:
+    """r and its interval; of each of ``groups`` a mean was taken off."""
+    freedom = len(pairs) - groups - 2
+    if freedom < 1:
+        return "-"
+    r = correlation(*zip(*pairs, strict=True))
+    z, half = math.atanh(max(min(r, 0.999999), -0.999999)), _Z / math.sqrt(freedom)
+    return f"{r:+.2f} [{math.tanh(z - half):+.2f}, {math.tanh(z + half):+.2f}]"
