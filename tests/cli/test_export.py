@@ -1,5 +1,7 @@
 """``crosshead export`` to ONNX, and ``crosshead predict`` on such a file where there is no PyTorch."""
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -60,16 +62,22 @@ def digits(tmp_path_factory):
     return folder
 
 
-def test_a_file_answers_as_the_run_does_without_torch(run, digits, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """A run's file, and what the command said."""
+    file = tmp_path_factory.mktemp("exported") / "plain.onnx"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["export", str(run), "--out", str(file)]) == 0
+    return file, said.getvalue()
+
+
+def test_a_file_answers_as_the_run_does_without_torch(run, exported, digits, tmp_path, capsys):
     want = answers(capsys, run, digits, "--top", "10")
-    for name, options in (
-        ("plain.onnx", []),
-        ("whole.onnx", ["--normalize", "--softmax", "--dynamic", "none"]),
-    ):
-        assert main(["export", str(run), "--out", str(tmp_path / name), *options]) == 0
-        told = capsys.readouterr().out
+    options = ["--normalize", "--softmax", "--dynamic", "none"]
+    assert main(["export", str(run), "--out", str(tmp_path / "whole.onnx"), *options]) == 0
+    for file, told in (exported, (tmp_path / "whole.onnx", capsys.readouterr().out)):
         assert "validation pictures, in batches of 1" in told and "1 x 10" in told
-        code, out, said = without_torch("predict", tmp_path / name, digits, "--top", "10", "--json")
+        code, out, said = without_torch("predict", file, digits, "--top", "10", "--json")
         assert code == 0, said
         for got, expected in zip(json.loads(out), want, strict=True):
             assert got["image"] == expected["image"]
@@ -77,7 +85,7 @@ def test_a_file_answers_as_the_run_does_without_torch(run, digits, tmp_path, cap
             assert found == pytest.approx(
                 {each["class"]: each["probability"] for each in expected["predictions"]}, abs=1e-4
             )
-    code, out, _ = without_torch("predict", tmp_path / "plain.onnx", digits / "0.png", "--top", "2")
+    code, out, _ = without_torch("predict", exported[0], digits / "0.png", "--top", "2")
     assert code == 0 and out.splitlines()[1].split()[1] in "0123456789" and len(out.splitlines()) == 3
 
 
@@ -178,9 +186,8 @@ def test_a_two_stage_detectors_file_finds_the_runs_objects_and_masks(tmp_path, c
             assert (masks[0] != masks[1]).sum() <= 2
 
 
-def test_what_does_not_go_is_one_line(run, digits, tmp_path, fails, capsys):
-    assert main(["export", str(run), "--out", str(tmp_path / "d.onnx")]) == 0
-    file, picture = tmp_path / "d.onnx", digits / "0.png"
+def test_what_does_not_go_is_one_line(run, exported, digits, tmp_path, fails, capsys):
+    file, picture = exported[0], digits / "0.png"
     for words, said in (
         (("export", run, "--out", tmp_path / "d.png"), "ends in .onnx or .pt2"),
         (("export", run, "--to", "pt2", "--out", tmp_path / "e.onnx"), "ends in .pt2"),
