@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as hf
+from timm.layers import pos_embed_sincos
 from torch import nn
 from transformers import masking_utils
 from transformers.models.dinov2_with_registers import modeling_dinov2_with_registers as registers
@@ -45,16 +46,21 @@ def test_a_mask_that_hides_nothing_is_none_while_exporting_too(monkeypatch):
         assert not make(config, tokens, shown)[..., -1].any()
 
 
-class Half(nn.Module):
+class Sides(nn.Module):
+    """What once was the example's: an integer of a side in transformers, and DINOv3's places in timm."""
+
     def forward(self, x):
-        return torch.ones(registers.torch_int(x.shape[0]), 2) + x.sum()
+        rows, columns = x.shape
+        places = pos_embed_sincos._build_grid([rows, columns], "centered", grid_offset=0.0)
+        return torch.ones(registers.torch_int(rows), 2) + x.sum(), places
 
 
-def test_a_side_made_an_integer_stays_free():
-    free = ({0: torch.export.Dim("side", min=2)},)
+def test_sides_stay_free():
+    free = (dict(enumerate(torch.export.Dim(name, min=2) for name in ("rows", "columns"))),)
     with followed():
-        program = torch.export.export(Half(), (torch.ones(4),), dynamic_shapes=free, strict=False)
-    assert program.module()(torch.ones(6)).shape == (6, 2)
+        program = torch.export.export(Sides(), (torch.ones(4, 6),), dynamic_shapes=free, strict=False)
+    for got, want in zip(program.module()(torch.ones(6, 10)), Sides()(torch.ones(6, 10)), strict=True):
+        assert_close(got, want, OUTPUT[torch.float32])
     assert registers.torch_int(3.0) == 3
 
 

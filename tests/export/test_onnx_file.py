@@ -129,16 +129,16 @@ def test_shifted_windows_take_any_number_of_pictures(kind, tmp_path):
 
 
 def test_a_segmenter_takes_pictures_of_any_size(tmp_path):
-    model = build_segmenter("semantic_fpn", small_maps(), 5, width=32, pyramid={"width": 8})
+    model = build_segmenter("semantic_fpn", small_maps(**SMALL_IVIT), 5, width=32, pyramid={"width": 8})
     written = export_onnx(model, tmp_path / "s.onnx", about(64, 80, crop="none"), varying=("batch", "size"))
     same(tmp_path / "s.onnx", model, [(1, 3, 64, 112), (3, 3, 96, 80)], written.about)
 
 
 def test_of_detectors_those_of_two_stages_have_one_size_and_float32(tmp_path):
-    model = build_detector("retinanet", small_maps(), 4, pyramid={"width": 8})
+    model = build_detector("retinanet", small_maps(**SMALL_IVIT), 4, pyramid={"width": 8})
     written = export_onnx(model, tmp_path / "d.onnx", about(64, 64, crop="none"))
     assert [len(shape) for shape in written.outputs] == [3, 3] and written.outputs[1][-1] == 4
-    staged = build_detector("faster_rcnn", small_maps(), 4, pyramid={"width": 8}, box_width=8)
+    staged = build_detector("faster_rcnn", small_maps(**SMALL_IVIT), 4, pyramid={"width": 8}, box_width=8)
     for options, said in (
         ({"varying": ("batch", "size")}, r"takes images of one size.*--dynamic batch.*--pyramid"),
         ({"precision": "int8"}, r"is fp32: in int8 its first stage.*--pyramid"),

@@ -15,6 +15,8 @@ from crosshead.models.segmenters import build_segmenter
 from models.dense_cases import small_maps
 from tolerances import OUTPUT, assert_close
 
+TWO_STAGES = dict(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))
+
 
 def test_the_tolerance_is_the_tables():
     assert OUTPUT[torch.float32] == TOLERANCE
@@ -33,7 +35,7 @@ def differs(file, module, *shapes):
 
 @pytest.mark.soak
 def test_a_backbone_takes_any_number_and_size_of_images(tmp_path):
-    maps = small_maps(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))
+    maps = small_maps(**TWO_STAGES)
     exported = export_model(
         maps, tmp_path / "b.pt2", size=(32, 48), part="backbone", about={"model": "small"}
     )
@@ -48,7 +50,7 @@ def test_a_backbone_takes_any_number_and_size_of_images(tmp_path):
 
 
 def test_a_segmenter_takes_any_number_of_images_of_one_size(tmp_path):
-    model = build_segmenter("semantic_fpn", small_maps(), 5, width=32, pyramid={"width": 8})
+    model = build_segmenter("semantic_fpn", small_maps(**TWO_STAGES), 5, width=32, pyramid={"width": 8})
     exported = export_model(model, tmp_path / "s.pt2", size=(41, 57))
     assert exported.inputs == ("batch", 3, 41, 57)
     differs(tmp_path / "s.pt2", model, (1, 3, 41, 57), (4, 3, 41, 57))
@@ -86,7 +88,7 @@ class Counting(nn.Module):
 def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatch):
     kept = tmp_path / "kept.pt2"
     kept.write_bytes(b"before")
-    model = build_segmenter("linear", small_maps(), 2)
+    model = build_segmenter("linear", small_maps(**TWO_STAGES), 2)
     with pytest.raises(ValueError, match=r"must end in \.pt2"):
         export_model(model, tmp_path / "model.onnx", size=(32, 32))
     with pytest.raises(ValueError, match="has no pyramid"):
@@ -110,10 +112,8 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(tmp_path, monkeypatc
     assert kept.read_bytes() == b"before" and [each.name for each in tmp_path.iterdir()] == ["kept.pt2"]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["talking", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("dcmha", "overlap", "knocking"))],
-)
+@pytest.mark.soak  # test_onnx_file.py goes through the same trace
+@pytest.mark.parametrize("kind", ["talking", "dcmha", "overlap", "knocking"])
 def test_any_number_of_images_goes_through_windows(kind, tmp_path):
     """Shifted windows, whose mask is repeated over the images."""
     model = timm.create_model(
@@ -128,7 +128,7 @@ def test_any_number_of_images_goes_through_windows(kind, tmp_path):
 @pytest.mark.soak
 def test_landmarks_are_those_of_every_size(tmp_path):
     """Sizes of every remainder by the landmarks a side; a graph without its guards, as other formats keep none."""
-    maps = small_maps(depths=(1, 1), dims=(8, 12), num_heads=(1, 2), attention_stages=(1,))
+    maps = small_maps(**TWO_STAGES)
     export_model(maps, tmp_path / "b.pt2", size=(64, 64), part="backbone")
     sides = [8 * n for n in range(8, 16)]
     differs(tmp_path / "b.pt2", maps, *((1, 3, side, 8 * 15) for side in sides))

@@ -105,7 +105,7 @@ class GroupedHost(InteractingAttention, twins.LocallyGroupedAttn):
         return attn.num_heads, attn.dim // attn.num_heads  # type: ignore
 
     def read(self, x: Tensor, size: tuple[int, int]) -> Heads:
-        rows, columns = (int(length) for length in size)
+        rows, columns = size  # not int(): a tracer's would be its example's
         side = self.ws
         whole = F.pad(x.unflatten(1, (rows, columns)), (0, 0, 0, -columns % side, 0, -rows % side))
         cut = whole.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)

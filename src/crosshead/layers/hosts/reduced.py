@@ -32,7 +32,7 @@ class ReducedHost(InteractingAttention):
     def read(self, x: Tensor, size: tuple[int, int] | None = None) -> Heads:
         q = self.get_submodule("q")(x).unflatten(-1, (self.num_heads, self.head_dim))
         k, v = self._keys_and_values(self._reduced(x, size))
-        grid = None if size is None else (int(size[0]), int(size[1]))
+        grid = None if size is None else (size[0], size[1])
         dropout_p = self.attn_drop.p if self.training else 0.0
         return Heads(x, q, k, v, self.head_dim**-0.5, grid=grid, dropout_p=dropout_p)
 
@@ -89,7 +89,7 @@ class NextVitHost(ReducedHost, nextvit.EfficientAttention):
 
 
 def _map_of(x: Tensor, size: tuple[int, int]) -> Tensor:
-    found: Tensor = x.transpose(1, 2).unflatten(2, (int(size[0]), int(size[1])))
+    found: Tensor = x.transpose(1, 2).unflatten(2, (size[0], size[1]))  # not int(): a tracer's would be its example's
     return found
 
 
