@@ -89,7 +89,8 @@ class NextVitHost(ReducedHost, nextvit.EfficientAttention):
 
 
 def _map_of(x: Tensor, size: tuple[int, int]) -> Tensor:
-    found: Tensor = x.transpose(1, 2).unflatten(2, (size[0], size[1]))  # not int(): a tracer's would be its example's
+    rows, columns = size  # not int(): a tracer's would be its example's
+    found: Tensor = x.transpose(1, 2).unflatten(2, (rows, columns))
     return found
 
 
