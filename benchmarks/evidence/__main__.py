@@ -15,8 +15,8 @@ import torch
 from .ledger import Ledger, Part
 
 PARTS = (
-    "claims", "pairing", "thin_heads", "recall_rule", "bandwidth", "pairs", "imhsa_pictures", "mohsa_pictures",
-    "imhsa_size", "upcycling", "conversion", "conversion_real",
+    "claims", "pairing", "thin_heads", "recall_rule", "bandwidth", "pairs", "pairs_wide", "imhsa_pictures",
+    "mohsa_pictures", "imhsa_size", "upcycling", "conversion", "conversion_real",
 )  # fmt: skip
 
 

@@ -102,6 +102,16 @@ TABLES: dict[str, Table | Correlations] = {
             ("plain (time of overlap:1)/4", "overlap:1/8"),
         ],
     ),
+    "pairs_wide": Table(
+        "pairs_wide",
+        [
+            ("plain/12", "talking/16"),
+            ("plain (time of talking)/12", "talking/16"),
+            ("plain/12", "overlap:1/16"),
+            ("plain (parameters of overlap:1)/12", "overlap:1/16"),
+            ("plain (time of overlap:1)/12", "overlap:1/16"),
+        ],
+    ),
     "imhsa_pictures": Table(
         "imhsa_pictures",
         [(f"{kind}/{n}", f"exchange/{n}") for n in (16, 8, 4) for kind in ("apart", "plain")],

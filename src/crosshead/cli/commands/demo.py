@@ -80,7 +80,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def _probe(folder: Path) -> None:
-    """What digits do not show: a task of which interacting heads learn more in equal steps than plain ones do."""
+    """What digits do not ask: many relations at once. One seed a kind; what five show is in docs/evidence.md."""
     from crosshead.cli.commands.probe import cores, print_report, save_report
     from crosshead.probes import probe
 
@@ -92,7 +92,8 @@ def _probe(folder: Path) -> None:
     print_report(report)
     data, picture = save_report(report, folder, page=False)
     print(f"\nthe probe   {picture}, {data}")
-    print("            one seed each, in equal steps, of which talking heads' take longer (docs/probes.md)")
+    print("            one seed each, in equal steps, of which talking heads' take longer; over five other seeds a lead")
+    print("            on four plain heads was not shown (docs/evidence.md)")
     print("            with controls of equal cost, and more seeds: crosshead probe pairs --seeds 0-4")
 
 
