@@ -11,8 +11,8 @@ from .probe_runs import trained, training
 
 SEEDS = range(6100, 6105)
 STEPS, WIDTH, ATTRIBUTES = 1000, 48, 6
-# Of twelve plain heads, in the time of STEPS of sixteen talking (2.17 times a step) and overlapped ones (1.60): timed in
-# turn, before any of these runs.
+# Of twelve plain heads, in the time of STEPS of sixteen talking (2.17 times a step) and overlapped ones (1.60): timed
+# in turn, before any of these runs.
 TIMES = {"talking": 2170, "overlap:1": 1600}
 FIRST = ("plain/12", "talking/16", "plain (time of talking)/12")
 THEN = (

@@ -92,8 +92,10 @@ def _probe(folder: Path) -> None:
     print_report(report)
     data, picture = save_report(report, folder, page=False)
     print(f"\nthe probe   {picture}, {data}")
-    print("            one seed each, in equal steps, of which talking heads' take longer; over five other seeds a lead")
-    print("            on four plain heads was not shown (docs/evidence.md)")
+    print(
+        "            one seed each, in equal steps, of which talking heads' take longer; five other seeds show"
+    )
+    print("            no lead on four plain heads (docs/evidence.md)")
     print("            with controls of equal cost, and more seeds: crosshead probe pairs --seeds 0-4")
 
 
