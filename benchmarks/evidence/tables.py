@@ -14,6 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from crosshead.compare.designs import correlation
 from crosshead.compare.differences import paired
 from crosshead.compare.recipes import against_control, holm
@@ -54,6 +57,36 @@ class Correlations:
         return diversity.lines(runs) if runs else ["*Not run yet.*"]
 
 
+@dataclass(frozen=True)
+class OverPictures:
+    """Differences of a part that keeps which pictures each run names rightly: how far they depend on the pictures."""
+
+    part: str
+    pairs: list[tuple[str, str]]
+
+    def lines(self) -> list[str]:
+        """Of pairs with three seeds or more: a BCa bootstrap over pictures, of each picture's mean over seeds."""
+        right: dict[str, dict[int, np.ndarray]] = {}
+        for run in read_runs(self.part):
+            if "right" in run:
+                right.setdefault(run["cell"], {})[run["seed"]] = np.array([*run["right"]], dtype=float)
+        lines = ["| cell | less | points | 95 % over pictures |", "| --- | --- | ---: | --- |"]
+        for less, cell in self.pairs:
+            common = sorted(right.get(less, {}).keys() & right.get(cell, {}).keys())
+            if len(common) < 3:
+                continue
+            apart = 100 * np.mean([right[cell][seed] - right[less][seed] for seed in common], axis=0)
+            found = stats.bootstrap([apart], np.mean, rng=0).confidence_interval
+            lines.append(f"| {cell} | {less} | {apart.mean():+.2f} | {found.low:+.2f} to {found.high:+.2f} |")
+        return lines if len(lines) > 2 else ["*Not run yet.*"]
+
+
+UPCYCLED = [("plain", f"{kind} x {times}") for times in (1, 5) for kind in ("overlap", "talking")] + [
+    ("plain (time of overlap)", "overlap x 1"),
+    ("plain", "knocking x 1"),
+]
+
+
 def _thin(heads: int, steps: int, *more: tuple[str, str]) -> list[tuple[str, str]]:
     at = f"{heads}/{steps}"
     controls = [(f"{control}/{at}", f"overlap/{at}") for control in ("plain", "plain (equal parameters)")]
@@ -68,7 +101,7 @@ def _recall(width: int) -> list[tuple[str, str]]:
     ]
 
 
-TABLES: dict[str, Table | Correlations] = {
+TABLES: dict[str, Table | Correlations | OverPictures] = {
     "thin_heads": Table(
         "thin_heads",
         [
@@ -124,11 +157,8 @@ TABLES: dict[str, Table | Correlations] = {
             for kind in ("apart", "plain", "xca", "agent")
         ],
     ),
-    "upcycling": Table(
-        "upcycling",
-        [("plain", f"{kind} x {times}") for times in (1, 5) for kind in ("overlap", "talking")]
-        + [("plain (time of overlap)", "overlap x 1"), ("plain", "knocking x 1")],
-    ),
+    "upcycling": Table("upcycling", UPCYCLED),
+    "upcycling, pictures": OverPictures("upcycling", UPCYCLED),
     "mohsa_pictures": Table(
         "mohsa_pictures",
         [
