@@ -106,7 +106,8 @@ def test_the_file_tells_of_itself_and_not_of_this_machine(tmp_path, traced_once)
     assert b".py" not in (tmp_path / "v.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("landmarks", [3, pytest.param(4, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("landmarks", [3, 4])
 def test_landmarks_and_padding_are_those_of_every_size(tmp_path, landmarks):
     """Sizes of every remainder by the landmarks a side."""
     torch.manual_seed(0)
@@ -129,9 +130,13 @@ def test_shifted_windows_take_any_number_of_pictures(kind, tmp_path):
 
 
 def test_a_segmenter_takes_pictures_of_any_size(tmp_path):
+    """Of every remainder by the landmarks a side, too, of which its backbone has three."""
     model = build_segmenter("semantic_fpn", small_maps(**SMALL_IVIT), 5, width=32, pyramid={"width": 8})
     written = export_onnx(model, tmp_path / "s.onnx", about(64, 80, crop="none"), varying=("batch", "size"))
-    same(tmp_path / "s.onnx", model, [(1, 3, 64, 112), (3, 3, 96, 80)], written.about)
+    assert written.inputs == ("batch", 3, "height", "width") and written.about.multiple == 8
+    sides = [written.about.smallest + 8 * n for n in range(8)]
+    shapes = [(1, 3, side, sides[-i]) for i, side in enumerate(sides)]
+    same(tmp_path / "s.onnx", model, [*shapes, (3, 3, 96, 80)], written.about)
 
 
 def test_of_detectors_those_of_two_stages_have_one_size_and_float32(tmp_path):
