@@ -82,7 +82,7 @@ def page(results: dict[str, Any]) -> str:
         known = {
             host: kinds
             for host, kinds in hosts.items()
-            if any(settled(found, mode) for found in kinds.values())
+            if any("refused" not in (settled(found, mode) or {"refused": ""}) for found in kinds.values())
         }
         # Where a wider file says all, a row of its own would say nothing.
         shown = {

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "compare": {"recipe", "tasks", "train"},
     "conversion": {"data", "swap", "tasks", "train"},
     "judging": {"files", "formats", "data", "tasks", "train"},
-    "export": {"layers", "libraries", "data", "models", "tasks", "train"},
+    "export": {"ops", "layers", "libraries", "data", "models", "tasks", "train"},
     "cli": {
         "files",
         "libraries",

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from timm.layers import pos_embed_sincos
 from torch import Tensor
 
+from crosshead.ops.interactive.landmarks import pooling_matrix
+
 _MASKS = "transformers.masking_utils"
 
 
@@ -21,6 +23,7 @@ def followed() -> Iterator[None]:
     - timm's DINOv3 divides places by ``float(side)``, a number of the example's; here by the side itself.
     - transformers makes an integer of a side by ``int()``, which is the example's; here it stays what it is.
     - transformers hands attention a mask that hides nothing while it is exported, and none else; here none.
+    - Averages over the cells of a map (timm's PVT v2, linear) are the example's; here they are made of its sides.
     - ONNX's attention takes four axes alone; more in front of them (timm's Twins, Hiera) are put together here.
     """
     with contextlib.ExitStack() as changes:
@@ -35,6 +38,7 @@ def followed() -> Iterator[None]:
 def _changes() -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
     yield pos_embed_sincos, "_build_grid", _free_grid
     yield F, "scaled_dot_product_attention", _of_four_axes
+    yield F, "adaptive_avg_pool2d", _of_any_sides
     if _MASKS in sys.modules:  # loaded by whoever made the model
         yield sys.modules[_MASKS], "_ignore_bidirectional_mask_sdpa", _without_empty_masks
     for name, module in list(sys.modules.items()):
@@ -85,3 +89,15 @@ def _of_four_axes(attention: Any) -> Any:
         return found.unflatten(0, query.shape[:-3])
 
     return attend
+
+
+def _of_any_sides(pool: Any) -> Any:
+    def averages(maps: Tensor, output_size: Any) -> Tensor:
+        cells = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+        sides = maps.shape[-2:]
+        if all(isinstance(side, int) for side in sides) or None in cells or cells == (1, 1):
+            return pool(maps, output_size)  # type: ignore[no-any-return]
+        rows, columns = (pooling_matrix(side, cell, maps) for side, cell in zip(sides, cells, strict=True))
+        return rows @ maps @ columns.mT
+
+    return averages
