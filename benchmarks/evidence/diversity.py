@@ -1,7 +1,7 @@
 """Do runs with more diverse heads name more pictures rightly? Of the runs of ``mohsa_pictures``, by correlation.
 
-*Within kinds*: each run less the mean of its family and kind, over all runs. *Between kinds*: the kinds' means, of the
-kinds of ViT. *Gains*: of overlapped heads over plain ones by seed, in the measure against in
+*Within kinds*: each run less the mean of its family and kind, averaged over the kinds of a seed. *Between kinds*:
+the kinds' means, of the kinds of ViT. *Gains*: of overlapped heads over plain ones by seed, in the measure against in
 accuracy, each less its family's mean. Pearson's r with Fisher's interval; measures are means over blocks.
 """
 
@@ -23,7 +23,7 @@ _Z = 1.959964
 def lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A Markdown table; a dash where too few runs are through."""
     found = [
-        "| measure | pictures | within kinds | runs | between kinds of ViT | kinds | gains of pairs | pairs |",
+        "| measure | pictures | within kinds | seeds | between kinds of ViT | kinds | gains of pairs | pairs |",
         "| --- | --- | --- | ---: | --- | ---: | --- | ---: |",
     ]
     for measure, name in ASKED.items():
@@ -33,9 +33,9 @@ def lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
                 for run in runs
                 if measure in run[pictures]
             ]
-            kinds, gains, between = _by_cell(points), _gains(points), _between(points)
+            seeds, gains, between = _by_seed(points), _gains(points), _between(points)
             told = [
-                f"{_shown(_centred(kinds), len(kinds))} | {sum(map(len, kinds.values()))}",
+                f"{_shown(_centred(seeds), len(seeds))} | {sum(map(len, seeds.values()))}",
                 f"{_shown(between, 1)} | {len(between)}",
                 f"{_shown(_centred(gains), len(gains))} | {sum(map(len, gains.values()))}",
             ]
@@ -52,6 +52,23 @@ def _by_cell(points: Points) -> dict[str, Pairs]:
     for cell, _, x, y in points:
         found.setdefault(cell, []).append((x, y))
     return {cell: pairs for cell, pairs in found.items() if len(pairs) > 2}
+
+
+def _by_seed(points: Points) -> dict[str, Pairs]:
+    """Family -> of each seed the mean over kinds, each run less its kind's mean: kinds of one seed begin alike and see
+    the same order, and correlate by that, so that they are no runs apart."""
+    means = {
+        cell: [fmean(side) for side in zip(*pairs, strict=True)] for cell, pairs in _by_cell(points).items()
+    }
+    held: dict[str, dict[int, Pairs]] = {}
+    for cell, seed, x, y in points:
+        if cell in means:
+            family = held.setdefault(cell.partition("/")[0], {})
+            family.setdefault(seed, []).append((x - means[cell][0], y - means[cell][1]))
+    return {
+        family: [(fmean(x for x, _ in each), fmean(y for _, y in each)) for each in seeds.values()]
+        for family, seeds in held.items()
+    }
 
 
 def _centred(groups: Mapping[str, Pairs]) -> Pairs:

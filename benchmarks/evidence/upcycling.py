@@ -169,7 +169,7 @@ def choose_rate() -> None:
             print(lr, fold, judged(model, held[0][others], kinds[others]))
 
 
-NEAREST = "ten nearest, nothing learned"
+NEAREST = "ten nearest"
 FIRST = ("plain", "overlap x 1", "talking x 1", "plain (time of overlap)")
 SECOND = ("overlap x 5", "talking x 5")
 THIRD = ("knocking x 1",)
