@@ -16,18 +16,18 @@ STEPS, WIDTH, ATTRIBUTES = 1000, 48, 6
 TIMES = {"talking": 2170, "overlap:1": 1600}
 FIRST = ("plain/12", "talking/16", "plain (time of talking)/12")
 THEN = (
-    "overlap:1/16", "plain (time of overlap:1)/12", "plain (parameters of overlap:1)/12", "plain/16", "plain/8",
+    "plain (parameters of talking)/12", "overlap:1/16", "plain (time of overlap:1)/12",
+    "plain (parameters of overlap:1)/12", "plain/16", "plain/8",
 )  # fmt: skip
 
 
 def run(cell: str, seed: int) -> dict[str, Any]:
     kind, heads = cell.rsplit("/", 1)
     options: dict[str, Any] = {"steps": STEPS, "attributes": ATTRIBUTES}
-    if kind.startswith("plain (parameters"):
-        kind, options["parameters_of"] = "plain", ("overlap:1", 16)
-    elif kind.startswith("plain (time of "):
-        options["steps"] = TIMES[kind.removeprefix("plain (time of ").rstrip(")")]
+    if kind.startswith("plain ("):
+        what, other = kind.removeprefix("plain (").rstrip(")").split(" of ")
         kind = "plain"
+        options |= {"parameters_of": (other, 16)} if what == "parameters" else {"steps": TIMES[other]}
     return trained(training("pairs", kind, int(heads), WIDTH, **options), seed)
 
 

@@ -139,6 +139,7 @@ TABLES: dict[str, Table | Correlations | OverPictures] = {
         "pairs_wide",
         [
             ("plain/12", "talking/16"),
+            ("plain (parameters of talking)/12", "talking/16"),
             ("plain (time of talking)/12", "talking/16"),
             ("plain/12", "overlap:1/16"),
             ("plain (parameters of overlap:1)/12", "overlap:1/16"),
