@@ -95,7 +95,9 @@ def _probe(folder: Path) -> None:
     print(
         "            one seed each, in equal steps, of which talking heads' take longer; five other seeds show"
     )
-    print("            no lead on four plain heads (docs/evidence.md)")
+    print(
+        "            no lead on four plain heads, and a clear one at three times the width (docs/evidence.md)"
+    )
     print("            with controls of equal cost, and more seeds: crosshead probe pairs --seeds 0-4")
 
 
