@@ -6,6 +6,7 @@ Xavier's uniform distribution and positions from N(0, .3), as in ``thin_heads``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import timm
@@ -63,6 +64,7 @@ def started(family: str, kind: str) -> nn.Module:
     return _drawn(family, kind, HIDDEN)
 
 
+@cache
 def equal_hidden(family: str) -> float:
     """The MLP's width over the block's, with which plain heads have the parameters of heads overlapped by ``index``."""
     wanted = count_parameters(_built(family, "index", HIDDEN))

@@ -8,7 +8,6 @@ STEPS steps.
 """
 
 from agent_attention_pytorch import AgentSelfAttention
-from timm.models import VisionTransformer
 from timm.models.xcit import XCA
 from torch import Tensor, nn
 
@@ -31,11 +30,7 @@ COST = {
 
 
 def started(kind: str, patch: int) -> nn.Module:
-    model = VisionTransformer(
-        img_size=28, patch_size=patch, in_chans=1, num_classes=10, embed_dim=thin_heads.WIDTH,
-        depth=thin_heads.DEPTH, num_heads=HEADS, mlp_ratio=(thin_heads.HIDDEN + 0.5) / thin_heads.WIDTH,
-        weight_init="skip",
-    )  # fmt: skip
+    model = thin_heads.plain_vit(HEADS, patch=patch)
     if kind in INTERACTIONS:
         swap_attention(model, "imhsa", landmarks=LANDMARKS, interaction=INTERACTIONS[kind], init="paper")
     elif kind != "plain":

@@ -46,16 +46,21 @@ def started(kind: str, num_heads: int) -> nn.Module:
     if kind == "plain (equal parameters)":
         more = 2 * (WIDTH // num_heads // 2) * num_heads * WIDTH * DEPTH
         hidden += round(more / (DEPTH * (2 * WIDTH + 1)))
-    model = VisionTransformer(
-        img_size=28, patch_size=4, in_chans=1, num_classes=10, embed_dim=WIDTH, depth=DEPTH, num_heads=num_heads,
-        mlp_ratio=(hidden + 0.5) / WIDTH, weight_init="skip",
-    )  # fmt: skip
+    model = plain_vit(num_heads, hidden)
     if kind == "overlap":
         swap_attention(model, "overlap", overlap=f"constant:{WIDTH // num_heads // 2}", init="paper")
     elif kind == "talking":
         swap_attention(model, "talking", init="paper")
     start(model)
     return model
+
+
+def plain_vit(num_heads: int, hidden: int = HIDDEN, patch: int = 4) -> VisionTransformer:
+    """Not started; ``hidden`` is the MLP's width, ``patch`` in pixels."""
+    return VisionTransformer(
+        img_size=28, patch_size=patch, in_chans=1, num_classes=10, embed_dim=WIDTH, depth=DEPTH, num_heads=num_heads,
+        mlp_ratio=(hidden + 0.5) / WIDTH, weight_init="skip",
+    )  # fmt: skip
 
 
 def start(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from crosshead.export import programs
 from crosshead.export.programs import ABOUT, TOLERANCE, export_model
 from crosshead.models.detectors import build_detector
 from crosshead.models.segmenters import build_segmenter
+from export.export_cases import on_host
 from models.dense_cases import small_maps
 from tolerances import OUTPUT, assert_close
 
@@ -78,6 +79,14 @@ def test_a_plain_vit_of_one_size_says_what_may_vary(tmp_path):
     differs(tmp_path / "v.pt2", model, (3, 3, 32, 32))
     exported = export_model(model, tmp_path / "w.pt2", size=(32, 32), part="backbone")
     assert exported.inputs == ("batch", 3, 32, 32) and exported.fixed_because
+
+
+def test_transformers_hand_a_program_no_empty_mask_either(tmp_path):
+    """Re-attention takes no mask; while they are exported, their models once brought one that hides nothing."""
+    model, (channels, height, width), _ = on_host("transformers' DINOv2", "reattention")
+    exported = export_model(model.eval(), tmp_path / "d.pt2", size=(height, width), channels=channels)
+    assert exported.inputs == ("batch", channels, height, width)
+    differs(tmp_path / "d.pt2", model, (3, channels, height, width))
 
 
 class Counting(nn.Module):

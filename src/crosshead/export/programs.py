@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from crosshead.export.graphs import whole
+from crosshead.export.mends import followed
 from crosshead.export.two_stage import TwoStages
 from crosshead.models.pyramid import Maps, Pyramid
 
@@ -212,7 +213,10 @@ def _traced(shapes: _Shapes) -> tuple[ExportedProgram, Varying, str | None]:
         free = {0: Dim("batch", min=1)} if "batch" in varying else {}
         free |= dict.fromkeys((2, 3), Dim.AUTO) if "size" in varying else {}
         try:
-            program = torch.export.export(shapes.module, (images,), dynamic_shapes=(free,) if free else None)
+            with followed():
+                program = torch.export.export(
+                    shapes.module, (images,), dynamic_shapes=(free,) if free else None
+                )
             shapes.compare(program.module(), varying)
         except Exception as error:  # torch.export has no one kind for what it can't follow
             if not varying:

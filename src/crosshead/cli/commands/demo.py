@@ -93,11 +93,9 @@ def _probe(folder: Path) -> None:
     data, picture = save_report(report, folder, page=False)
     print(f"\nthe probe   {picture}, {data}")
     print(
-        "            one seed each, in equal steps, of which talking heads' take longer; five other seeds show"
+        "            one seed each, in equal steps, of which talking heads' take longer. Five other seeds show no"
     )
-    print(
-        "            no lead on four plain heads, and a clear one at three times the width (docs/evidence.md)"
-    )
+    print("            lead on four plain heads here, and a clear one with more relations (docs/evidence.md)")
     print("            with controls of equal cost, and more seeds: crosshead probe pairs --seeds 0-4")
 
 
