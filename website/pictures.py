@@ -1,6 +1,6 @@
 """What the site looks like, in one picture: pages light, dark and narrow, taken in Debian's chromium.
 
-    python website/build.py && python website/pictures.py      # docs/site.png
+python website/build.py && python website/pictures.py      # docs/site.png
 """
 
 import shutil
@@ -11,7 +11,14 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 SITE, SHEET = ROOT / "build" / "site", ROOT / "docs" / "site.png"
-PAGES = ("index", "start", "which_interaction", "evidence", "interactions/overlap", "reference/crosshead.swap")
+PAGES = (
+    "index",
+    "start",
+    "which_interaction",
+    "evidence",
+    "interactions/overlap",
+    "reference/crosshead.swap",
+)
 WIDE, NARROW = (1280, 800), (390, 800)
 HEIGHT, GAP = 400, 12  # of a shot in the sheet, and between shots
 COLOURS = 128  # of the sheet, so that it is small
