@@ -14,6 +14,7 @@ from crosshead.export.about import About
 from crosshead.export.checks import TOLERANCE
 from crosshead.export.onnx_file import export_onnx
 from crosshead.export.prepare import normalised
+from crosshead.export.programs import export_model
 from crosshead.export.runtime import open_session
 from crosshead.models.detectors import build_detector
 from crosshead.models.segmenters import build_segmenter
@@ -166,6 +167,22 @@ def test_other_precisions_are_smaller_and_near(precision, tmp_path, traced_once)
     assert written.about.precision == precision and 0 < written.of_precision < 0.2
     assert written.file.stat().st_size < 0.65 * whole.file.stat().st_size
     assert written.difference <= TOLERANCE["fp32"]
+
+
+class OfOneSize(torch.nn.Module):
+    """Looks its places up, as timm's MViT v2 does, and finds none beyond those of 8 x 8 pixels."""
+
+    def forward(self, images):
+        return images.mean((1, 2)) + torch.arange(8.0)[torch.arange(images.shape[-1])]
+
+
+def test_a_model_that_finds_no_place_at_other_sizes_is_told_as_one_of_one_size(tmp_path):
+    for sizes, varying in ((16, ()), (8, ("batch", "size"))):
+        with pytest.raises(ValueError, match=r"the model does not take images of .*out of (bounds|range)"):
+            export_onnx(OfOneSize(), tmp_path / "m.onnx", about(sizes, sizes), varying=varying)
+    with pytest.raises(ValueError, match="the model does not take images of 16 x 16"):
+        export_model(OfOneSize(), tmp_path / "m.pt2", size=(16, 16))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_differs_or_cannot_be_leaves_no_file(tmp_path, monkeypatch, traced_once):
