@@ -11,6 +11,8 @@ from PIL import Image
 from crosshead.cli import main
 from crosshead.pages import embedding
 
+RENDERED = True  # pictures are looked at
+
 TINY = ["model.name=mohsa_vit_micro_patch4_32", "model.overlap=constant:3", "model.args.embed_dim=32"]
 TINY += ["model.args.depth=2", "model.args.num_heads=2", "data.image_size=8", "train.epochs=1"]
 TINY += ["schedule.warmup_epochs=0", "log.tensorboard=false"]

@@ -7,6 +7,8 @@ from PIL import Image
 from crosshead.cli import main
 from crosshead.recipe import load_recipe, shipped_recipes
 
+RENDERED = True  # pictures are looked at
+
 
 def said(capsys, *words):
     capsys.readouterr()

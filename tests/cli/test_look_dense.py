@@ -10,6 +10,8 @@ from crosshead.cli import main
 from crosshead.data.datasets import scenes
 from crosshead.heads import sheets as drawing
 
+RENDERED = True  # pictures are looked at
+
 TINY = [
     "data.image_size=64",
     "data.batch_size=2",

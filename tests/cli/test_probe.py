@@ -7,6 +7,8 @@ import pytest
 from crosshead.cli import main
 from crosshead.cli.commands.probe import numbers
 
+RENDERED = True  # pictures are looked at
+
 TINY = ["keys=4", "--attributes", "1", "--width", "8", "--heads", "4,2", "--steps", "5", "--jobs", "1"]
 
 
