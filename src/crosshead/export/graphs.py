@@ -11,6 +11,9 @@ from crosshead.layers.grid_sources import patches_of
 from crosshead.models.detectors import FCOS, RCNN, Detector, RetinaNet
 from crosshead.models.pyramid import Maps
 
+# What models raise at images of sizes that they don't take.
+NOT_TAKEN = (ValueError, RuntimeError, AssertionError, IndexError)
+
 
 class Pixels(nn.Module):
     """uint8 images (B, C, H, W), normalised, then the model."""

@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from crosshead.export.about import About
 from crosshead.export.checks import BATCHES, Images, compare, first_line, outputs_of
-from crosshead.export.graphs import Pixels, Probabilities, output_names, periods_of, step_of
+from crosshead.export.graphs import NOT_TAKEN, Pixels, Probabilities, output_names, periods_of, step_of
 from crosshead.export.mends import followed
 from crosshead.export.precision import Precision, write_in
 from crosshead.export.programs import Part, part_of
@@ -184,7 +184,7 @@ class _Tracing:
     def check_size(self) -> None:
         try:
             self.plain(torch.zeros(1, self.about.channels, *self.about.size))
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except NOT_TAKEN as error:
             height, width = self.about.size
             raise ValueError(
                 f"the model does not take images of {height} x {width}: {first_line(error)}"
@@ -217,13 +217,15 @@ class _Tracing:
         errors = []
         for free in self._free():
             try:
-                with _silence(), followed():
+                with _silence(), followed(module):
                     traced = torch.export.export(
                         module.eval(),
                         given,
                         dynamic_shapes=(free,) * len(given) if free else None,
                         strict=False,
                     )
+                    # What it asked of sides; PyTorch traces that anew, in windows for minutes. The file is compared.
+                    traced._guards_code = []
                     program = torch.onnx.export(
                         traced,
                         dynamo=True,
@@ -255,7 +257,7 @@ class _Tracing:
     def _check_takes(self, height: int, width: int) -> None:
         try:
             self.plain(torch.zeros(1, self.about.channels, height, width))
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except NOT_TAKEN as error:
             raise ValueError(
                 f"the model does not take images of {height} x {width}, and no size varies: {first_line(error)}; "
                 "a ViT does with model.args.dynamic_img_size=true, a Swin with model.args.strict_img_size=false"
@@ -282,7 +284,7 @@ class _Tracing:
         while side > self.step:
             try:
                 compare(self.plain, run, images, [(1, side - self.step, side - self.step)])
-            except (ValueError, RuntimeError, AssertionError):
+            except NOT_TAKEN:
                 return side
             side -= self.step
         return side

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from crosshead.export.graphs import whole
+from crosshead.export.graphs import NOT_TAKEN, whole
 from crosshead.export.mends import followed
 from crosshead.export.two_stage import TwoStages
 from crosshead.models.pyramid import Maps, Pyramid
@@ -162,7 +162,7 @@ class _Shapes:
     def check_size(self) -> None:
         try:
             self.module(self.images(1, *self.size))
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except NOT_TAKEN as error:
             height, width = self.size
             raise ValueError(
                 f"the model does not take images of {height} x {width}: {_line(error)}"
@@ -173,7 +173,7 @@ class _Shapes:
         for side in count(self.multiple, self.multiple):
             try:
                 program(self.images(1, side, side))
-            except (AssertionError, RuntimeError, ValueError):
+            except NOT_TAKEN:
                 continue
             return side
         raise AssertionError("count does not end")
@@ -213,7 +213,7 @@ def _traced(shapes: _Shapes) -> tuple[ExportedProgram, Varying, str | None]:
         free = {0: Dim("batch", min=1)} if "batch" in varying else {}
         free |= dict.fromkeys((2, 3), Dim.AUTO) if "size" in varying else {}
         try:
-            with followed():
+            with followed(shapes.module):
                 program = torch.export.export(
                     shapes.module, (images,), dynamic_shapes=(free,) if free else None
                 )
