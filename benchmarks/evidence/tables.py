@@ -8,6 +8,7 @@ times in 100; p is Holm's over all differences of a table.
 """
 
 import argparse
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,16 +201,19 @@ def differences_table(values: Values, pairs: list[tuple[str, str]]) -> list[str]
         if len(common) >= 3:
             a, b = ([values[name][seed] for seed in common] for name in (less, cell))
             found.append((less, cell, paired(a, b), correlation(a, b)))
-    adjusted = holm([each.p for _, _, each, _ in found])
+    # Pairs that all differ by the same (by nothing, most often) have no p.
+    known = [each.p for _, _, each, _ in found if not math.isnan(each.p)]
+    adjusted = iter(holm(known))
     lines = [
         "| cell | less | points | 95 % | pairs | p (Holm) | correlation |",
         "| --- | --- | ---: | --- | ---: | ---: | ---: |",
     ]
-    for (less, cell, each, r), p in zip(found, adjusted, strict=True):
-        interval = f"{100 * each.low:+.2f} to {100 * each.high:+.2f}"
-        shown = "-" if r is None else f"{r:+.2f}"
+    for less, cell, each, r in found:
+        alike = math.isnan(each.p)
+        interval = "all alike" if alike else f"{100 * each.low:+.2f} to {100 * each.high:+.2f}"
+        p, shown = "-" if alike else f"{next(adjusted):.2g}", "-" if r is None else f"{r:+.2f}"
         lines.append(
-            f"| {cell} | {less} | {100 * each.difference:+.2f} | {interval} | {each.seeds[0]} | {p:.2g} | {shown} |"
+            f"| {cell} | {less} | {100 * each.difference:+.2f} | {interval} | {each.seeds[0]} | {p} | {shown} |"
         )
     return lines
 
