@@ -132,7 +132,7 @@ def keep(name: str, header: dict[str, Any], measured: dict[str, list[Timing]]) -
 
 
 def page() -> str:
-    """The table, and the machine that it is of."""
+    """The table, and each machine with the models that were measured on it."""
     kept = json.loads(FILE.read_text())
     labels = ("PyTorch", "PyTorch, compiled", "ONNX Runtime, fp32", "ONNX Runtime, int8")
     lines = [f"| model | batch | {' | '.join(labels)} |", f"| --- | --- |{' ---: |' * len(labels)}"]
@@ -140,10 +140,16 @@ def page() -> str:
         for title, timings in one["tables"].items():
             cells = " | ".join(_cell(timing) for timing in timings)
             lines.append(f"| {name} | {title.removeprefix('batch ')} | {cells} |")
-    first = next(iter(kept.values()))["conditions"]
-    versions = f"torch {first['torch']}, ONNX Runtime {first['onnxruntime']}"
-    machine = f"{first['device']}, {first['threads']} threads; {versions}"
-    return "\n".join(lines) + f"\n\n{machine}, allocator {first['allocator']}.\n"
+    machines: dict[str, list[str]] = {}
+    for name, one in kept.items():
+        machines.setdefault(_machine(one["conditions"]), []).append(name)
+    told = [f"{machine}: {', '.join(names)}." for machine, names in machines.items()]
+    return "\n".join([*lines, "", *told]) + "\n"
+
+
+def _machine(told: dict[str, Any]) -> str:
+    versions = f"torch {told['torch']}, ONNX Runtime {told['onnxruntime']}"
+    return f"{told['device']}, {told['threads']} threads; {versions}, allocator {told['allocator']}"
 
 
 def _cell(timing: dict[str, Any]) -> str:

@@ -71,7 +71,9 @@ def test_classes_of_a_folder_are_told(picture, tmp_path):
     assert any(f"one.png ({name} at " in page for name in model.config.id2label.values())
 
 
-@pytest.mark.parametrize("name", ["swin_v2_t", pytest.param("vit_b_32", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.soak) for each in ("swin_v2_t", "vit_b_32")]
+)
 def test_a_model_of_torchvision_by_name(name, picture, tmp_path):
     from torchvision.models import get_model
 

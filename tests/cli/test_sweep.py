@@ -177,6 +177,7 @@ def test_a_sweep_of_three_seeds_ends_in_a_comparison(tmp_path, capsys):
     assert "digits_mohsa against digits, test accuracy:" in said and (folder / "compare.html").is_file()
 
 
+@pytest.mark.soak
 def test_runs_side_by_side_come_to_the_same(swept, tmp_path):
     folder, _, words = swept
     other = [*words[: words.index("--output")], "--output", str(tmp_path / "beside"), "--device", "cpu"]

@@ -71,7 +71,9 @@ def test_what_has_a_place_is_drawn_onto_its_picture():
         assert changed is None or len(set(drawn[changed].tolist())) > 1
 
 
-@pytest.mark.parametrize(("seconds", "hours"), [(300.0, False), (20_000.0, True)])
+@pytest.mark.parametrize(
+    ("seconds", "hours"), [(300.0, False), pytest.param(20_000.0, True, marks=pytest.mark.soak)]
+)
 def test_training_says_first_how_long_it_will_take(seconds, hours, tmp_path, capsys, monkeypatch):
     told = Forecast(1.5, 3, 200, seconds, "cpu with 1 threads", "vit_tiny_patch16_224")
     monkeypatch.setattr("crosshead.train.tools.profile.forecast", lambda recipe: told)

@@ -61,7 +61,7 @@ def flat(value):
     return [each for item in values for each in flat(item)]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.soak), "forkserver"])
 def test_batches_of_every_task(parts, monkeypatch, method):
     monkeypatch.setattr(workers, "_start_method", lambda: method)
     own, places = workers.Workers(1), [(which, np.arange(2)) for which in range(len(parts))]

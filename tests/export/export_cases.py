@@ -99,7 +99,9 @@ class Patches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         patches = F.unfold(images, self.side, stride=self.side).mT
         shown = torch.ones_like(patches[..., 0], dtype=torch.long)
-        grid = torch.tensor([side // self.side for side in images.shape[2:]]).expand(len(shown), -1)
+        grid = torch.stack(
+            [shown.new_full(shown.shape[:1], side // self.side) for side in images.shape[2:]], 1
+        )
         found: Tensor = self.model(patches, shown, grid).last_hidden_state
         return found
 

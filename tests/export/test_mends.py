@@ -8,6 +8,7 @@ from timm.layers import pos_embed_sincos
 from torch import nn
 from transformers import masking_utils
 from transformers.models.dinov2_with_registers import modeling_dinov2_with_registers as registers
+from transformers.models.siglip2 import modeling_siglip2 as siglip2
 
 import test_swap_others as others
 from crosshead.export.graphs import step_of
@@ -25,7 +26,7 @@ def test_attention_of_more_axes_is_that_of_four(monkeypatch):
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", of_four)
     q, k, v = torch.randn(3, 2, 5, 3, 4, 8, generator=torch.Generator().manual_seed(1)).unbind(0)
-    with followed():
+    with followed(nn.Identity()):
         got = F.scaled_dot_product_attention(q, k, v, scale=0.5)
         flat = F.scaled_dot_product_attention(q[:, 0], k[:, 0], v[:, 0], scale=0.5)
     assert seen == [4, 4] and F.scaled_dot_product_attention is of_four
@@ -40,7 +41,7 @@ def test_a_mask_that_hides_nothing_is_none_while_exporting_too(monkeypatch):
     tokens, shown = torch.zeros(2, 5, 32), torch.tensor([[1, 1, 1, 1, 0]] * 2)
     make = masking_utils.create_bidirectional_mask
     assert make(config, tokens, None) is not None
-    with followed():
+    with followed(nn.Identity()):
         assert make(config, tokens, None) is None
         assert torch.equal(make(config, tokens, shown), make(config, tokens, shown.bool()))
         assert not make(config, tokens, shown)[..., -1].any()
@@ -61,12 +62,33 @@ class Sides(nn.Module):
 
 def test_sides_stay_free():
     free = (dict(enumerate(torch.export.Dim(name, min=2) for name in ("rows", "columns"))),)
-    with followed():
+    with followed(nn.Identity()):
         program = torch.export.export(Sides(), (torch.ones(4, 6),), dynamic_shapes=free, strict=False)
     other = torch.randn(7, 10, generator=torch.Generator().manual_seed(1))
     for got, want in zip(program.module()(other), Sides()(other), strict=True):
         assert_close(got, want, OUTPUT[torch.float32])
     assert registers.torch_int(3.0) == 3
+
+
+def test_a_buffer_that_is_asked_is_numbers_and_comes_back():
+    model = others.MODELS["EoMT"]().eval()
+    images, kept = others.images(), dict(model._buffers)
+    want = others.outputs(model, images)
+    with followed(model):
+        assert model.attn_mask_probs == [1.0] * model.config.num_blocks
+        assert torch.equal(others.outputs(model, images), want)
+    assert dict(model._buffers) == kept and list(model._buffers) == list(kept)
+    with followed(model):
+        torch.export.export(model, (images,), strict=False)
+
+
+def test_values_of_inputs_are_not_checked_while_exporting():
+    theirs = siglip2.torch_compilable_check
+    with followed(nn.Identity()):
+        assert siglip2.torch_compilable_check(False, "of an input's values") is None
+    with pytest.raises(ValueError, match="of an input's values"):
+        siglip2.torch_compilable_check(torch.tensor(False), "of an input's values")
+    assert siglip2.torch_compilable_check is theirs
 
 
 @pytest.mark.parametrize("name", ["torchvision's ViT", "DINOv2", "CLIP"])

@@ -69,7 +69,10 @@ def test_a_picture_alone_and_in_a_batch_gives_the_same():
     assert torch.allclose(together["scores"], alone["scores"], atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "options"), [("retinanet", {"norm": True}), ("fcos", {})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [pytest.param("retinanet", {"norm": True}, marks=pytest.mark.soak), ("fcos", {})],
+)
 def test_it_learns_one_picture(name, options):
     model, x, wanted = detector(name, **options), images(), targets()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -235,7 +235,7 @@ def test_kept_for_the_backward_pass_is_linear_in_tokens():
     assert kept(512) <= 2.1 * kept(256)
 
 
-@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, 1])
+@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, pytest.param(1, marks=pytest.mark.soak)])
 def test_compiles_whole(monkeypatch, chunk):
     monkeypatch.setattr(chunks, "_CPU_CHUNK", chunk)
     inputs = arguments((2, 3, 9, 8, 8, 6, 2), torch.float32)
@@ -259,7 +259,7 @@ def saved_for_backward(out):
     return found
 
 
-@pytest.mark.parametrize("dropout_p", [0.0, 0.4])
+@pytest.mark.parametrize("dropout_p", [pytest.param(0.0, marks=pytest.mark.soak), 0.4])
 def test_compiled_chunks_keep_nothing_of_the_size_of_the_logits(monkeypatch, dropout_p):
     monkeypatch.setattr(chunks, "_CPU_CHUNK", 1)
     monkeypatch.setattr(chunks, "_COMPILED_CHUNKS", 3)

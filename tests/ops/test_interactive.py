@@ -281,6 +281,7 @@ def test_captured_whole_forward_and_backward(backend):
     assert_agrees(got, output_and_gradients(call(naive_interactive_attention, shape), inputs), torch.float64)
 
 
+@pytest.mark.soak
 def test_compiles_whole_forward_and_backward():
     shape = (2, 3, 8, (5, 7), (3, 2), 1)
     inputs = operands(shape, torch.float32, packed=True)

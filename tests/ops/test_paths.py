@@ -141,7 +141,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("dtype", [pytest.param(F32, marks=pytest.mark.soak), BF16])
 @pytest.mark.parametrize("name", MODELS)
 def test_no_block_ends_in_the_kernel_that_keeps_all_weights(name, dtype, kernels):
     """Whatever the overlap: with a bias and masks (Swin), rotated (EVA), with class tokens."""

@@ -224,7 +224,7 @@ def test_kept_for_the_backward_pass_is_linear_in_tokens():
     assert kept(512) <= 2.1 * kept(256)
 
 
-@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, 1])
+@pytest.mark.parametrize("chunk", [chunks._CPU_CHUNK, pytest.param(1, marks=pytest.mark.soak)])
 def test_compiles_whole(monkeypatch, chunk):
     monkeypatch.setattr(chunks, "_CPU_CHUNK", chunk)
     assert_same(

@@ -170,6 +170,7 @@ def test_autocast_to_bfloat16():
     assert_same(got, want, torch.bfloat16)
 
 
+@pytest.mark.soak
 def test_compiles_whole_forward_and_backward():
     tensors, mask = operands((2, 3, 9, 3, 8, 3), torch.float32)
     compiled = torch.compile(packed_window_attention, fullgraph=True)

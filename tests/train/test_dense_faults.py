@@ -17,7 +17,9 @@ def few(monkeypatch):
     monkeypatch.setattr(scenes, "LENGTHS", FEW)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [task if task == "detect" else pytest.param(task, marks=pytest.mark.soak) for task in TASKS]
+)
 def test_killed_with_workers_and_stopped_and_resumed_it_ends_the_same(tmp_path, task):
     assert train(dense_recipe(task), folder=tmp_path / "whole").status == "finished"
     recipe = dense_recipe(task, "data.num_workers=1")

@@ -3,6 +3,7 @@
 import random
 import time
 
+import pytest
 from runs import assert_same_ending, start, tiny_recipe, wait
 
 
@@ -24,6 +25,7 @@ def test_a_killed_process_resumes_and_ends_the_same(tmp_path, unstopped):
     assert_same_ending(tmp_path / "run", unstopped)
 
 
+@pytest.mark.soak
 def test_killing_one_of_two_processes_ends_both_and_the_run_resumes_and_ends_the_same(tmp_path):
     recipe = tiny_recipe(data={"batch_size": 6})
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]

@@ -104,7 +104,7 @@ def fail():
     raise RuntimeError("the disk of machine B is on fire")
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
+@pytest.mark.parametrize("ema", [pytest.param(None, marks=pytest.mark.soak), 0.9])
 def test_under_batch_norm_all_processes_judge_the_statistics_that_are_saved(tmp_path, ema):
     """Each process has its own; those of rank 0 are the checkpoint's."""
     recipe = tiny_recipe(
@@ -138,6 +138,7 @@ def hang_without_finding_out():
     hang()
 
 
+@pytest.mark.soak
 def test_a_process_that_hangs_shows_where_also_when_another_one_finds_out_first(tmp_path):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})
@@ -150,6 +151,7 @@ def freeze():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+@pytest.mark.soak
 def test_a_process_that_is_frozen_ends_the_others_in_time_and_is_named(tmp_path):
     folder = tmp_path / "run"
     recipe = tiny_recipe(data={"batch_size": 6}, train={"rank_timeout_s": 3})

@@ -171,8 +171,17 @@ FAMILIES = [
 ]
 
 
-@pytest.mark.parametrize("how", [{}, {"grad_checkpointing": True}, {"precision": "bf16"}], ids=str)
-@pytest.mark.parametrize("name", FAMILIES)
+HOWS = [{}, {"grad_checkpointing": True}, {"precision": "bf16"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=pytest.mark.soak if how and number else (), id=f"{name}-{how}")
+        for number, name in enumerate(FAMILIES)
+        for how in HOWS
+    ],
+)
 def test_every_family_trains(name, how, tmp_path, few_pictures):
     recipe = tiny_recipe(model={"name": name, "args": {}}, data=few_pictures, train={"epochs": 2, **how})
     result = train(recipe, folder=tmp_path / "run")

@@ -53,6 +53,7 @@ def pictures(tmp_path_factory):
     return map_folder(tmp_path_factory.mktemp("maps") / "data", count=16)
 
 
+@pytest.mark.soak
 def test_a_killed_run_resumes_and_ends_the_same(tmp_path, pictures):
     recipe = upernet_recipe(pictures)
     assert train(recipe, folder=tmp_path / "whole").status == "finished"
@@ -71,6 +72,7 @@ def test_killing_one_of_two_processes_resumes_and_ends_the_same(tmp_path, pictur
     assert evaluate_run(tmp_path / "run", split="validation") == recorded
 
 
+@pytest.mark.soak
 def test_shards_in_two_processes_share_out_an_odd_number_of_pictures(tmp_path):
     root = map_folder(tmp_path / "data", count=15)
     recipe = upernet_recipe(
@@ -151,7 +153,7 @@ SMALL = ("train.device=cpu", "train.precision=fp32", "log.tensorboard=false", "d
 
 
 @pytest.mark.parametrize("size", ["tiny", pytest.param("small", marks=pytest.mark.soak)])
-@pytest.mark.parametrize("head", ["semantic_fpn_80k", "upernet_160k"])
+@pytest.mark.parametrize("head", ["semantic_fpn_80k", pytest.param("upernet_160k", marks=pytest.mark.soak)])
 def test_recipes_of_ade20k_run_from_end_to_end(tmp_path, head, size):
     root = ade20k(tmp_path / "data", train=4, size=(40, 36))
     name = f"ade20k_{head}_ivit_{size}"

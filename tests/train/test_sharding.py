@@ -1,5 +1,6 @@
 """A model in shards trains, saves and resumes as one in copies does."""
 
+import pytest
 import torch
 from runs import StopAfter, assert_same_ending, ending, start, tiny_recipe, wait
 from test_processes import PLAIN
@@ -25,6 +26,7 @@ def test_shards_and_copies_train_the_same_weights(tmp_path):
     assert ending(tmp_path / "shards")["validation"]["count"] == 1293
 
 
+@pytest.mark.soak
 def test_a_sharded_run_resumes_exactly_and_goes_on_in_one_process(tmp_path):
     recipe = tiny_recipe(data={"batch_size": 6}, train={"parallel": "shards"})
     assert wait(start(recipe, tmp_path / "whole", resume=False, processes=2)) == [0, 0]

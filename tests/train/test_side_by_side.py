@@ -5,6 +5,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from crosshead.train.loop.signals import StopRequest
 from crosshead.train.tools.side_by_side import side_by_side
 
@@ -28,6 +30,7 @@ def test_what_is_raised_comes_back_beside_the_others():
     assert found[1] == found[3] == 1 and isinstance(found[2], ZeroDivisionError)
 
 
+@pytest.mark.soak
 def test_a_signal_reaches_all_and_nothing_begins_after_it(tmp_path):
     def interrupt():
         end = time.monotonic() + 100

@@ -13,6 +13,7 @@ from crosshead.train.checkpoint.store import CheckpointStore
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
+@pytest.mark.soak
 def test_a_killed_process_is_started_again_and_a_signal_to_the_launcher_saves_and_stops(tmp_path):
     folder, whole, recipe = tmp_path / "run", tmp_path / "whole", tiny_recipe(data={"batch_size": 6})
     slow = recipe.model_copy(update={"data": recipe.data.model_copy(update={"num_workers": 1})})

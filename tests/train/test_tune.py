@@ -74,6 +74,7 @@ def test_a_minutes_look_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.soak
 def test_what_does_not_fit_ends_the_search(monkeypatch):
     def measured(recipe, size, splits):
         if size > 24:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.layers import pos_embed_sincos
-from torch import Tensor
+from torch import Tensor, nn
 
 from crosshead.ops.interactive.landmarks import pooling_matrix
 
@@ -17,12 +17,14 @@ _MASKS = "transformers.masking_utils"
 
 
 @contextlib.contextmanager
-def followed() -> Iterator[None]:
+def followed(model: nn.Module) -> Iterator[None]:
     """While a model is traced.
 
     - timm's DINOv3 divides places by ``float(side)``, a number of the example's; here by the side itself.
     - transformers makes an integer of a side by ``int()``, which is the example's; here it stays what it is.
     - transformers hands attention a mask that hides nothing while it is exported, and none else; here none.
+    - transformers checks values of inputs, which no file can; here it doesn't.
+    - transformers' EoMT asks a buffer whether to mask, which a tracer can't know; here the buffer is its numbers.
     - Averages over the cells of a map (timm's PVT v2, linear) are the example's; here they are made of its sides.
     - ONNX's attention takes four axes alone; more in front of them (timm's Twins, Hiera) are put together here.
     """
@@ -32,6 +34,8 @@ def followed() -> Iterator[None]:
             if before is not None:  # else another version, whose files are compared as all are
                 setattr(module, name, changed(before))
                 changes.callback(setattr, module, name, before)
+        for each in model.modules():
+            changes.enter_context(_known(each, "attn_mask_probs"))
         yield
 
 
@@ -44,6 +48,30 @@ def _changes() -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
     for name, module in list(sys.modules.items()):
         if name.startswith("transformers.models.") and "torch_int" in vars(module):
             yield module, "torch_int", _free_integer
+        if name.startswith("transformers.models.") and "torch_compilable_check" in vars(module):
+            yield module, "torch_compilable_check", _unchecked
+
+
+@contextlib.contextmanager
+def _known(module: nn.Module, name: str) -> Iterator[None]:
+    """A buffer, where there is one of that name, as the numbers that it holds."""
+    buffer = module._buffers.get(name)
+    if buffer is None:
+        yield
+        return
+    kept = dict(module._buffers)  # in their order, which is that of the saved tensors
+    del module._buffers[name]
+    module.__dict__[name] = buffer.tolist()
+    try:
+        yield
+    finally:
+        del module.__dict__[name]
+        module._buffers.clear()
+        module._buffers.update(kept)
+
+
+def _unchecked(check: Any) -> Any:
+    return lambda *args, **options: None
 
 
 def _free_grid(grid: Any) -> Any:

@@ -217,13 +217,15 @@ class _Tracing:
         errors = []
         for free in self._free():
             try:
-                with _silence(), followed():
+                with _silence(), followed(module):
                     traced = torch.export.export(
                         module.eval(),
                         given,
                         dynamic_shapes=(free,) * len(given) if free else None,
                         strict=False,
                     )
+                    # What it asked of sides; PyTorch traces that anew, in windows for minutes. The file is compared.
+                    traced._guards_code = []
                     program = torch.onnx.export(
                         traced,
                         dynamo=True,

@@ -213,7 +213,7 @@ def _traced(shapes: _Shapes) -> tuple[ExportedProgram, Varying, str | None]:
         free = {0: Dim("batch", min=1)} if "batch" in varying else {}
         free |= dict.fromkeys((2, 3), Dim.AUTO) if "size" in varying else {}
         try:
-            with followed():
+            with followed(shapes.module):
                 program = torch.export.export(
                     shapes.module, (images,), dynamic_shapes=(free,) if free else None
                 )
