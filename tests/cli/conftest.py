@@ -1,8 +1,11 @@
 """One short run that the tests of the command line look at."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from crosshead.cli import main
+from rendering import unrendered
 
 SHORT = [
     "train.epochs=2",
@@ -11,6 +14,13 @@ SHORT = [
     "train.device=cpu",
     "log.every_steps=1",
 ]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unrendered(request):
+    """Pictures are rendered in files that look at them, and say so by ``RENDERED``."""
+    with nullcontext() if getattr(request.module, "RENDERED", False) else unrendered():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,21 @@ def test_the_demo_compares_what_it_trained(tmp_path, capsys, monkeypatch):
     assert (demo / "curves.png").read_bytes().startswith(b"\x89PNG") and str(demo / "curves.png") in said
 
 
+@pytest.mark.parametrize(
+    ("words", "length"), [([], (40, None)), (["train.epochs=3"], (3, None)), (["train.steps=9"], (60, 9))]
+)
+def test_it_is_shorter_than_the_recipes_unless_a_length_is_given(words, length, tmp_path, monkeypatch):
+    asked = []
+
+    def train(recipe, **options):
+        asked.append((recipe.train.epochs, recipe.train.steps))
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr("crosshead.train.train", train)
+    assert main(["demo", *words, "--output", str(tmp_path)]) == 2
+    assert asked == [length]
+
+
 def test_what_one_run_shows_is_wilsons_interval():
     from scipy.stats import binomtest
 

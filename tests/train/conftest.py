@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import tiny_recipe, unrendered
+from runs import tiny_recipe
 
 from crosshead.train import train
+from rendering import unrendered
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,18 +9,16 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from PIL import Image
 
 from crosshead.recipe.schema import Recipe
 from crosshead.train import Result, train
 from crosshead.train.checkpoint.store import CheckpointStore, read_state, read_tensors
 from crosshead.train.logging.log_files import METRICS_FILE, read_lines
+from rendering import unrendered
 
 # A server that has imported torch forks each process in milliseconds; none of its threads runs yet.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -138,18 +136,6 @@ def assert_same_ending(one: Path, other: Path) -> None:
     assert not different, f"{len(different)} tensors differ, {different[0]} among them"
     for part in ("progress", "optimizer", "scaler", "metrics", "selected", "test", "validation"):
         assert first[part] == second[part], part
-
-
-def unrendered() -> Any:
-    """A context in which matplotlib renders no picture, the third of a tiny run's time; files are written as ever."""
-    blank = BytesIO()
-    Image.new("RGB", (1, 1)).save(blank, "PNG")
-
-    def save(self: Any, file: Any, **options: Any) -> None:
-        write = Path(file).write_bytes if isinstance(file, str | Path) else file.write
-        write(blank.getvalue())
-
-    return patch("matplotlib.figure.Figure.savefig", save)
 
 
 def start(recipe: Recipe, folder: Path, *, resume: bool, processes: int = 1, **options: Any) -> list[Any]:

@@ -257,7 +257,7 @@ class _Tracing:
     def _check_takes(self, height: int, width: int) -> None:
         try:
             self.plain(torch.zeros(1, self.about.channels, height, width))
-        except (ValueError, RuntimeError, AssertionError) as error:
+        except (ValueError, RuntimeError, AssertionError, IndexError) as error:
             raise ValueError(
                 f"the model does not take images of {height} x {width}, and no size varies: {first_line(error)}; "
                 "a ViT does with model.args.dynamic_img_size=true, a Swin with model.args.strict_img_size=false"
