@@ -13,6 +13,8 @@ from crosshead import restore_attention, swap_attention
 from crosshead.cli import main
 from test_swap_others import OURS, create, outputs
 
+RENDERED = True  # pictures are looked at
+
 PICTURED = [name for name in OURS if name not in ("EoMT", "TimmWrapper")]
 
 
