@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,8 @@ def _run(
             code = train(recipe, folder=folder, resume=resume, callback=options.get("callback")).exit_code
     except BaseException:
         traceback.print_exc()
-    sys.stderr.flush()
+    with suppress(OSError):  # of a terminal that is gone
+        sys.stderr.flush()
     os._exit(code)
 
 
