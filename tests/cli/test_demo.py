@@ -39,7 +39,7 @@ def test_the_demo_compares_what_it_trained(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "length"), [([], (40, None)), (["train.epochs=3"], (3, None)), (["train.steps=9"], (60, 9))]
+    ("words", "length"), [([], (35, None)), (["train.epochs=3"], (3, None)), (["train.steps=9"], (60, 9))]
 )
 def test_it_is_shorter_than_the_recipes_unless_a_length_is_given(words, length, tmp_path, monkeypatch):
     asked = []

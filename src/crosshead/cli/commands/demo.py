@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crosshead.train import Result
 
 _RECIPES = {"plain heads": "digits", "overlapped heads": "digits_mohsa"}
-_EPOCHS = "train.epochs=40"  # of the recipes' 60: the demo is through in four minutes, and no figure of the recipes'
+_EPOCHS = "train.epochs=35"  # of the recipes' 60: the demo is through in four minutes, and no figure of the recipes'
 _PROBED = ("plain@8", "plain@4", "plain@2", "talking@8")
 
 
