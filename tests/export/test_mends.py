@@ -82,6 +82,30 @@ def test_a_buffer_that_is_asked_is_numbers_and_comes_back():
         torch.export.export(model, (images,), strict=False)
 
 
+class Computed(nn.Module):
+    """A buffer of the same name, which is no question."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("attn_mask_probs", torch.ones(2))
+
+    def forward(self, x):
+        return x * self.attn_mask_probs
+
+
+def test_a_buffer_of_that_name_elsewhere_and_a_subclass():
+    with followed(model := Computed()):
+        assert torch.equal(model(torch.ones(3, 2)), torch.ones(3, 2))
+
+    class Own(hf.EomtForUniversalSegmentation):
+        pass
+
+    own = Own(others.MODELS["EoMT"]().config)
+    with followed(own):
+        assert isinstance(own.attn_mask_probs, list)
+    assert isinstance(own.attn_mask_probs, torch.Tensor)
+
+
 def test_values_of_inputs_are_not_checked_while_exporting():
     theirs = siglip2.torch_compilable_check
     with followed(nn.Identity()):

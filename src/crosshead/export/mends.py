@@ -4,7 +4,7 @@ model computes, written so that it does not."""
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from crosshead.ops.interactive.landmarks import pooling_matrix
 
-_MASKS = "transformers.masking_utils"
+_MASKS, _MODELS = "transformers.masking_utils", "transformers.models."
+_PROBABILITIES = "attn_mask_probs"  # of transformers' EoMT
 
 
 @contextlib.contextmanager
@@ -34,8 +35,8 @@ def followed(model: nn.Module) -> Iterator[None]:
             if before is not None:  # else another version, whose files are compared as all are
                 setattr(module, name, changed(before))
                 changes.callback(setattr, module, name, before)
-        for each in model.modules():
-            changes.enter_context(_known(each, "attn_mask_probs"))
+        for each in _asked(model):
+            changes.enter_context(_known(each, _PROBABILITIES))
         yield
 
 
@@ -46,22 +47,26 @@ def _changes() -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
     if _MASKS in sys.modules:  # loaded by whoever made the model
         yield sys.modules[_MASKS], "_ignore_bidirectional_mask_sdpa", _without_empty_masks
     for name, module in list(sys.modules.items()):
-        if name.startswith("transformers.models.") and "torch_int" in vars(module):
-            yield module, "torch_int", _free_integer
-        if name.startswith("transformers.models.") and "torch_compilable_check" in vars(module):
-            yield module, "torch_compilable_check", _unchecked
+        if name.startswith(_MODELS):
+            for asked, changed in (("torch_int", _free_integer), ("torch_compilable_check", _unchecked)):
+                if asked in vars(module):
+                    yield module, asked, changed
+
+
+def _asked(model: nn.Module) -> Iterator[nn.Module]:
+    """transformers' EoMT and what derives from it; a buffer of that name elsewhere may be computed with."""
+    for each in model.modules():
+        theirs = any(base.__module__.startswith(_MODELS) for base in type(each).__mro__)
+        if theirs and each._buffers.get(_PROBABILITIES) is not None:
+            yield each
 
 
 @contextlib.contextmanager
 def _known(module: nn.Module, name: str) -> Iterator[None]:
-    """A buffer, where there is one of that name, as the numbers that it holds."""
-    buffer = module._buffers.get(name)
-    if buffer is None:
-        yield
-        return
+    """A buffer as the numbers that it holds."""
     kept = dict(module._buffers)  # in their order, which is that of the saved tensors
     del module._buffers[name]
-    module.__dict__[name] = buffer.tolist()
+    module.__dict__[name] = cast(Tensor, kept[name]).tolist()
     try:
         yield
     finally:
